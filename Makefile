@@ -1,0 +1,66 @@
+# Targets carry "## help"; `make` alone lists them.
+SHELL := /bin/bash
+GO ?= go
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -X main.commit=$(COMMIT)
+
+# The CPU-heavy packages are tested with the race detector as well, for they have goroutines.
+TEST_TIMEOUT ?= 12m
+# Tools, pinned, run from the module cache so that their dependencies stay out of go.mod.
+GOFUMPT := $(GO) run mvdan.cc/gofumpt@v0.9.2
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/tutti
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tutti ./appliance/cmd/tutti
+
+.PHONY: run
+run: build ## start the demo network: 2 shards of 4 validators, a steady signed load, the dashboard
+	@exec bin/tutti localnet
+
+.PHONY: test
+test: build ## run the whole test suite, race detector on
+	$(GO) vet ./...
+	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: lint
+lint: ## formatter in check mode, vet and staticcheck
+	@out=$$($(GOFUMPT) -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (run make fmt):"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+.PHONY: fmt
+fmt: ## format the Go code
+	$(GOFUMPT) -w $$(git ls-files '*.go')
+
+.PHONY: generate
+generate: ## rewrite golden files and NOTICE; review the difference
+	$(GO) test ./internal/tree -update
+	$(GO) generate ./...
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder for FUZZTIME each (default 10m of CPU)
+	bench/scripts/fuzz.sh $(or $(FUZZTIME),10m)
+
+.PHONY: bench
+bench: build ## the standard benchmark: 1 shard of 4 validators, 100,000 accounts, 8,000 tx/s for 30 s
+	bin/tutti bench --shards 1 --validators 4 --accounts 100000 --workload uniform --rate 8000 --duration 30s
+
+.PHONY: deps
+deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test
+	@if ! command -v chromium >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  else echo "please install chromium (Debian: apt-get install chromium); the dashboard's test is skipped without it"; fi; fi
+	$(GO) mod download
+
+.PHONY: clean
+clean: ## remove build outputs; the demo network's data in ./localnet stays (tutti localnet --reset clears it)
+	rm -rf bin coverage.out

@@ -1,0 +1,157 @@
+package simplex
+
+import (
+	"time"
+
+	"tutti/consensus"
+)
+
+// Event is one input of the machine. The concrete types below are all there are.
+type Event interface{ event() }
+
+type (
+	// ProposalReceived: a leader's proposal, decoded, from anyone. Block and vote are not checked yet.
+	ProposalReceived struct{ Proposal *consensus.Proposal }
+	// VoteReceived: a vote, decoded, not checked. From is the committee index of the peer that sent it (the
+	// transport authenticates peers), or -1 when the sender is not a member.
+	VoteReceived struct {
+		From int
+		Vote consensus.Vote
+	}
+	// CertificateReceived: a notarization, nullification or finalization, decoded, not checked.
+	CertificateReceived struct {
+		From int
+		Cert consensus.Certificate
+	}
+	// BlockFetched: the answer to a Fetch: a block by hash, with the notarization of it. Not checked beyond decoding.
+	BlockFetched struct {
+		Block        consensus.Block
+		Notarization consensus.Certificate
+	}
+	// Built: the answer to a Build: a header without view, parent, time set wrongly is a bug of the application.
+	// A nil Block means that the application has nothing to propose and gives the view up.
+	Built struct {
+		View  consensus.View
+		Block *consensus.Block
+	}
+	// Judged: the answer to a Certify. Valid false means invalid for ever: a pure function of body and parent state.
+	Judged struct {
+		Block consensus.Hash
+		Valid bool
+	}
+	// TimerFired: the view timer that SetTimer armed, for that view.
+	TimerFired struct{ View consensus.View }
+	// Tick: a slow regular beat (about four a second). The machine repeats unanswered votes and fetches on it.
+	Tick struct{}
+	// Synced: block sync brought and executed a chain of blocks up to Header, which Cert finalizes. The engine has
+	// checked certificate and links, logged the blocks and finalised them in the application.
+	Synced struct {
+		Header *consensus.Header
+		Cert   consensus.Certificate
+	}
+)
+
+func (ProposalReceived) event()    {}
+func (VoteReceived) event()        {}
+func (CertificateReceived) event() {}
+func (BlockFetched) event()        {}
+func (Built) event()               {}
+func (Judged) event()              {}
+func (TimerFired) event()          {}
+func (Tick) event()                {}
+func (Synced) event()              {}
+
+// Ready is everything the machine wants done after one Step. The caller's duties, in this order:
+//
+//  1. Append Persist.Blocks to the block log and Persist.Records to the vote log; if anything was appended, sync
+//     (blocks first, then votes). A failed append or sync is fatal: stop without sending.
+//  2. Only then send Send. Delivery is best effort.
+//  3. Start the Apply actions in order. Their answers come back as events, in any order and at any later time.
+//
+// Slices belong to the caller until the next Step.
+type Ready struct {
+	Persist Persist
+	Send    []Outbound
+	Apply   []Action
+}
+
+// Persist is what must be durable before Send.
+type Persist struct {
+	Blocks  []consensus.Block // blocks (own proposals, and bodies about to be voted final), each once
+	Records []Record
+}
+
+// Record is one entry of the vote log. Exactly one field is set.
+type Record struct {
+	Vote *consensus.Vote        // an own vote about to leave
+	Cert *consensus.Certificate // a verified certificate worth keeping across a restart
+}
+
+// Outbound is one message. To is a committee index, or ToAll.
+type Outbound struct {
+	To int
+	// exactly one of:
+	Proposal *consensus.Proposal
+	Vote     *consensus.Vote
+	Cert     *consensus.Certificate
+}
+
+// ToAll addresses every other member of the committee.
+const ToAll = -1
+
+// Action is one wish of the machine that is not a message. The concrete types below are all there are.
+type Action interface{ action() }
+
+type (
+	// SetTimer arms the single view timer; it replaces the one before.
+	SetTimer struct {
+		View  consensus.View
+		After time.Duration
+	}
+	// Build asks the application for a block on Parent for a view that this validator leads; answer: Built. The
+	// answer may wait for transactions up to the application's block interval, but never past the view's timer.
+	Build struct {
+		Epoch  consensus.Epoch
+		View   consensus.View
+		Parent *consensus.Header
+	}
+	// Certify asks for the verdict on a block whose parent was judged valid; answer: Judged.
+	Certify struct{ Block consensus.Block }
+	// Fetch asks peers for a block by hash, with its notarization; answer: BlockFetched. Repeated on Tick until it comes.
+	Fetch struct {
+		Block consensus.Hash
+		View  consensus.View
+	}
+	// CancelFetch ends the interest in a block.
+	CancelFetch struct{ Block consensus.Hash }
+	// SyncNeeded says that a verified finalization is out of reach of Fetch: Cert finalizes Cert.Block, whose height
+	// is unknown or far above ours. Answer: Synced.
+	SyncNeeded struct{ Cert consensus.Certificate }
+	// Finalised: these blocks, in height order, are final; all are certified. Cert finalizes the last one.
+	Finalised struct {
+		Blocks []consensus.Block
+		Cert   consensus.Certificate
+	}
+	// Abandoned: a block that was judged valid will never be final; the application may forget its state.
+	Abandoned struct{ Block consensus.Hash }
+	// Evidence: two messages of one validator that together are slashable.
+	Evidence struct {
+		First, Second consensus.Vote
+	}
+	// Misbehaved: a peer sent something that no correct one sends (bad signature, malformed content). It loses its place.
+	Misbehaved struct {
+		Validator int
+		Reason    string
+	}
+)
+
+func (SetTimer) action()    {}
+func (Build) action()       {}
+func (Certify) action()     {}
+func (Fetch) action()       {}
+func (CancelFetch) action() {}
+func (SyncNeeded) action()  {}
+func (Finalised) action()   {}
+func (Abandoned) action()   {}
+func (Evidence) action()    {}
+func (Misbehaved) action()  {}

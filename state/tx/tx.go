@@ -1,0 +1,238 @@
+// Package tx holds the formats of transactions and bodies: account ids and their text form, the signed envelope,
+// the typed sections of a body, outcome bits, receipts, and the leaves of the outcomes root. It is pure: no keys,
+// no state, no I/O. Signatures are carried, never checked, here.
+//
+// Integers are big-endian; 48-bit account ids take six bytes. Every type has exactly one encoding and every
+// decoder is bounded, refuses trailing bytes and is fuzzed. Golden vectors are in testdata/.
+package tx
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+)
+
+// Hash is a SHA-256 digest.
+type Hash [32]byte
+
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// ID is a 48-bit account position: partition (16 bits) then index in the partition's tree (32 bits).
+type ID uint64
+
+// Partition is the account's partition, fixed for ever; the epoch's table maps partitions to shards.
+func (id ID) Partition() uint16 { return uint16(id >> 32) }
+
+// Index is the account's place in its partition's tree.
+func (id ID) Index() uint32 { return uint32(id) }
+
+// MakeID joins a partition and an index.
+func MakeID(partition uint16, index uint32) ID { return ID(partition)<<32 | ID(index) }
+
+// Kind says what a transaction does.
+type Kind uint8
+
+const (
+	Transfer Kind = 1 // move an amount; 32-byte body
+	Open     Kind = 2 // open an account in the payer's shard; 60-byte body, 204 with a BLS key
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Transfer:
+		return "transfer"
+	case Open:
+		return "open"
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Body lengths in bytes.
+const (
+	TransferBytes = 32
+	OpenBytes     = 60
+	OpenBLSBytes  = OpenBytes + 48 + 96
+	MaxTxBytes    = 1 + OpenBLSBytes + 64
+	TransferWire  = 1 + TransferBytes + 64
+)
+
+// FlagBLS in Tx.Flags of an Open says that a BLS key and its proof of possession follow. All other flags are refused.
+const FlagBLS uint16 = 1
+
+// Tx is a decoded transaction. From pays the fee and gives the nonce.
+//
+//	transfer body: from 6, to 6, amount 8, nonce 4, expiry 4, fee class 2, flags 2
+//	open body:     from 6, amount 8, nonce 4, expiry 4, fee class 2, flags 2, ed25519 key 32, padding 2 (zero)
+//	               [, bls key 48, proof of possession 96]
+type Tx struct {
+	Kind     Kind
+	From     ID
+	To       ID     // Transfer only
+	Amount   uint64 // units moved to To, or the opening balance
+	Nonce    uint32 // must equal the payer's record
+	Expiry   uint32 // last block height of the payer's shard at which it may execute
+	FeeClass uint16 // index in the genesis fee table
+	Flags    uint16
+	Key      [32]byte // Open only: Ed25519 key of the new account
+	BLSKey   [48]byte // Open with FlagBLS: compressed min-pk key
+	BLSProof [96]byte // Open with FlagBLS: proof of possession over PossessionMessage
+}
+
+// Signed is a transaction with the payer's Ed25519 signature (ZIP-215) over Message.
+type Signed struct {
+	Tx
+	Signature [64]byte
+}
+
+// ErrMalformed wraps every decoding error of this package.
+var ErrMalformed = errors.New("malformed encoding")
+
+func malformed(what, format string, args ...any) error {
+	return fmt.Errorf("tx: %s: %w: %s", what, ErrMalformed, fmt.Sprintf(format, args...))
+}
+
+// Domain tags, 16 bytes each, padded with zeros.
+var (
+	tagTx         = tag("tutti/tx/1")
+	tagOutcome    = tag("tutti/outcome/1")
+	tagReceipt    = tag("tutti/receipt/1")
+	tagPossession = tag("tutti/possess/1")
+)
+
+func tag(s string) (t [16]byte) {
+	if copy(t[:], s) != len(s) {
+		panic("tx: tag too long: " + s)
+	}
+	return t
+}
+
+func append48(b []byte, id ID) []byte {
+	return append(b, byte(id>>40), byte(id>>32), byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
+}
+
+// AppendBody appends kind and body, the part that the transaction id covers.
+func (t *Tx) AppendBody(b []byte) []byte {
+	be := binary.BigEndian
+	b = append(b, byte(t.Kind))
+	b = append48(b, t.From)
+	if t.Kind == Transfer {
+		b = append48(b, t.To)
+	}
+	b = be.AppendUint64(b, t.Amount)
+	b = be.AppendUint32(b, t.Nonce)
+	b = be.AppendUint32(b, t.Expiry)
+	b = be.AppendUint16(b, t.FeeClass)
+	b = be.AppendUint16(b, t.Flags)
+	if t.Kind == Open {
+		b = append(b, t.Key[:]...)
+		b = append(b, 0, 0)
+		if t.Flags&FlagBLS != 0 {
+			b = append(b, t.BLSKey[:]...)
+			b = append(b, t.BLSProof[:]...)
+		}
+	}
+	return b
+}
+
+// Message is what the payer signs: tag(16) genesis(32) kind(1) body. The id is its SHA-256, so a retry that sends the
+// same content is the same transaction whatever its signature.
+func (t *Tx) Message(genesis Hash) []byte {
+	b := make([]byte, 0, 16+32+1+OpenBLSBytes)
+	b = append(b, tagTx[:]...)
+	b = append(b, genesis[:]...)
+	return t.AppendBody(b)
+}
+
+// TxID names the transaction on the chain with the given genesis hash.
+func (t *Tx) TxID(genesis Hash) Hash { return sha256.Sum256(t.Message(genesis)) }
+
+// PossessionMessage is what the BLS key of an opening signs to prove possession: bound to the chain and, because the
+// account's id is not known before it is assigned, to the account's Ed25519 key.
+func PossessionMessage(genesis Hash, key [32]byte, bls [48]byte) []byte {
+	b := append([]byte{}, tagPossession[:]...)
+	b = append(b, genesis[:]...)
+	b = append(b, key[:]...)
+	return append(b, bls[:]...)
+}
+
+// Append appends the wire form: kind, body, signature.
+func (s *Signed) Append(b []byte) []byte { return append(s.AppendBody(b), s.Signature[:]...) }
+
+// read reads one signed transaction from the front of s.
+func read(s *cryptobyte.String, t *Signed) error {
+	*t = Signed{}
+	if !s.ReadUint8((*uint8)(&t.Kind)) {
+		return malformed("transaction", "empty")
+	}
+	if t.Kind != Transfer && t.Kind != Open {
+		return malformed("transaction", "unknown kind %d", t.Kind)
+	}
+	var from, to uint64
+	ok := s.ReadUint48(&from)
+	if t.Kind == Transfer {
+		ok = ok && s.ReadUint48(&to)
+	}
+	t.From, t.To = ID(from), ID(to)
+	ok = ok && s.ReadUint64(&t.Amount) && s.ReadUint32(&t.Nonce) && s.ReadUint32(&t.Expiry) &&
+		s.ReadUint16(&t.FeeClass) && s.ReadUint16(&t.Flags)
+	if !ok {
+		return malformed("transaction", "too short for a %s", t.Kind)
+	}
+	allowed := uint16(0)
+	if t.Kind == Open {
+		allowed = FlagBLS
+	}
+	if t.Flags&^allowed != 0 {
+		return malformed("transaction", "unknown flags %#x in a %s", t.Flags&^allowed, t.Kind)
+	}
+	if t.Kind == Open {
+		var pad uint16
+		if !(s.CopyBytes(t.Key[:]) && s.ReadUint16(&pad)) {
+			return malformed("transaction", "too short for an open")
+		}
+		if pad != 0 {
+			return malformed("transaction", "padding is not zero")
+		}
+		if t.Flags&FlagBLS != 0 && !(s.CopyBytes(t.BLSKey[:]) && s.CopyBytes(t.BLSProof[:])) {
+			return malformed("transaction", "too short for an open with a BLS key")
+		}
+	}
+	if !s.CopyBytes(t.Signature[:]) {
+		return malformed("transaction", "too short for a signature")
+	}
+	return nil
+}
+
+// Decode decodes exactly one signed transaction.
+func Decode(b []byte) (*Signed, error) {
+	s := cryptobyte.String(b)
+	var t Signed
+	if err := read(&s, &t); err != nil {
+		return nil, err
+	}
+	if !s.Empty() {
+		return nil, malformed("transaction", "%d bytes too many", len(s))
+	}
+	return &t, nil
+}
+
+// DecodeMany decodes concatenated signed transactions, at most limit of them.
+func DecodeMany(b []byte, limit int) ([]Signed, error) {
+	s := cryptobyte.String(b)
+	out := make([]Signed, 0, min(limit, len(b)/TransferWire))
+	for !s.Empty() {
+		if len(out) == limit {
+			return nil, malformed("transactions", "more than %d", limit)
+		}
+		var t Signed
+		if err := read(&s, &t); err != nil {
+			return nil, fmt.Errorf("at transaction %d: %w", len(out), err)
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
