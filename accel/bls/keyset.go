@@ -1,0 +1,135 @@
+package bls
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math/bits"
+	"sync/atomic"
+
+	blst "github.com/supranational/blst/bindings/go"
+)
+
+// KeySet is the keys of one committee, decoded and checked. Immutable but for a memo of recent messages; safe for
+// concurrent use.
+type KeySet struct {
+	keys  []*blst.P1Affine
+	total blst.P1 // sum of all keys
+
+	// A committee signs few messages many times, and hashing one to the curve is a sixth of a verification. Each slot
+	// holds one recent message, chosen by the hash of the message.
+	seed maphash.Seed
+	memo [8]atomic.Pointer[hashed]
+}
+
+// hashed is a message and its point in G2.
+type hashed struct {
+	msg   string
+	point *blst.P2Affine
+}
+
+// memoBytes bounds the messages that are remembered; votes are about 100 bytes long.
+const memoBytes = 256
+
+// NewKeySet decodes and checks at least one key (about 70 microseconds each). It does not check possession.
+func NewKeySet(keys [][48]byte) (*KeySet, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("bls: no keys")
+	}
+	s := &KeySet{keys: make([]*blst.P1Affine, len(keys)), seed: maphash.MakeSeed()}
+	for i := range keys {
+		if s.keys[i] = parseKey(&keys[i]); s.keys[i] == nil {
+			return nil, fmt.Errorf("bls: key %d is not a valid public key", i)
+		}
+	}
+	s.total = *blst.P1AffinesAdd(s.keys)
+	return s, nil
+}
+
+// Verify reports whether sig is key i's signature on msg; false for an i that is not a key's. It takes about 1 ms.
+func (s *KeySet) Verify(i int, msg []byte, sig [96]byte) bool {
+	if i < 0 || i >= len(s.keys) {
+		return false
+	}
+	p := parseSignature(&sig)
+	return p != nil && pairingsEqual(s.keys[i], s.hash(msg), p)
+}
+
+// VerifyAggregate reports whether sig is the sum of the signatures on msg of exactly the keys in signers: bit i%8,
+// least significant first, of byte i/8 stands for key i. The bitmap has ceil(n/8) bytes, no bit beyond n and at least
+// one bit set. It takes about 1 ms for committees up to a few hundred.
+func (s *KeySet) VerifyAggregate(signers []byte, msg []byte, sig [96]byte) bool {
+	key := s.sum(signers)
+	if key == nil {
+		return false
+	}
+	p := parseSignature(&sig)
+	return p != nil && pairingsEqual(key, s.hash(msg), p)
+}
+
+// Aggregate adds up one or more signatures. It fails if one is not a valid point of the group, or if the sum is
+// infinity. It does not verify: pass only signatures that Verify accepted, or check the sum with VerifyAggregate
+// before it is used or sent, because one wrong signature makes the sum worthless. About 90 microseconds per signature.
+func (s *KeySet) Aggregate(sigs [][96]byte) ([96]byte, error) {
+	if len(sigs) == 0 {
+		return [96]byte{}, errors.New("bls: no signatures to aggregate")
+	}
+	points := make([]*blst.P2Affine, len(sigs))
+	for i := range sigs {
+		if points[i] = parseSignature(&sigs[i]); points[i] == nil {
+			return [96]byte{}, fmt.Errorf("bls: signature %d is not a valid point", i)
+		}
+	}
+	sum := blst.P2AffinesAdd(points)
+	if sum.Equals(new(blst.P2)) {
+		return [96]byte{}, errors.New("bls: the signatures add up to infinity")
+	}
+	return [96]byte(sum.Compress()), nil
+}
+
+// sum adds the keys in signers; nil if the bitmap is malformed or the sum is infinity.
+func (s *KeySet) sum(signers []byte) *blst.P1Affine {
+	n := len(s.keys)
+	if len(signers) != (n+7)/8 || n%8 != 0 && signers[n/8]>>(n%8) != 0 {
+		return nil
+	}
+	present := 0
+	for _, b := range signers {
+		present += bits.OnesCount8(b)
+	}
+	few, fewBit := present, byte(1)
+	if present > n/2 {
+		few, fewBit = n-present, 0
+	}
+	points := make([]*blst.P1Affine, 0, few)
+	for i := range s.keys {
+		if signers[i/8]>>(i%8)&1 == fewBit {
+			points = append(points, s.keys[i])
+		}
+	}
+	var sum blst.P1 // infinity
+	if len(points) > 0 {
+		sum = *blst.P1AffinesAdd(points)
+	}
+	if fewBit == 0 {
+		sum = *s.total.Sub(&sum)
+	}
+	if sum.Equals(new(blst.P1)) {
+		return nil
+	}
+	return sum.ToAffine()
+}
+
+// hash is msg's point, from the memo if it is there.
+func (s *KeySet) hash(msg []byte) *blst.P2Affine {
+	if len(msg) > memoBytes {
+		return hashToG2(msg, dstVote)
+	}
+	slot := &s.memo[maphash.Bytes(s.seed, msg)%uint64(len(s.memo))]
+	if h := slot.Load(); h != nil && h.msg == string(msg) {
+		return h.point
+	}
+	h := &hashed{string(msg), hashToG2(msg, dstVote)}
+	slot.Store(h)
+	return h.point
+}

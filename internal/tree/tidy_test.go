@@ -1,0 +1,208 @@
+package tree
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/format"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// vague are names that say nothing about what a package is for.
+var vague = regexp.MustCompile(`^(utils?|commons?|helpers?|core|base|misc|shared)$`)
+
+// unfinished finds notes to oneself. (Written so that this file has none.)
+var unfinished = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME)\b`)
+
+// mayPrint are the folders whose programs talk to a terminal.
+var mayPrint = []string{"appliance/cmd", "bench"}
+
+// untidy lists what is wrong with one file, each as "path:line: what". Generated files are judged by their generator.
+func untidy(s *source) (faults []string) {
+	if s.file != nil && ast.IsGenerated(s.file) {
+		return nil
+	}
+	for i, line := range bytes.Split(s.text, []byte("\n")) {
+		if word := unfinished.Find(line); word != nil {
+			faults = append(faults, fmt.Sprintf("%s:%d: %s: do it, or say in the issue why not", s.path, i+1, word))
+		}
+	}
+	if s.file == nil {
+		return faults
+	}
+	if formatted, err := format.Source(s.text); err != nil || !bytes.Equal(formatted, s.text) {
+		faults = append(faults, s.path+": not gofmt-clean: run gofmt -w on it")
+	}
+	for _, name := range []string{path.Base(s.folder()), strings.TrimSuffix(s.file.Name.Name, "_test")} {
+		if vague.MatchString(name) {
+			faults = append(faults, fmt.Sprintf("%s: a package named %s says nothing about what it is for", s.path, name))
+			break
+		}
+	}
+	if !s.isTest() {
+		faults = append(faults, badCalls(s)...)
+	}
+	return faults
+}
+
+// badCalls finds uses of functions that product code keeps away from.
+func badCalls(s *source) (faults []string) {
+	names := map[string]string{} // of imports in this file, to the imported path
+	for _, im := range s.file.Imports {
+		p, err := strconv.Unquote(im.Path.Value)
+		if err != nil {
+			continue
+		}
+		if im.Name != nil {
+			names[im.Name.Name] = p
+		} else {
+			names[path.Base(p)] = p
+		}
+	}
+	prints := false
+	for _, dir := range mayPrint {
+		prints = prints || under(s.folder(), dir)
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.SelectorExpr:
+			x, ok := n.X.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			switch used := names[x.Name] + "." + n.Sel.Name; used {
+			case "time.Sleep":
+				faults = append(faults, s.at(n.Pos())+": time.Sleep: wait for the event itself, or on a timer beside a context")
+			case "fmt.Print", "fmt.Printf", "fmt.Println":
+				if !prints {
+					faults = append(faults, s.at(n.Pos())+": "+used+": only "+strings.Join(mayPrint, " and ")+" print; return an error or an event, or write to an io.Writer you were given")
+				}
+			}
+		case *ast.CallExpr:
+			if f, ok := n.Fun.(*ast.Ident); ok && (f.Name == "print" || f.Name == "println") {
+				faults = append(faults, s.at(n.Pos())+": "+f.Name+" is for debugging")
+			}
+		}
+		return true
+	})
+	return faults
+}
+
+func TestTidy(t *testing.T) {
+	goFiles := 0
+	for _, s := range sources(t) {
+		if s.file != nil {
+			goFiles++
+		}
+		for _, fault := range untidy(s) {
+			t.Error(fault)
+		}
+	}
+	if goFiles < 20 {
+		t.Errorf("saw %d Go files: is the tree still walked from the right folder?", goFiles)
+	}
+}
+
+// TestTidyCatches is the canary: each fault is found, and what is allowed is not.
+func TestTidyCatches(t *testing.T) {
+	const note = "TO" + "DO"
+	for _, tc := range []struct{ name, path, text, want string }{
+		{"tidy", "state/x/x.go", "package x\n", ""},
+		{"unfinished", "state/x/x.go", "package x\n\n// " + note + ": later\n", "state/x/x.go:3: " + note},
+		{"unfinished in a script", ".ci/run", "true # FIX" + "ME\n", ".ci/run:1: FIX" + "ME"},
+		{"part of a word", "state/x/x.go", "package x\n\nvar " + note + "S int\n", ""},
+		{"unformatted", "state/x/x.go", "package x\nvar  y int\n", "not gofmt-clean"},
+		{"vague package", "state/x/x.go", "package utils\n", "named utils"},
+		{"vague folder", "state/common/x.go", "package x\n", "named common"},
+		{"vague test package", "state/x/x_test.go", "package base_test\n", "named base"},
+		{"sleep", "state/x/x.go", "package x\n\nimport \"time\"\n\nfunc f() { time.Sleep(1) }\n", "state/x/x.go:5: time.Sleep"},
+		{"sleep under another name", "state/x/x.go", "package x\n\nimport t \"time\"\n\nvar f = t.Sleep\n", "time.Sleep"},
+		{"another sleep", "state/x/x.go", "package x\n\nimport \"tutti/time\"\n\nvar f = time.Sleep\n", ""},
+		{"sleep in a test", "state/x/x_test.go", "package x\n\nimport \"time\"\n\nfunc f() { time.Sleep(1) }\n", ""},
+		{"print", "state/x/x.go", "package x\n\nimport \"fmt\"\n\nfunc f() { fmt.Println() }\n", "fmt.Println"},
+		{"print in a program", "appliance/cmd/tutti/x.go", "package main\n\nimport \"fmt\"\n\nfunc f() { fmt.Println() }\n", ""},
+		{"print to a writer", "state/x/x.go", "package x\n\nimport \"fmt\"\n\nfunc f() { fmt.Fprintln(nil) }\n", ""},
+		{"built-in print", "state/x/x.go", "package x\n\nfunc f() { println(1) }\n", "println is for debugging"},
+		{"generated", "state/x/x.go", "// Code generated by y. DO NOT EDIT.\n\npackage x\nvar  y int // " + note + "\n", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, err := newSource(tc.path, []byte(tc.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			faults := strings.Join(untidy(s), "\n")
+			if (faults == "") != (tc.want == "") || !strings.Contains(faults, tc.want) {
+				t.Errorf("got %q, want %q", faults, tc.want)
+			}
+		})
+	}
+}
+
+// undocumented lists the packages, by folder, without a comment that starts as Go's documentation wants it.
+func undocumented(all []*source) (faults []string) {
+	documented := map[string]bool{}
+	var order []string
+	for _, s := range all {
+		if s.file == nil {
+			continue
+		}
+		if _, seen := documented[s.folder()]; !seen {
+			documented[s.folder()] = false
+			order = append(order, s.folder())
+		}
+		if s.isTest() {
+			continue
+		}
+		want := "Package " + s.file.Name.Name + " "
+		if s.file.Name.Name == "main" {
+			want = "Command " + path.Base(s.folder()) + " "
+		}
+		if text := strings.ReplaceAll(s.file.Doc.Text(), "\n", " "); strings.HasPrefix(text, want) {
+			documented[s.folder()] = true
+		}
+	}
+	for _, folder := range order {
+		if !documented[folder] {
+			faults = append(faults, folder+": no package comment: say what it is, its inputs and outputs, what holds, what is fatal (\"Package name ...\", for a program \"Command name ...\")")
+		}
+	}
+	return faults
+}
+
+func TestPackageComments(t *testing.T) {
+	for _, fault := range undocumented(sources(t)) {
+		t.Error(fault)
+	}
+}
+
+func TestPackageCommentsCatches(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		files map[string]string
+		good  bool
+	}{
+		{"documented", map[string]string{"a/b/b.go": "// Package b is b.\npackage b\n"}, true},
+		{"in another file", map[string]string{"a/b/b.go": "package b\n", "a/b/doc.go": "// Package b is b.\npackage b\n"}, true},
+		{"program", map[string]string{"a/cmd/b/b.go": "// Command b does b.\npackage main\n"}, true},
+		{"none", map[string]string{"a/b/b.go": "package b\n"}, false},
+		{"detached", map[string]string{"a/b/b.go": "// Package b is b.\n\npackage b\n"}, false},
+		{"about another", map[string]string{"a/b/b.go": "// Package c is c.\npackage b\n"}, false},
+		{"in a test only", map[string]string{"a/b/b_test.go": "// Package b is b.\npackage b\n"}, false},
+	} {
+		var all []*source
+		for p, text := range tc.files {
+			s, err := newSource(p, []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, s)
+		}
+		if faults := undocumented(all); (len(faults) == 0) != tc.good {
+			t.Errorf("%s: %v", tc.name, faults)
+		}
+	}
+}
