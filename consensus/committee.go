@@ -16,7 +16,7 @@ type Validator struct {
 }
 
 // Keys checks signatures of one committee. Implementations hold the decoded keys and are safe for concurrent use.
-// The product's is Committee.Keys over accel/bls; tests of the machine bring their own.
+// The product's is NewKeys, over accel/bls; tests of the machine bring their own.
 type Keys interface {
 	// Verify checks validator i's signature over msg, i below the committee's size.
 	Verify(i int, msg []byte, sig Signature) bool

@@ -95,6 +95,7 @@ type PeerInfo struct {
 	Addrs     []string
 	Connected bool
 	RTTMs     float64 // 0 while unknown
+	LastError string  // why the last attempt to connect failed; empty while connected or not yet tried
 }
 
 // Counters counts since start. Arrays are indexed by Class.
@@ -102,12 +103,14 @@ type Counters struct {
 	SentMessages, SentBytes         [Classes]uint64
 	ReceivedMessages, ReceivedBytes [Classes]uint64
 	DroppedSendFull                 [Classes]uint64 // our queue to a peer was full
+	DroppedSendStale                [Classes]uint64 // waited too long for a peer that could not be reached
 	DroppedReceiveFull              [Classes]uint64 // our own reader was behind
 	RefusedTooLarge                 uint64
 	RefusedUnknownPeer              uint64
 	RefusedRate                     uint64
 	GossipPublished, GossipReceived uint64
 	GossipInvalid                   uint64
+	GossipDroppedFull               uint64 // our own reader was behind
 	RequestsServed, RequestsRefused uint64
 }
 

@@ -10,8 +10,13 @@ import (
 type Event interface{ event() }
 
 type (
-	// ProposalReceived: a leader's proposal, decoded, from anyone. Block and vote are not checked yet.
-	ProposalReceived struct{ Proposal *consensus.Proposal }
+	// ProposalReceived: a leader's proposal, decoded, from anyone. Block and vote are not checked yet. From is as in
+	// VoteReceived: a proposal with a bad signature costs its sender its place. A header whose time is too far from
+	// the clock is not passed in: the verdicts that the machine asks for have no clock in them.
+	ProposalReceived struct {
+		From     int
+		Proposal *consensus.Proposal
+	}
 	// VoteReceived: a vote, decoded, not checked. From is the committee index of the peer that sent it (the
 	// transport authenticates peers), or -1 when the sender is not a member.
 	VoteReceived struct {
@@ -23,13 +28,16 @@ type (
 		From int
 		Cert consensus.Certificate
 	}
-	// BlockFetched: the answer to a Fetch: a block by hash, with the notarization of it. Not checked beyond decoding.
+	// BlockFetched: the answer to a Fetch: a block by hash, with the notarization of it if the peer still has one
+	// (else zero). Not checked beyond decoding. From is as in VoteReceived.
 	BlockFetched struct {
+		From         int
 		Block        consensus.Block
 		Notarization consensus.Certificate
 	}
-	// Built: the answer to a Build: a header without view, parent, time set wrongly is a bug of the application.
-	// A nil Block means that the application has nothing to propose and gives the view up.
+	// Built: the answer to a Build. View, height, parent, time or committee set wrongly is a bug of the application:
+	// the view is given up and Misbehaved names the machine's own validator. A nil Block means that the application
+	// has nothing to propose and gives the view up.
 	Built struct {
 		View  consensus.View
 		Block *consensus.Block
@@ -43,8 +51,10 @@ type (
 	TimerFired struct{ View consensus.View }
 	// Tick: a slow regular beat (about four a second). The machine repeats unanswered votes and fetches on it.
 	Tick struct{}
-	// Synced: block sync brought and executed a chain of blocks up to Header, which Cert finalizes. The engine has
-	// checked certificate and links, logged the blocks and finalised them in the application.
+	// Synced: the answer to SyncNeeded, always given in the end: block sync brought and executed a chain of blocks up
+	// to Header, which Cert finalizes. The engine has checked certificate and links, logged the blocks and finalised
+	// them in the application. A header no higher than the machine's says that the attempt is over: SyncNeeded comes
+	// again if it is still needed.
 	Synced struct {
 		Header *consensus.Header
 		Cert   consensus.Certificate
@@ -77,7 +87,7 @@ type Ready struct {
 
 // Persist is what must be durable before Send.
 type Persist struct {
-	Blocks  []consensus.Block // blocks (own proposals, and bodies about to be voted final), each once
+	Blocks  []consensus.Block // own proposals, bodies about to be voted final or handed over as final; each once
 	Records []Record
 }
 
@@ -110,19 +120,23 @@ type (
 	}
 	// Build asks the application for a block on Parent for a view that this validator leads; answer: Built. The
 	// answer may wait for transactions up to the application's block interval, but never past the view's timer.
+	// MaxBody is the largest body, in bytes, that the machines will vote for at this moment.
 	Build struct {
-		Epoch  consensus.Epoch
-		View   consensus.View
-		Parent *consensus.Header
+		Epoch   consensus.Epoch
+		View    consensus.View
+		Parent  *consensus.Header
+		MaxBody int
 	}
-	// Certify asks for the verdict on a block whose parent was judged valid; answer: Judged.
+	// Certify asks for the verdict on a block whose parent was judged valid; answer: Judged. It may come again for a
+	// block that was abandoned in between, and after Synced.
 	Certify struct{ Block consensus.Block }
-	// Fetch asks peers for a block by hash, with its notarization; answer: BlockFetched. Repeated on Tick until it comes.
+	// Fetch asks a peer, each time another one, for a block by hash, with its notarization; answer: BlockFetched. The
+	// machine repeats it on Tick until the block comes. View is 0 if it is not known.
 	Fetch struct {
 		Block consensus.Hash
 		View  consensus.View
 	}
-	// CancelFetch ends the interest in a block.
+	// CancelFetch ends the interest in a block, be it that it came.
 	CancelFetch struct{ Block consensus.Hash }
 	// SyncNeeded says that a verified finalization is out of reach of Fetch: Cert finalizes Cert.Block, whose height
 	// is unknown or far above ours. Answer: Synced.
@@ -132,7 +146,8 @@ type (
 		Blocks []consensus.Block
 		Cert   consensus.Certificate
 	}
-	// Abandoned: a block that was judged valid will never be final; the application may forget its state.
+	// Abandoned: a block that was judged valid is dropped; the application may forget its state. After a Synced it may
+	// name a block that sync has made final below its last one, and then means nothing.
 	Abandoned struct{ Block consensus.Hash }
 	// Evidence: two messages of one validator that together are slashable.
 	Evidence struct {
@@ -142,6 +157,14 @@ type (
 	Misbehaved struct {
 		Validator int
 		Reason    string
+	}
+	// Halted is fatal: this node's verdict contradicts a finalised block, or verified certificates contradict each
+	// other, which a third of the power must have lied for. The machine takes no further part. The node resyncs, or a
+	// person decides. Cert is the certificate that showed it; Own says that it is this node's verdict it contradicts.
+	Halted struct {
+		Cert   consensus.Certificate
+		Own    bool
+		Reason string
 	}
 )
 
@@ -155,3 +178,4 @@ func (Finalised) action()   {}
 func (Abandoned) action()   {}
 func (Evidence) action()    {}
 func (Misbehaved) action()  {}
+func (Halted) action()      {}

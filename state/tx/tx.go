@@ -138,17 +138,25 @@ func (t *Tx) AppendBody(b []byte) []byte {
 	return b
 }
 
-// Message is what the payer signs: tag(16) genesis(32) kind(1) body. The id is its SHA-256, so a retry that sends the
-// same content is the same transaction whatever its signature.
-func (t *Tx) Message(genesis Hash) []byte {
-	b := make([]byte, 0, 16+32+1+OpenBLSBytes)
+// AppendMessage appends what the payer signs: tag(16) genesis(32) kind(1) body. The id is its SHA-256, so a retry that
+// sends the same content is the same transaction whatever its signature.
+func (t *Tx) AppendMessage(b []byte, genesis Hash) []byte {
 	b = append(b, tagTx[:]...)
 	b = append(b, genesis[:]...)
 	return t.AppendBody(b)
 }
 
+const maxMessageBytes = 16 + 32 + 1 + OpenBLSBytes
+
+// Message is what the payer signs; see AppendMessage.
+func (t *Tx) Message(genesis Hash) []byte {
+	return t.AppendMessage(make([]byte, 0, maxMessageBytes), genesis)
+}
+
 // TxID names the transaction on the chain with the given genesis hash.
-func (t *Tx) TxID(genesis Hash) Hash { return sha256.Sum256(t.Message(genesis)) }
+func (t *Tx) TxID(genesis Hash) Hash {
+	return sha256.Sum256(t.AppendMessage(make([]byte, 0, maxMessageBytes), genesis))
+}
 
 // PossessionMessage is what the BLS key of an opening signs to prove possession: bound to the chain and, because the
 // account's id is not known before it is assigned, to the account's Ed25519 key.
@@ -157,6 +165,17 @@ func PossessionMessage(genesis Hash, key [32]byte, bls [48]byte) []byte {
 	b = append(b, genesis[:]...)
 	b = append(b, key[:]...)
 	return append(b, bls[:]...)
+}
+
+// WireBytes is the length of the wire form.
+func (t *Tx) WireBytes() int {
+	switch {
+	case t.Kind == Transfer:
+		return TransferWire
+	case t.Flags&FlagBLS != 0:
+		return MaxTxBytes
+	}
+	return 1 + OpenBytes + 64
 }
 
 // Append appends the wire form: kind, body, signature.

@@ -1,0 +1,251 @@
+// Package apitest is a node behind the API for tests: it serves the chain of a prooftest.Network and does what the
+// test tells it. Only tests import it.
+package apitest
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"tutti/appliance/api"
+	"tutti/appliance/proof"
+	"tutti/appliance/proof/prooftest"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// Backend is a node of one shard. It implements api.Backend. Set the exported fields before it is used.
+type Backend struct {
+	Net   *prooftest.Network
+	Shard consensus.ShardID
+	Judge func(t tx.Signed) error // verdict on a submitted transaction; nil: accept
+	Hold  chan struct{}           // if set, Submit waits for it to close
+
+	mu        sync.Mutex // guards what follows
+	blocks    []*proof.Block
+	submitted []tx.Signed
+	accounts  map[tx.ID]*proof.Account
+	states    map[tx.Hash]api.State
+	ready     error
+	apis      []api.NodeAPI
+}
+
+// New makes a node of a shard.
+func New(n *prooftest.Network, shard consensus.ShardID) *Backend {
+	return &Backend{Net: n, Shard: shard, accounts: map[tx.ID]*proof.Account{}, states: map[tx.Hash]api.State{}}
+}
+
+// Params is what the node says about the chain.
+func (b *Backend) Params() api.Params {
+	return api.Params{
+		Chain: "testnet", Genesis: proof.Digest(b.Net.Genesis), Shard: b.Shard, Shards: len(b.Net.Committees), Fees: []uint64{1},
+	}
+}
+
+// Append makes the node know more final blocks, the next heights.
+func (b *Backend) Append(blocks ...*proof.Block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blocks = append(b.blocks, blocks...)
+}
+
+// Forget takes the block at a height away, as if it were pruned.
+func (b *Backend) Forget(height consensus.Height) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blocks[height-1] = nil
+}
+
+// Spoil changes the block that the node shows at a height.
+func (b *Backend) Spoil(height consensus.Height, change func(*proof.Block)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, err := proof.DecodeBlock(b.blocks[height-1].Append(nil))
+	if err != nil {
+		panic(err)
+	}
+	change(c)
+	b.blocks[height-1] = c
+}
+
+// SetState makes the node say how far a transaction is that no block has.
+func (b *Backend) SetState(id tx.Hash, s api.State) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.states[id] = s
+}
+
+// SetReady makes the node say why it is not ready; nil: it is.
+func (b *Backend) SetReady(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ready = err
+}
+
+// SetAPIs makes the node know other nodes' addresses.
+func (b *Backend) SetAPIs(apis ...api.NodeAPI) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.apis = apis
+}
+
+// SetAccount gives the node the proof of an account.
+func (b *Backend) SetAccount(p *proof.Account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.accounts[p.ID] = p
+}
+
+// Submitted is what the node has accepted.
+func (b *Backend) Submitted() []tx.Signed {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]tx.Signed(nil), b.submitted...)
+}
+
+// Submit implements api.Backend.
+func (b *Backend) Submit(ctx context.Context, _ uint64, txs []tx.Signed) []error {
+	if b.Hold != nil {
+		select {
+		case <-b.Hold:
+		case <-ctx.Done():
+		}
+	}
+	out := make([]error, len(txs))
+	for i := range txs {
+		if b.Judge != nil {
+			out[i] = b.Judge(txs[i])
+		}
+		if out[i] == nil {
+			b.mu.Lock()
+			b.submitted = append(b.submitted, txs[i])
+			b.mu.Unlock()
+		}
+	}
+	return out
+}
+
+// Clear forgets what was submitted.
+func (b *Backend) Clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.submitted = b.submitted[:0]
+}
+
+// find looks for a transaction, and for a receipt of it.
+func (b *Backend) find(id tx.Hash) (in *proof.Contents, at int, got *proof.Contents, k int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, block := range b.blocks {
+		if block == nil {
+			continue
+		}
+		c, err := block.Open()
+		if err != nil {
+			continue
+		}
+		for i := range c.IDs {
+			if c.IDs[i] == id {
+				in, at = c, i
+			}
+		}
+		for i := range c.Consumed {
+			if c.Consumed[i].Receipt.Tx == id {
+				got, k = c, i
+			}
+		}
+	}
+	return in, at, got, k
+}
+
+// Transaction implements api.Backend.
+func (b *Backend) Transaction(_ context.Context, id tx.Hash) (api.Transaction, error) {
+	c, i, _, _ := b.find(id)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := api.Transaction{ID: proof.Digest(id), State: api.Unknown, Shard: b.Shard}
+	if s, ok := b.states[id]; ok {
+		t.State = s
+	}
+	if c != nil {
+		t.State, t.Height, t.Success = api.Final, c.Header.Height, &c.Body.Outcomes[i]
+	}
+	return t, nil
+}
+
+// Proof implements api.Backend.
+func (b *Backend) Proof(_ context.Context, id tx.Hash) (*proof.Finality, error) {
+	c, i, _, _ := b.find(id)
+	if c == nil {
+		return nil, api.Refuse(api.NotFound, "transaction %s", id)
+	}
+	return c.Finality(i), nil
+}
+
+// Credit implements api.Backend.
+func (b *Backend) Credit(_ context.Context, id tx.Hash) (*proof.Credit, error) {
+	_, _, c, k := b.find(id)
+	if c == nil {
+		return nil, api.Refuse(api.NotFinal, "receipt of %s", id)
+	}
+	return c.Credit(k), nil
+}
+
+// Account implements api.Backend: every account has its index as balance.
+func (b *Backend) Account(_ context.Context, id tx.ID) (api.Account, error) {
+	if b.Net.ShardOf(id) != b.Shard {
+		return api.Account{}, api.Refuse(api.WrongShard, "account %s is kept by shard %d", id, b.Net.ShardOf(id))
+	}
+	return api.Account{ID: id, Shard: b.Shard, Height: b.FinalHeight(), Balance: uint64(id.Index()), Nonce: 4}, nil
+}
+
+// AccountProof implements api.Backend.
+func (b *Backend) AccountProof(_ context.Context, id tx.ID) (*proof.Account, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, ok := b.accounts[id]; ok {
+		return p, nil
+	}
+	return nil, errors.New("the disk is on fire") // internal: not for the client's eyes
+}
+
+// Block implements api.Backend.
+func (b *Backend) Block(_ context.Context, height consensus.Height) (*proof.Block, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case height == 0:
+		return nil, api.Refuse(api.NotFound, "the genesis block has no body")
+	case height > consensus.Height(len(b.blocks)):
+		return nil, api.Refuse(api.NotFinal, "height %d", height)
+	case b.blocks[height-1] == nil:
+		return nil, api.Refuse(api.Pruned, "height %d", height)
+	}
+	return b.blocks[height-1], nil
+}
+
+// FinalHeight implements api.Backend.
+func (b *Backend) FinalHeight() consensus.Height {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return consensus.Height(len(b.blocks))
+}
+
+// Status implements api.Backend.
+func (b *Backend) Status() api.Status {
+	return api.Status{Chain: "testnet", Genesis: proof.Digest(b.Net.Genesis), Shard: b.Shard, FinalHeight: b.FinalHeight()}
+}
+
+// Network implements api.Backend.
+func (b *Backend) Network(context.Context) (api.Network, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return api.Network{Shards: []api.ShardStatus{{Shard: b.Shard}}, APIs: append([]api.NodeAPI{}, b.apis...)}, nil
+}
+
+// Ready implements api.Backend.
+func (b *Backend) Ready() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ready
+}

@@ -1,0 +1,232 @@
+package api
+
+import (
+	"context"
+
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// Backend is the node behind the API. All methods are safe for concurrent use and return promptly; those with a
+// context stop when it ends. An error that is an *Error is the client's answer; any other is answered as Internal
+// and logged. What a method returns is not modified afterwards by either side.
+type Backend interface {
+	// Submit offers transactions, at most MaxTransactions, to the pool and returns when each has its verdict,
+	// signature included. source stands for the client's address, for quotas. The answer has one entry for each
+	// transaction: nil accepted, or why not: a *pool.Reject (whose Duplicate counts as accepted) or an *Error.
+	Submit(ctx context.Context, source uint64, txs []tx.Signed) []error
+
+	// Transaction says where a transaction is. One that the node does not know has State Unknown; that is no error.
+	Transaction(ctx context.Context, id tx.Hash) (Transaction, error)
+
+	// Proof is the finality proof of a transaction of this node's shard. Its Credit is set where the node has it.
+	// Errors: NotFinal, NotFound, Pruned.
+	Proof(ctx context.Context, id tx.Hash) (*proof.Finality, error)
+
+	// Credit is the proof that this node's shard consumed the receipt of a transfer from another shard.
+	// Errors: NotFinal (not consumed yet, or not known), Pruned.
+	Credit(ctx context.Context, id tx.Hash) (*proof.Credit, error)
+
+	// Account is the record as of the final tip. Errors: NotFound, WrongShard.
+	Account(ctx context.Context, id tx.ID) (Account, error)
+
+	// AccountProof proves the record, or that there is none, under the state root that a recent final header carries.
+	// Errors: NotFinal (no such header yet), WrongShard.
+	AccountProof(ctx context.Context, id tx.ID) (*proof.Account, error)
+
+	// Block is the final block at a height. Errors: NotFinal (above the final tip), NotFound (genesis), Pruned.
+	Block(ctx context.Context, height consensus.Height) (*proof.Block, error)
+
+	// FinalHeight is the height of the final tip.
+	FinalHeight() consensus.Height
+
+	// Status is this node as it sees itself now.
+	Status() Status
+
+	// Network is all shards as this node knows them.
+	Network(ctx context.Context) (Network, error)
+
+	// Ready is nil while the node can serve and follows the chain; otherwise why not (syncing, stalled, ...).
+	Ready() error
+}
+
+// State is how far a transaction is.
+type State string
+
+// The states. A cross-shard transfer goes from Final to Credited or Returned; for every other transaction Final is the
+// last.
+const (
+	Unknown  State = "unknown"  // not seen, or seen so long ago that this node forgot
+	Pooled   State = "pooled"   // waits in the pool
+	Included State = "included" // in a block that is not final yet
+	Final    State = "final"    // final, with an outcome that can no longer change
+	Credited State = "credited" // final, and the other shard's credit is final too
+	Returned State = "returned" // final, but the receiver did not exist: the money came back
+)
+
+// Transaction is the answer of GET /v1/transactions/{id}.
+type Transaction struct {
+	ID      proof.Digest      `json:"id"`
+	State   State             `json:"state"`
+	Shard   consensus.ShardID `json:"shard"`
+	Height  consensus.Height  `json:"height,omitempty"`  // of its block, from Included on
+	Success *bool             `json:"success,omitempty"` // from Final on: false means that nothing was moved or paid
+	// CrossShard says that another shard keeps the receiver, so that Final is not the last state unless it failed.
+	CrossShard bool         `json:"cross_shard,omitempty"`
+	Credit     *CreditPlace `json:"credit,omitempty"` // Credited and Returned
+	Opened     *tx.ID       `json:"opened,omitempty"` // from Final on, of an opening that succeeded: the new account
+}
+
+// CreditPlace is where the other shard consumed a transfer's receipt.
+type CreditPlace struct {
+	Shard  consensus.ShardID `json:"shard"`
+	Height consensus.Height  `json:"height"`
+}
+
+// Account is the answer of GET /v1/accounts/{id}: not proven, as of the final tip.
+type Account struct {
+	ID      tx.ID             `json:"id"`
+	Shard   consensus.ShardID `json:"shard"`
+	Height  consensus.Height  `json:"height"` // the final tip that this is as of
+	Balance uint64            `json:"balance,string"`
+	Nonce   uint32            `json:"nonce"` // the next transaction's
+	Key     proof.Digest      `json:"key"`   // Ed25519 public key
+	HasBLS  bool              `json:"has_bls_key"`
+}
+
+// Status is the answer of GET /v1/status. Amounts of money are in units and exact 64-bit integers.
+type Status struct {
+	Version           string            `json:"version"`
+	Commit            string            `json:"commit"`
+	Chain             string            `json:"chain"`   // the network's name
+	Genesis           proof.Digest      `json:"genesis"` // its genesis hash
+	Node              proof.Digest      `json:"node"`    // this node's network key
+	Shard             consensus.ShardID `json:"shard"`
+	Shards            int               `json:"shards"`
+	ValidatorIndex    int               `json:"validator_index"` // seat in the shard's committee, -1 for none
+	Role              string            `json:"role"`            // "validator" or "follower"
+	Height            consensus.Height  `json:"height"`          // highest block judged valid
+	FinalHeight       consensus.Height  `json:"final_height"`
+	View              consensus.View    `json:"view"`
+	StateRoot         proof.Digest      `json:"state_root"` // in the final header
+	StateHeight       consensus.Height  `json:"state_height"`
+	TimeMs            int64             `json:"time_ms"`     // this node's clock, Unix milliseconds
+	TPS               float64           `json:"tps"`         // transactions finalised with success, mean over 10 s
+	FinalityMs        Quantiles         `json:"finality_ms"` // from admission at this node to finality
+	FinalityHistogram []Bucket          `json:"finality_histogram"`
+	Pool              PoolStatus        `json:"pool"`
+	Supply            Supply            `json:"supply"`
+	Accounts          uint64            `json:"accounts"`
+	Memory            Memory            `json:"memory"`
+	PeersConnected    int               `json:"peers_connected"`
+	Syncing           bool              `json:"syncing"`
+	Stalled           bool              `json:"stalled"` // no final block for so long that something must be wrong
+	Validators        []ValidatorStatus `json:"validators"`
+	Links             []LinkStatus      `json:"links"`
+	UptimeS           float64           `json:"uptime_s"`
+	DiskMiB           float64           `json:"disk_mib"`
+	CPUS              float64           `json:"cpu_s"` // CPU time used by the process
+}
+
+// Quantiles are in milliseconds.
+type Quantiles struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// Bucket counts the transactions that took longer than the bucket before, and at most UpToMs.
+type Bucket struct {
+	UpToMs int64  `json:"up_to_ms"`
+	Count  uint64 `json:"count"`
+}
+
+// PoolStatus is how full the pool is.
+type PoolStatus struct {
+	Txs   int   `json:"txs"`
+	Bytes int64 `json:"bytes"`
+	Limit int   `json:"limit"` // of txs
+}
+
+// Supply is where the shard's money is: balances + fees + deposits + treasury = genesis + inflow - outflow.
+type Supply struct {
+	Balances uint64 `json:"balances"`
+	Fees     uint64 `json:"fees"`
+	Deposits uint64 `json:"deposits"`
+	Treasury uint64 `json:"treasury"`
+	Inflow   uint64 `json:"inflow"`
+	Outflow  uint64 `json:"outflow"`
+	Genesis  uint64 `json:"genesis"`
+}
+
+// Conserved reports whether the identity holds. Sums of amounts stay below 2^64 on every chain.
+func (s Supply) Conserved() bool {
+	return s.Balances+s.Fees+s.Deposits+s.Treasury == s.Genesis+s.Inflow-s.Outflow
+}
+
+// Memory is what the process holds.
+type Memory struct {
+	RSSMiB   float64 `json:"rss_mib"`
+	TableMiB float64 `json:"table_mib"` // account table, part of RSS
+}
+
+// ValidatorStatus is one seat of a committee as this node sees it.
+type ValidatorStatus struct {
+	Index      int              `json:"index"`
+	Name       string           `json:"name"`
+	Power      consensus.Power  `json:"power"`
+	Node       proof.Digest     `json:"node"`
+	Connected  bool             `json:"connected"`
+	LastHeight consensus.Height `json:"last_height"`  // highest block it voted for
+	Lag        uint64           `json:"lag"`          // blocks behind this node's final tip
+	LastVoteMs int64            `json:"last_vote_ms"` // milliseconds since its last vote, -1 if none was seen
+	Self       bool             `json:"self"`
+}
+
+// LinkStatus is the receipt channel to one other shard, as of the final tip.
+type LinkStatus struct {
+	Shard    consensus.ShardID `json:"shard"`
+	Sent     uint64            `json:"sent"`
+	Received uint64            `json:"received"`
+	Acked    uint64            `json:"acked"`
+}
+
+// Network is the answer of GET /v1/network.
+type Network struct {
+	Shards []ShardStatus `json:"shards"`
+	APIs   []NodeAPI     `json:"apis"`
+}
+
+// ShardStatus is one shard as this node knows it.
+type ShardStatus struct {
+	Shard      consensus.ShardID `json:"shard"`
+	Height     consensus.Height  `json:"height"` // final
+	TPS        float64           `json:"tps"`
+	FinalityMs Quantiles         `json:"finality_ms"`
+	Validators []ValidatorStatus `json:"validators"`
+	StaleMs    int64             `json:"stale_ms"` // age of this information
+}
+
+// NodeAPI is where a node's API is.
+type NodeAPI struct {
+	Shard consensus.ShardID `json:"shard"`
+	Name  string            `json:"name"`
+	URL   string            `json:"url"`
+}
+
+// Params is the answer of GET /v1/params: what a wallet must know. It never changes while a node runs.
+type Params struct {
+	Chain           string            `json:"chain"`   // the network's name
+	Genesis         proof.Digest      `json:"genesis"` // genesis hash, part of everything signed
+	Shard           consensus.ShardID `json:"shard"`   // of this node
+	Shards          int               `json:"shards"`
+	Fees            []uint64          `json:"fees"` // price of each fee class, in units
+	OpenDeposit     uint64            `json:"open_deposit"`
+	ReceiptWindow   uint64            `json:"receipt_window"`    // receipts on their way from a shard to another
+	MaxExpiry       uint32            `json:"max_expiry"`        // heights that an expiry may be ahead of the final tip
+	BlockIntervalMs int64             `json:"block_interval_ms"` // between blocks under load
+	MaxTransactions int               `json:"max_transactions"`  // in one call
+	MaxBodyBytes    int               `json:"max_body_bytes"`    // of a block
+}

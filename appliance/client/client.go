@@ -1,0 +1,441 @@
+// Package client talks to Tutti nodes over their HTTP API and believes only what it can verify.
+//
+// It takes API addresses, of any shards, and a proof.Trust made from a genesis file. What a node says that carries a
+// proof (blocks, finality proofs, proven accounts) is verified before a caller sees it; an answer that fails is treated
+// like a node that fails: another one is asked. What carries none (Account, Transaction, Status, Network, Params,
+// Genesis) is passed on as that node's word.
+//
+// Every call takes a context and runs in the caller's goroutine; nothing outlives it but idle connections, which Close
+// ends. A request that fails in passing is repeated on the other nodes of the shard, in rounds with growing pauses. A
+// transaction is always sent again with the same bytes, so it can not be paid twice.
+//
+// A Client is safe for concurrent use. No error is fatal.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tutti/appliance/api"
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// Options configure a Client.
+type Options struct {
+	URLs        []string      // API addresses, such as http://127.0.0.1:9700; more are learned from them where a shard has none
+	Trust       *proof.Trust  // nil: calls that verify fail with ErrNoTrust
+	HTTP        *http.Client  // nil: one of its own, which Close closes. It must not have a timeout, for Follow
+	CallTimeout time.Duration // for one request to one node; 10 s
+	Rounds      int           // over the nodes of a shard, before a call fails; 3
+}
+
+// Errors of calls. An error of a node is an *api.Error, to be told by its code:
+// errors.Is(err, &api.Error{Code: api.NotFinal}).
+var (
+	ErrNoTrust = errors.New("client: nothing to verify with: give a genesis file")
+	ErrNoNode  = errors.New("client: no node of the shard is known: give the address of one")
+	ErrReach   = errors.New("client: the node can not be reached")
+	ErrAnswer  = errors.New("client: the node's answer can not be read")
+	ErrFork    = errors.New("client: two final blocks contradict each other: the committee has failed, keep both proofs")
+	ErrExpired = errors.New("client: the transaction expired without being executed: it can be signed anew")
+)
+
+// Limits.
+const (
+	maxNodes       = 1024    // addresses kept
+	maxAnswer      = 8 << 20 // bytes of a JSON answer
+	firstPause     = 100 * time.Millisecond
+	maxPause       = 5 * time.Second
+	askAgain       = time.Second // between questions to a node that does not say its shard
+	maxGenesis     = 64 << 20
+	unknownShard   = -1
+	contentBinary  = "application/octet-stream"
+	maxErrorAnswer = 64 << 10
+)
+
+// Client talks to nodes. Make it with New.
+type Client struct {
+	trust   *proof.Trust
+	http    *http.Client
+	own     bool // http is ours to close
+	timeout time.Duration
+	rounds  int
+	turn    atomic.Uint64 // rotates over the nodes
+
+	mu    sync.Mutex // guards nodes
+	nodes []*node
+}
+
+// node is one API. url is fixed; shard is unknownShard until the node has said it.
+type node struct {
+	url   string
+	shard atomic.Int32
+	asked atomic.Int64 // Unix nanoseconds of the last time it was asked for its shard
+}
+
+// strange reports whether n has to be asked for its shard now; if so nobody else asks it for a while.
+func (n *node) strange() bool {
+	now, last := time.Now().UnixNano(), n.asked.Load()
+	return n.shard.Load() == unknownShard && now-last > int64(askAgain) && n.asked.CompareAndSwap(last, now)
+}
+
+// New makes a client. No node is asked yet.
+func New(opt Options) (*Client, error) {
+	c := &Client{trust: opt.Trust, http: opt.HTTP, timeout: opt.CallTimeout, rounds: opt.Rounds}
+	if c.timeout == 0 {
+		c.timeout = 10 * time.Second
+	}
+	if c.rounds == 0 {
+		c.rounds = 3
+	}
+	if c.http == nil {
+		c.own = true
+		c.http = &http.Client{Transport: &http.Transport{
+			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			MaxIdleConnsPerHost: 16,
+			MaxConnsPerHost:     64,
+			IdleConnTimeout:     time.Minute,
+		}}
+	}
+	for _, u := range opt.URLs {
+		if err := c.add(u, unknownShard); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.nodes) == 0 {
+		return nil, errors.New("client: no API address given: write it as http://127.0.0.1:9700")
+	}
+	return c, nil
+}
+
+// Close ends idle connections. Calls under way go on.
+func (c *Client) Close() {
+	if c.own {
+		c.http.CloseIdleConnections()
+	}
+}
+
+// Trust is what the client verifies with; nil if it has nothing.
+func (c *Client) Trust() *proof.Trust { return c.trust }
+
+// add keeps an address once. Over maxNodes it is left out.
+func (c *Client) add(text string, shard int32) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("client: %q is not an API address: write it as http://127.0.0.1:9700", text)
+	}
+	text = strings.TrimRight(text, "/")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range c.nodes {
+		if n.url == text {
+			return nil
+		}
+	}
+	if len(c.nodes) < maxNodes {
+		n := &node{url: text}
+		n.shard.Store(shard)
+		c.nodes = append(c.nodes, n)
+	}
+	return nil
+}
+
+// rotated is the nodes that keep accepts, beginning with another one each time.
+func (c *Client) rotated(keep func(*node) bool) (out []*node) {
+	c.mu.Lock()
+	for _, n := range c.nodes {
+		if keep(n) {
+			out = append(out, n)
+		}
+	}
+	c.mu.Unlock()
+	if len(out) > 1 {
+		k := int(c.turn.Add(1) % uint64(len(out)))
+		out = append(slices.Clone(out[k:]), out[:k]...)
+	}
+	return out
+}
+
+func every(*node) bool { return true }
+
+// ofShard is the nodes of a shard. It asks nodes for their shard, once each, and for more addresses where the shard
+// has none.
+func (c *Client) ofShard(ctx context.Context, shard consensus.ShardID) ([]*node, error) {
+	match := func(n *node) bool { return n.shard.Load() == int32(shard) }
+	var last error
+	for range 2 {
+		for _, n := range c.rotated((*node).strange) {
+			var p api.Params
+			if last = c.getJSON(ctx, n, "/v1/params", &p); last == nil {
+				n.shard.Store(int32(p.Shard))
+			}
+		}
+		if found := c.rotated(match); len(found) > 0 {
+			return found, nil
+		}
+		n, err := c.Network(ctx)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: shard %d", ErrNoNode, shard), last, err)
+		}
+		for _, a := range n.APIs {
+			if err := c.add(a.URL, unknownShard); err != nil {
+				last = err
+			}
+		}
+	}
+	return nil, errors.Join(fmt.Errorf("%w: shard %d", ErrNoNode, shard), last)
+}
+
+// send makes one request to one node and returns the answer's body, at most limit bytes.
+func (c *Client) send(ctx context.Context, n *node, method, path, contentType string, body []byte, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, n.url+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrReach, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return nil, refusal(n, resp)
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrReach, n.url, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%w: %s: over %d bytes", ErrAnswer, n.url, limit)
+	}
+	return b, nil
+}
+
+// refusal is the error in an answer that refuses.
+func refusal(n *node, resp *http.Response) error {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorAnswer))
+	var a api.Answer
+	if err != nil || json.Unmarshal(b, &a) != nil || a.Error.Code == "" {
+		return fmt.Errorf("%w: %s: HTTP status %s: is it a Tutti node?", ErrAnswer, n.url, resp.Status)
+	}
+	e := &api.Error{Code: a.Error.Code, Detail: a.Error.Detail}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+		e.RetryAfter = min(time.Duration(s)*time.Second, maxPause)
+	}
+	return e
+}
+
+func (c *Client) getJSON(ctx context.Context, n *node, path string, v any) error {
+	b, err := c.send(ctx, n, http.MethodGet, path, "", nil, maxAnswer)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%w: %s%s: %w", ErrAnswer, n.url, path, err)
+	}
+	return nil
+}
+
+// passing reports whether an error may be gone in a moment: the node said so, was not reached, or is not to be believed,
+// and another one may be.
+func passing(err error) bool {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		return true
+	}
+	switch e.Code {
+	case api.RateLimited, api.Busy, api.NotReady, api.ShuttingDown, api.Internal, api.PoolFull, api.TooManySubscribers:
+		return true
+	}
+	return false
+}
+
+// telling ranks errors by what they tell the caller: a lasting refusal, an answer that failed, a node that was not
+// reached or is busy.
+func telling(err error) int {
+	switch {
+	case !passing(err):
+		return 2
+	case !errors.Is(err, ErrReach) && !errors.As(err, new(*api.Error)):
+		return 1
+	}
+	return 0
+}
+
+// pause waits before round k, k from 1, or as long as err asks for.
+func pause(ctx context.Context, k int, err error) error {
+	wait := min(firstPause<<min(k-1, 10), maxPause)
+	if e := (*api.Error)(nil); errors.As(err, &e) {
+		wait = max(wait, e.RetryAfter)
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// each calls ask with one node after the other until it succeeds: rounds over all of them while an error is passing.
+// An error that is not still lets the other nodes have their say, since a node may lag or lie, but only once.
+func (c *Client) each(ctx context.Context, nodes []*node, ask func(*node) error) error {
+	var last error
+	for round := range c.rounds {
+		again := false
+		for _, n := range nodes {
+			err := ask(n)
+			if err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return errors.Join(ctx.Err(), err)
+			}
+			again = again || passing(err)
+			if last == nil || telling(err) >= telling(last) {
+				last = err
+			}
+		}
+		if !again || round == c.rounds-1 {
+			break
+		}
+		if err := pause(ctx, round+1, last); err != nil {
+			return errors.Join(err, last)
+		}
+	}
+	return last
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (v T, err error) {
+	err = c.each(ctx, c.rotated(every), func(n *node) error { return c.getJSON(ctx, n, path, &v) })
+	return v, err
+}
+
+// Status is one node's view of itself.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	return get[api.Status](ctx, c, "/v1/status")
+}
+
+// Network is one node's view of all shards.
+func (c *Client) Network(ctx context.Context) (api.Network, error) {
+	return get[api.Network](ctx, c, "/v1/network")
+}
+
+// Params is one node's word on the chain. What is signed should carry the trusted genesis hash, not this one.
+func (c *Client) Params(ctx context.Context) (api.Params, error) {
+	return get[api.Params](ctx, c, "/v1/params")
+}
+
+// Genesis is the genesis file of one node. It is to be trusted only if its hash is known from elsewhere.
+func (c *Client) Genesis(ctx context.Context) (b []byte, err error) {
+	err = c.each(ctx, c.rotated(every), func(n *node) (err error) {
+		b, err = c.send(ctx, n, http.MethodGet, "/v1/genesis", "", nil, maxGenesis)
+		return err
+	})
+	return b, err
+}
+
+// fetch gets path from a node of the shard and hands it to use; an error of use makes it ask the next node.
+func (c *Client) fetch(ctx context.Context, shard consensus.ShardID, path string, limit int64, use func([]byte) error) error {
+	if c.trust == nil {
+		return ErrNoTrust
+	}
+	nodes, err := c.ofShard(ctx, shard)
+	if err != nil {
+		return err
+	}
+	return c.each(ctx, nodes, func(n *node) error {
+		b, err := c.send(ctx, n, http.MethodGet, path, "", nil, limit)
+		if err != nil {
+			return err
+		}
+		return use(b)
+	})
+}
+
+// Account is a node's word on an account, as of its final tip: what a wallet needs to make the next transaction.
+func (c *Client) Account(ctx context.Context, id tx.ID) (a api.Account, err error) {
+	err = c.fetch(ctx, c.shardOf(id), "/v1/accounts/"+id.String(), maxAnswer, func(b []byte) error {
+		if err := json.Unmarshal(b, &a); err != nil || a.ID != id {
+			return fmt.Errorf("%w: account %s: %v", ErrAnswer, id, err)
+		}
+		return nil
+	})
+	return a, err
+}
+
+func (c *Client) shardOf(id tx.ID) consensus.ShardID {
+	if c.trust == nil {
+		return 0
+	}
+	return c.trust.ShardOf(id)
+}
+
+// Transaction is a node's word on how far a transaction is.
+func (c *Client) Transaction(ctx context.Context, shard consensus.ShardID, id tx.Hash) (t api.Transaction, err error) {
+	err = c.fetch(ctx, shard, "/v1/transactions/"+id.String(), maxAnswer, func(b []byte) error {
+		if err := json.Unmarshal(b, &t); err != nil || tx.Hash(t.ID) != id {
+			return fmt.Errorf("%w: transaction %s: %v", ErrAnswer, id, err)
+		}
+		return nil
+	})
+	return t, err
+}
+
+// ProvenAccount is an account's record under a final state root, verified, and the proof, to keep.
+func (c *Client) ProvenAccount(ctx context.Context, id tx.ID) (s *proof.AccountStatement, p *proof.Account, err error) {
+	err = c.fetch(ctx, c.shardOf(id), "/v1/accounts/"+id.String()+"/proof", proof.MaxFileBytes, func(b []byte) (err error) {
+		if p, err = proof.DecodeAccount(b); err != nil {
+			return err
+		}
+		if p.ID != id {
+			return fmt.Errorf("%w: a proof of account %s, asked for %s", ErrAnswer, p.ID, id)
+		}
+		s, err = p.Verify(c.trust)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, p, nil
+}
+
+// Block is a final block, verified in full.
+func (c *Client) Block(ctx context.Context, shard consensus.ShardID, height consensus.Height) (k *proof.Contents, err error) {
+	path := fmt.Sprintf("/v1/blocks/%d/raw", height)
+	err = c.fetch(ctx, shard, path, proof.MaxBlockBytes, func(b []byte) error {
+		block, err := proof.DecodeBlock(b)
+		if err != nil {
+			return err
+		}
+		if h := block.Final.Header(); h.Shard != shard || h.Height != height {
+			return fmt.Errorf("%w: block %d of shard %d, asked for %d of %d", ErrAnswer, h.Height, h.Shard, height, shard)
+		}
+		k, err = block.Verify(c.trust)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+
+	"tutti/appliance/keys"
+)
+
+// TestMain makes the test binary a tutti whose new keys are cheap to open.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"tutti": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			os.Exit(run(ctx, app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cost: keys.CostDemo}, os.Args[1:]))
+		},
+	})
+}
+
+// TestScripts runs the command line as a user does, without any network: testdata/script/*.txtar.
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script", nil) }
+
+func runScripts(t *testing.T, dir string, env map[string]string) {
+	testscript.Run(t, testscript.Params{
+		Dir: dir,
+		Setup: func(e *testscript.Env) error {
+			for name, value := range env {
+				e.Setenv(name, value)
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"mode": func(ts *testscript.TestScript, neg bool, args []string) { // mode OCTAL FILE: the file has these permissions
+				info, err := os.Stat(ts.MkAbs(args[1]))
+				ts.Check(err)
+				if got := info.Mode().Perm(); (got.String() == permText(ts, args[0])) == neg {
+					ts.Fatalf("%s has mode %04o", args[1], got)
+				}
+			},
+		},
+	})
+}
+
+func permText(ts *testscript.TestScript, octal string) string {
+	var mode os.FileMode
+	for _, c := range octal {
+		mode = mode<<3 | os.FileMode(c-'0')
+	}
+	return mode.String()
+}
+
+// TestHelp: every command has one line of help, and every one that does something has an example that calls it.
+func TestHelp(t *testing.T) {
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		if c.Name() == "help" || c.Name() == "completion" || c.HasParent() && c.Parent().Name() == "completion" {
+			return
+		}
+		if c.Short == "" || strings.Contains(c.Short, "\n") || len(c.Short) > 100 {
+			t.Errorf("%s: help line %q", c.CommandPath(), c.Short)
+		}
+		if !c.HasSubCommands() && !strings.Contains(c.Example, c.CommandPath()) {
+			t.Errorf("%s: no example in --help", c.CommandPath())
+		}
+		if c.Args == nil && !c.HasSubCommands() {
+			t.Errorf("%s does not check its arguments", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRoot(&app{stdout: os.Stdout}))
+}

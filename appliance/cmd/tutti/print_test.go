@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"math"
+	"testing"
+)
+
+func TestNumbers(t *testing.T) {
+	for _, c := range []struct {
+		n    int64
+		want string
+	}{{0, "0"}, {7, "7"}, {999, "999"}, {1000, "1,000"}, {-1234567, "-1,234,567"}, {math.MinInt64, "-9,223,372,036,854,775,808"}} {
+		if got := number(c.n); got != c.want {
+			t.Errorf("number(%d) = %s", c.n, got)
+		}
+	}
+	if got := number(uint64(math.MaxUint64)); got != "18,446,744,073,709,551,615" {
+		t.Error(got)
+	}
+	for text, want := range map[string]uint64{
+		"1": 1, "1500": 1500, "1,500": 1500, "12_345_678": 12345678, "18,446,744,073,709,551,615": math.MaxUint64,
+	} {
+		if got, err := parseAmount(text); err != nil || got != want {
+			t.Errorf("parseAmount(%s) = %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "+1", "1.5", "1,5", "1,5000", "12,34,567", ",100", "100,", "1,,000", "0x10", "1e3", "18446744073709551616", "1 000"} {
+		if got, err := parseAmount(text); err == nil {
+			t.Errorf("parseAmount(%q) = %d", text, got)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0 KiB", 5 << 20: "5,120 KiB", 64 << 20: "64 MiB", 23 << 30: "23 GiB"} {
+		if got := bytesText(n); got != want {
+			t.Errorf("bytesText(%d) = %s", n, got)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	tab := newTable(1)
+	tab.row("shard", "height", "state")
+	tab.row("0", number(1234), "\x1b[32mok\x1b[0m")
+	tab.row("12", "7", "fähig")
+	var out bytes.Buffer
+	tab.write(&out)
+	want := "shard  height  state\n0       1,234  \x1b[32mok\x1b[0m\n12          7  fähig\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+	a := app{stdout: &out}
+	if a.colour(bad, "x") != "x" {
+		t.Error("colour without a terminal")
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tutti/appliance/api"
+)
+
+func statusCommand(a *app) *cobra.Command {
+	n := new(networkFlags)
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Print how a node and its network are doing",
+		Example: `  tutti status
+  tutti status --api http://127.0.0.1:9700 --json | jq .final_height`,
+		Args: arguments(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			h, err := a.home()
+			if err != nil {
+				return err
+			}
+			cl, err := n.client(h, nil)
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			st, err := cl.Status(c.Context())
+			if err != nil {
+				return fmt.Errorf("%w: is the node running? 'tutti run' or 'tutti localnet' starts one", err)
+			}
+			if a.json {
+				return a.printJSON(st)
+			}
+			network, err := cl.Network(c.Context())
+			if err != nil {
+				return err
+			}
+			a.sayStatus(&st, &network)
+			return nil
+		},
+	}
+	c.Flags().StringSliceVar(&n.api, "api", nil, "API address of a node, such as http://127.0.0.1:9700 (default $TUTTI_API, else what the home folder says)")
+	return a.jsonFlag(c)
+}
+
+// sayStatus prints the node, then the shards, then the validators of its shard.
+func (a *app) sayStatus(st *api.Status, n *api.Network) {
+	state := a.colour(good, "in step")
+	if st.Syncing {
+		state = a.colour(warn, "catching up")
+	}
+	t := newTable()
+	t.row("node", fmt.Sprintf("%x… %s of shard %d of %d, %s", st.Node[:4], st.Role, st.Shard, st.Shards, state))
+	t.row("network", fmt.Sprintf("%s, genesis %x…", st.Chain, st.Genesis[:4]))
+	t.row("version", fmt.Sprintf("%s (%.12s), up %s", st.Version, st.Commit, (time.Duration(st.UptimeS)*time.Second).String()))
+	t.row("final", fmt.Sprintf("block %s, %s tx/s", number(uint64(st.FinalHeight)), number(int(st.TPS+0.5))))
+	t.row("finality", finalityText(st.FinalityMs))
+	t.row("waiting", fmt.Sprintf("%s of at most %s transactions", number(st.Pool.Txs), number(st.Pool.Limit)))
+	t.row("accounts", number(st.Accounts))
+	supply := "adds up"
+	if !st.Supply.Conserved() {
+		supply = a.colour(bad, "DOES NOT ADD UP")
+	}
+	t.row("supply", fmt.Sprintf("%s in balances, %s in fees and deposits; %s", number(st.Supply.Balances), number(st.Supply.Fees+st.Supply.Deposits+st.Supply.Treasury), supply))
+	t.row("machine", fmt.Sprintf("%s MiB memory, %s MiB on disk, %s peers connected", number(int(st.Memory.RSSMiB)), number(int(st.DiskMiB)), number(st.PeersConnected)))
+	t.write(a.stdout)
+
+	a.say("")
+	t = newTable(0, 1, 2, 3, 4)
+	t.row("shard", "final block", "tx/s", "finality p50", "p99", "")
+	for _, s := range n.Shards {
+		stale := ""
+		if s.StaleMs > 10_000 {
+			stale = a.colour(warn, fmt.Sprintf("as of %s s ago", number(s.StaleMs/1000)))
+		}
+		t.row(fmt.Sprint(s.Shard), number(uint64(s.Height)), number(int(s.TPS+0.5)), fmt.Sprintf("%.0f ms", s.FinalityMs.P50), fmt.Sprintf("%.0f ms", s.FinalityMs.P99), stale)
+	}
+	t.write(a.stdout)
+
+	a.say("")
+	t = newTable(2, 3, 4)
+	t.row("validator", "", "power", "lag", "last vote", fmt.Sprintf("(shard %d)", st.Shard))
+	for _, v := range st.Validators {
+		t.row(validatorRow(a, v)...)
+	}
+	t.write(a.stdout)
+}
+
+func validatorRow(a *app, v api.ValidatorStatus) []string {
+	link := a.colour(good, "connected")
+	switch {
+	case v.Self:
+		link = "this node"
+	case !v.Connected:
+		link = a.colour(bad, "not connected")
+	}
+	vote := "none seen"
+	if v.LastVoteMs >= 0 {
+		vote = number(v.LastVoteMs) + " ms ago"
+	}
+	return []string{v.Name, link, number(uint64(v.Power)), number(v.Lag), vote}
+}
+
+func finalityText(q api.Quantiles) string {
+	if q == (api.Quantiles{}) {
+		return "no transactions lately"
+	}
+	return fmt.Sprintf("%.0f ms median, %.0f ms p90, %.0f ms p99, %.0f ms at most", q.P50, q.P90, q.P99, q.Max)
+}

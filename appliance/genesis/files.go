@@ -1,0 +1,177 @@
+package genesis
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+
+	"tutti/accel/bls"
+	"tutti/appliance/host"
+	"tutti/consensus"
+)
+
+// Verified is a genesis whose two files were checked in full. Only Verify and Create make one. Immutable.
+type Verified struct {
+	*Genesis
+	JSON     []byte   // genesis.json as it was read
+	Counts   []uint64 // accounts by shard
+	Supplies []uint64 // units by shard
+
+	dir string
+}
+
+// Create completes g with the description of the accounts, checks everything that Verify does, and writes genesis.json
+// and accounts.bin in dir, an existing folder. Accounts ascend by id, and each partition is filled from index 0
+// (Population gives them so). Nothing is overwritten: if one of the files exists the error wraps fs.ErrExist.
+// genesis.json is written last, and each file whole or not at all. g itself is not modified.
+func Create(dir string, g *Genesis, accounts iter.Seq[Account]) (*Verified, error) {
+	path, accountsPath := filepath.Join(dir, FileName), filepath.Join(dir, AccountsName)
+	for _, p := range []string{path, accountsPath} {
+		if _, err := os.Lstat(p); err == nil {
+			return nil, fmt.Errorf("genesis: %s: %w: a network is begun only once; name another folder, or remove the old network yourself", p, fs.ErrExist)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("genesis: %w", err)
+		}
+	}
+	done := *g
+	var p Problems
+	done.validateRules(&p)
+	done.validateValidators(&p)
+	if len(p) == 0 {
+		done.verifyPossession(&p)
+	}
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	c := newCensus(&done)
+	file := []byte(accountsMagic)
+	for a := range accounts {
+		if err := c.add(a); err != nil {
+			return nil, err
+		}
+		file = AppendAccount(file, a)
+	}
+	done.Accounts = c.total
+	done.Accounts.SHA256 = sha256.Sum256(file)
+	if err := done.Validate(); err != nil {
+		return nil, err
+	}
+	v := &Verified{Genesis: &done, JSON: done.JSON(), Counts: c.counts, Supplies: c.supplies, dir: dir}
+	if err := host.CreateFile(accountsPath, file, 0o644); err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	if err := host.CreateFile(path, v.JSON, 0o644); err != nil {
+		return nil, errors.Join(fmt.Errorf("genesis: %w", err), os.Remove(accountsPath))
+	}
+	return v, nil
+}
+
+// Verify reads and checks a genesis file and the accounts file beside it. It costs about a millisecond for each
+// validator and each account with a BLS key, and a second for 10 million accounts without.
+func Verify(path string) (*Verified, error) {
+	text, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	g, err := Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, path)
+	}
+	var p Problems
+	if g.verifyPossession(&p); len(p) > 0 {
+		return nil, fmt.Errorf("%w (%s)", p, path)
+	}
+	v := &Verified{Genesis: g, JSON: text, dir: filepath.Dir(path)}
+	c := newCensus(g)
+	digest := sha256.New()
+	var wrong error
+	err = v.read(digest, func(a Account) bool {
+		wrong = c.add(a)
+		return wrong == nil
+	})
+	if err = errors.Join(err, wrong); err != nil {
+		return nil, err
+	}
+	c.total.SHA256 = consensus.Hash(digest.Sum(nil))
+	want, got := &g.Accounts, &c.total
+	if want.SHA256 != got.SHA256 {
+		p.add("accounts.sha256", "copy both files again from where they were made", "%s has %s", AccountsName, got.SHA256)
+	}
+	if want.Count != got.Count {
+		p.add("accounts.count", "copy both files again from where they were made", "%s has %d", AccountsName, got.Count)
+	}
+	if want.Total != got.Total {
+		p.add("accounts.total", "copy both files again from where they were made", "%s has %d", AccountsName, got.Total)
+	}
+	if len(p) > 0 {
+		return nil, fmt.Errorf("%w (%s)", p, path)
+	}
+	v.Counts, v.Supplies = c.counts, c.supplies
+	return v, nil
+}
+
+// readFile reads a file of at most maxJSON bytes.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxJSON+1)) // Parse refuses more
+}
+
+// verifyPossession checks the validators' proofs of possession.
+func (g *Genesis) verifyPossession(p *Problems) {
+	for s := range g.Shards {
+		for i, v := range g.Shards[s].Validators {
+			if !bls.VerifyPossession(v.Key, ValidatorMessage(g.Name, v.Node, v.Key), v.Possession) {
+				p.add(fmt.Sprintf("shards[%d].validators[%d].possession", s, i),
+					"take the whole line that 'tutti genesis entry' prints on the validator's machine for this network's name",
+					"does not verify for network %q, this voting key and this node key", g.Name)
+			}
+		}
+	}
+}
+
+// AccountsOf yields the accounts of a shard, ascending by id, until yield returns false. An error means that the file
+// can no longer be read.
+func (v *Verified) AccountsOf(shard consensus.ShardID, yield func(Account) bool) error {
+	return v.read(io.Discard, func(a Account) bool {
+		s, _ := v.Table.ShardOf(a.ID.Partition())
+		return s != uint16(shard) || yield(a)
+	})
+}
+
+// read yields all accounts and copies the file's bytes to also.
+func (v *Verified) read(also io.Writer, yield func(Account) bool) error {
+	f, err := os.Open(filepath.Join(v.dir, AccountsName))
+	if err != nil {
+		return fmt.Errorf("genesis: %w: it belongs beside %s", err, FileName)
+	}
+	defer f.Close()
+	return readAccounts(bufio.NewReaderSize(io.TeeReader(f, also), 1<<20), yield)
+}
+
+// CopyTo writes both files into another existing folder, as a node's home, without overwriting any.
+func (v *Verified) CopyTo(dir string) error {
+	accounts, err := os.ReadFile(filepath.Join(v.dir, AccountsName))
+	if err != nil {
+		return fmt.Errorf("genesis: %w", err)
+	}
+	if sha256.Sum256(accounts) != v.Accounts.SHA256 {
+		return fmt.Errorf("genesis: %s in %s has changed: copy both files again from where they were made", AccountsName, v.dir)
+	}
+	if err := host.CreateFile(filepath.Join(dir, AccountsName), accounts, 0o644); err != nil {
+		return fmt.Errorf("genesis: %w", err)
+	}
+	if err := host.CreateFile(filepath.Join(dir, FileName), v.JSON, 0o644); err != nil {
+		return fmt.Errorf("genesis: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package localnet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	stopGrace    = 10 * time.Second // from SIGTERM to SIGKILL
+	maxLastWords = 4 << 10          // of a child's standard error kept to explain its end
+)
+
+// child is one node's process.
+type child struct {
+	name string
+	cmd  *exec.Cmd
+	said *lastWords
+	done chan struct{} // closed when the process has been reaped
+	err  error         // how it ended; read after done
+}
+
+// children are the processes of a local network. They end when this process does, however it ends: each holds the read
+// end of a pipe whose only write end is here, and stops when that is closed.
+type children struct {
+	alive *os.File // write end
+	inner *os.File // read end, inherited by every child as descriptor ParentFD
+	all   []*child
+	ended chan *child
+}
+
+// ParentFD is the descriptor on which a child waits for its parent's end.
+const ParentFD = 3
+
+func newChildren(n int) (*children, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("localnet: pipe: %w", err)
+	}
+	return &children{alive: w, inner: r, ended: make(chan *child, n)}, nil
+}
+
+// start runs the binary with args. Its standard error is kept for the case that it ends.
+func (c *children) start(name, binary string, args ...string) error {
+	ch := &child{name: name, said: &lastWords{}, done: make(chan struct{})}
+	ch.cmd = exec.Command(binary, args...)
+	ch.cmd.Stderr = ch.said
+	ch.cmd.ExtraFiles = []*os.File{c.inner}
+	ch.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches us alone; we stop them in order
+	if err := ch.cmd.Start(); err != nil {
+		return fmt.Errorf("localnet: start %s: %w", name, err)
+	}
+	c.all = append(c.all, ch)
+	go func() {
+		ch.err = ch.cmd.Wait()
+		close(ch.done)
+		c.ended <- ch
+	}()
+	return nil
+}
+
+// stop ends all children: SIGTERM, then SIGKILL for those that take longer than stopGrace, which is an error.
+func (c *children) stop() error {
+	_ = c.alive.Close() // the same wish as SIGTERM
+	for _, ch := range c.all {
+		_ = ch.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	var errs []error
+	for _, ch := range c.all {
+		select {
+		case <-ch.done:
+		case <-ctx.Done():
+			_ = ch.cmd.Process.Kill()
+			<-ch.done
+			errs = append(errs, fmt.Errorf("localnet: %s did not stop within %s and was killed", ch.name, stopGrace))
+		}
+	}
+	_ = c.inner.Close()
+	return errors.Join(errs...)
+}
+
+// why says how a child ended, with the last line it wrote.
+func (ch *child) why() string {
+	how := "exit status 0"
+	if ch.err != nil {
+		how = ch.err.Error()
+	}
+	if line := ch.said.line(); line != "" {
+		return how + ": " + line
+	}
+	return how
+}
+
+// lastWords keeps the end of what is written to it. Safe for concurrent use.
+type lastWords struct {
+	mu sync.Mutex // guards b
+	b  []byte
+}
+
+func (l *lastWords) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b = append(l.b, p...)
+	if over := len(l.b) - maxLastWords; over > 0 {
+		l.b = append(l.b[:0], l.b[over:]...)
+	}
+	return len(p), nil
+}
+
+func (l *lastWords) line() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := bytes.TrimSpace(l.b)
+	return strings.TrimSpace(string(b[bytes.LastIndexByte(b, '\n')+1:]))
+}

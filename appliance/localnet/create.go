@@ -1,0 +1,260 @@
+package localnet
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"tutti/appliance/config"
+	"tutti/appliance/genesis"
+	"tutti/appliance/host"
+	"tutti/appliance/keys"
+	"tutti/appliance/node"
+	"tutti/consensus"
+	"tutti/state/ledger"
+)
+
+// What a demo network is made with. Money is in units.
+const (
+	crowdBalance   = 1_000_000_000
+	demoBalance    = 1_000_000_000
+	blockInterval  = 200 // milliseconds
+	heartbeat      = 1000
+	maxBodyBytes   = 2 << 20
+	maxBlockTxs    = 20_000
+	receiptWindow  = 16_384
+	accountLimit   = 50_000_000
+	openingsABlock = 1024
+	openDeposit    = 1000
+)
+
+// friendAt is the place of the friend's account among the named ones of the last shard: behind the demo wallet's where
+// they share a shard.
+func friendAt(shards int) int {
+	if shards == 1 {
+		return 1
+	}
+	return 0
+}
+
+// seat is a validator that is being made.
+type seat struct {
+	name         string
+	shard        int
+	voting, node *keys.Secret
+}
+
+// create makes a new local network in an empty home.
+func (n *Network) create(file string) (err error) {
+	if entries, err := os.ReadDir(string(n.Home)); err == nil && len(entries) > 0 {
+		if config.CheckFormat(string(n.Home), config.HomeFormat) != nil {
+			return fmt.Errorf("%s holds other files: choose an empty folder with --home", n.Home)
+		}
+		if _, err := os.Stat(filepath.Join(string(n.Home), "nodes")); err != nil {
+			return fmt.Errorf("%s is a node's home: choose another folder with --home", n.Home)
+		}
+		if err := os.RemoveAll(string(n.Home)); err != nil { // left half-made by an interrupted start
+			return err
+		}
+	}
+	fmt.Fprintf(n.opt.Out, "making keys and genesis for %d shards of %d validators and %d accounts in %s\n",
+		n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.Home)
+	if err := config.CreateFormat(string(n.Home), config.HomeFormat); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(string(n.Home), "nodes"), 0o755); err != nil {
+		return err
+	}
+	seats, err := n.seats()
+	if err != nil {
+		return err
+	}
+	v, err := n.createGenesis(seats)
+	if err != nil {
+		return err
+	}
+	password := keys.RandomPassword()
+	for k, s := range seats {
+		if err := n.createNode(k, s, seats, v, password); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	apis := make([]string, len(seats))
+	for k := range seats {
+		apis[k] = "http://" + n.apiAddr(k)
+	}
+	return errors.Join(n.Home.WriteEndpoints(apis), n.writeChoices(file))
+}
+
+func (n *Network) seats() (all []seat, err error) {
+	for s := range n.opt.Shards {
+		for i := range n.opt.Validators {
+			t := seat{name: nodeName(s, i), shard: s}
+			if t.voting, err = keys.New(keys.Voting); err != nil {
+				return nil, err
+			}
+			if t.node, err = keys.New(keys.Node); err != nil {
+				return nil, err
+			}
+			all = append(all, t)
+		}
+	}
+	return all, nil
+}
+
+// createGenesis makes genesis, crowd and demo wallet.
+func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
+	table, err := ledger.GenesisTable(uint16(n.opt.Shards))
+	if err != nil {
+		return nil, err
+	}
+	g := &genesis.Genesis{
+		Name: "localnet", TimeMs: time.Now().UnixMilli(), Table: table, Shards: make([]genesis.Shard, n.opt.Shards),
+		Parameters: genesis.Parameters{
+			Fees: []uint64{1, 10}, OpenDeposit: openDeposit, OpenCap: openingsABlock, AccountLimit: accountLimit,
+			ReceiptWindow: receiptWindow, MaxBodyBytes: maxBodyBytes, MaxBlockTxs: maxBlockTxs,
+			BlockIntervalMs: blockInterval, HeartbeatMs: heartbeat,
+		},
+	}
+	crowd := genesis.Crowd{Count: n.opt.Accounts, Balance: crowdBalance}
+	for _, b := range [][]byte{g.Seed[:], crowd.Seed[:]} {
+		if _, err := rand.Read(b); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range seats {
+		k, err := s.voting.BLS()
+		if err != nil {
+			return nil, err
+		}
+		v := genesis.Validator{Name: s.name, Key: k.Public(), Node: [32]byte(s.node.Public()), Power: 1}
+		v.Possession = k.ProvePossession(genesis.ValidatorMessage(g.Name, v.Node, v.Key))
+		g.Shards[s.shard].Validators = append(g.Shards[s.shard].Validators, v)
+	}
+	demo, err := keys.New(keys.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	friend, err := keys.New(keys.Wallet)
+	if err != nil {
+		return nil, err
+	}
+	p := genesis.Population{Table: table, Crowd: crowd, Named: make([][]genesis.Account, n.opt.Shards)}
+	p.Named[0] = append(p.Named[0], genesis.Account{Key: [32]byte(demo.Public()), Balance: demoBalance})
+	last := n.opt.Shards - 1
+	p.Named[last] = append(p.Named[last], genesis.Account{Key: [32]byte(friend.Public())})
+	v, err := genesis.Create(string(n.Home), g, p.All())
+	if err != nil {
+		return nil, err
+	}
+	if err := host.CreateFile(n.seedFile(), []byte(hex.EncodeToString(crowd.Seed[:])+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	return v, n.createWallets(v, p, demo, friend)
+}
+
+// createWallets seals the demo wallet and a friend on the last shard to send to.
+func (n *Network) createWallets(v *genesis.Verified, p genesis.Population, demo, friend *keys.Secret) error {
+	if err := keys.EnsureFolder(n.Home.Wallets()); err != nil {
+		return err
+	}
+	password := keys.RandomPassword()
+	if err := keys.WritePasswordFile(n.Home.WalletPassword(), password); err != nil {
+		return err
+	}
+	store := keys.Store{Dir: n.Home.Wallets()}
+	last := n.opt.Shards - 1
+	for _, w := range []struct {
+		name   string
+		secret *keys.Secret
+		shard  int
+		at     int
+	}{{DemoWallet, demo, 0, 0}, {FriendWallet, friend, last, friendAt(n.opt.Shards)}} {
+		k, err := keys.Seal(w.secret, password, keys.CostDemo, "wallet of a local network")
+		if err != nil {
+			return err
+		}
+		if err := store.Add(w.name, k); err != nil {
+			return err
+		}
+		id := p.NamedID(consensus.ShardID(w.shard), w.at)
+		if err := store.SetAccount(w.name, keys.Account{Genesis: [32]byte(v.Hash()), ID: id, Shard: uint16(w.shard)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FriendWallet is the name of an empty wallet on the last shard.
+const FriendWallet = "friend"
+
+// createNode makes the home of one validator.
+func (n *Network) createNode(k int, s seat, seats []seat, v *genesis.Verified, password keys.Password) error {
+	home := config.Home(n.nodeHome(s.name))
+	if err := config.CreateFormat(string(home), config.HomeFormat); err != nil {
+		return err
+	}
+	if err := keys.EnsureFolder(home.Keys()); err != nil {
+		return err
+	}
+	if err := keys.WritePasswordFile(home.KeyPassword(), password); err != nil {
+		return err
+	}
+	for path, secret := range map[string]*keys.Secret{home.VotingKey(): s.voting, home.NodeKey(): s.node} {
+		sealed, err := keys.Seal(secret, password, keys.CostDemo, "key of a local network")
+		if err != nil {
+			return err
+		}
+		if err := sealed.Save(path); err != nil {
+			return err
+		}
+	}
+	if err := v.CopyTo(string(home)); err != nil {
+		return err
+	}
+	c := n.nodeConfig(k, seats)
+	if err := node.Create(home, v, consensus.ShardID(s.shard), c.Storage.RetentionBlocks); err != nil {
+		return err
+	}
+	return c.Write(home.Config())
+}
+
+// nodeConfig is the options of the k-th node.
+func (n *Network) nodeConfig(k int, seats []seat) config.Config {
+	addrs := func(k int) []string { return config.ListenAddrs("127.0.0.1", n.opt.APIPort+portsApart+k) }
+	c := config.Default()
+	c.Network.Listen = addrs(k)
+	c.API.Listen = n.apiAddr(k)
+	c.API.RequestsPerSecond = 5000 // all clients share this machine's one address
+	c.Log.File = filepath.Join("log", "node.log")
+	c.Verify.Workers = max(1, runtime.NumCPU()/2)
+	for j, other := range seats {
+		if j != k {
+			c.Peers = append(c.Peers, config.Peer{Node: hex.EncodeToString(other.node.Public()), Addrs: addrs(j)})
+		}
+	}
+	if n.opt.Config != nil {
+		n.opt.Config(&c)
+	}
+	return c
+}
+
+func (n *Network) seedFile() string { return filepath.Join(string(n.Home), "crowd.seed") }
+
+func readSeed(path string) (seed [32]byte, err error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return seed, err
+	}
+	raw, err := hex.DecodeString(strings.TrimSpace(string(b)))
+	if err != nil || len(raw) != len(seed) {
+		return seed, fmt.Errorf("%s is not a seed of 64 hexadecimal digits: start anew with --reset", path)
+	}
+	return [32]byte(raw), nil
+}

@@ -1,0 +1,337 @@
+// Package localnet runs a whole network on this machine: one process for each validator, with real ports, keys and disks
+// under one home folder, for demonstrations, tests and benchmarks. Everything it makes is a throw-away: keys are sealed
+// cheaply, and a made-up crowd of account holders is derived from a seed that lies beside them.
+//
+// Prepare makes the files once (keys, genesis, one home for each validator, a funded demo wallet); Start starts the
+// processes and waits until all answer; Close stops them. A child never outlives this process, however it ends: it holds
+// a pipe whose other end is here, and stops when that is closed.
+//
+// Layout of the home folder, besides what config.Home names for the user's own wallets and endpoints:
+//
+//	network.json      the choices this network was made with; written last, so that a half-made home is not taken for whole
+//	crowd.seed        seed of the made-up crowd, hexadecimal
+//	nodes/s0v1/       home of validator 1 of shard 0
+package localnet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"tutti/appliance/config"
+	"tutti/appliance/genesis"
+	"tutti/appliance/host"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// Options of a local network. Home is required.
+type Options struct {
+	Home       string
+	Shards     int    // 1 to 64; default 2
+	Validators int    // of each shard, 1 to 100; default 4
+	Accounts   uint64 // in the made-up crowd; default 10,000
+	APIPort    int    // of the first validator; the others follow; default 9700
+	Reset      bool   // remove an existing local network first
+	Binary     string // tutti; default this program
+	Config     func(*config.Config)
+	LoadTPS    int       // demo load for RunLoad
+	Load       Load      // nil: no load
+	HomeFlag   string    // how the commands to try should name the home; empty: they find it
+	Out        io.Writer // progress lines of Prepare and Start; nil: none
+}
+
+// Load sends transactions to n, tps a second, until ctx ends. report may be called now and then.
+type Load func(ctx context.Context, n *Network, tps int, report func(LoadStats)) error
+
+// LoadStats is how a load fares.
+type LoadStats struct {
+	Submitted, Final, Rejected uint64
+	P50Ms, P99Ms               float64 // from due to verified finality
+}
+
+// Limits of what one machine is asked to run.
+const (
+	maxShards     = 64
+	maxValidators = 100
+	maxAccounts   = 100_000_000
+	portsApart    = 10_000 // the nodes' own ports lie this far above the APIs'
+	readyTimeout  = 60 * time.Second
+)
+
+// choices are what a home was made with.
+type choices struct {
+	Format     int    `json:"format"`
+	Shards     int    `json:"shards"`
+	Validators int    `json:"validators"`
+	Accounts   uint64 `json:"accounts"`
+	APIPort    int    `json:"api_port"`
+}
+
+const choicesFormat = 1
+
+// DemoWallet is the name of the funded wallet.
+const DemoWallet = "demo"
+
+// Network is a running local network.
+type Network struct {
+	Home       config.Home
+	Genesis    *genesis.Verified
+	Crowd      genesis.Crowd
+	Population genesis.Population
+	APIs       [][]string // http addresses, by shard and validator
+	PIDs       []int      // in the order of Names
+	Names      []string   // s0v0, s0v1, ...
+	DemoID     tx.ID      // account of DemoWallet, on shard 0
+	FriendID   tx.ID      // an account on the last shard to send to
+
+	opt      Options
+	children *children
+}
+
+func (o *Options) withDefaults() error {
+	if o.Shards == 0 {
+		o.Shards = 2
+	}
+	if o.Validators == 0 {
+		o.Validators = 4
+	}
+	if o.Accounts == 0 {
+		o.Accounts = 10_000
+	}
+	if o.APIPort == 0 {
+		o.APIPort = config.DefaultAPIPort
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	nodes := o.Shards * o.Validators
+	switch {
+	case o.Home == "":
+		return errors.New("localnet: no home folder")
+	case o.Shards < 1 || o.Shards > maxShards:
+		return fmt.Errorf("localnet: %d shards: choose 1 to %d", o.Shards, maxShards)
+	case o.Validators < 1 || o.Validators > maxValidators:
+		return fmt.Errorf("localnet: %d validators in a shard: choose 1 to %d", o.Validators, maxValidators)
+	case o.Accounts < 2 || o.Accounts > maxAccounts:
+		return fmt.Errorf("localnet: %d accounts: choose 2 to %d", o.Accounts, maxAccounts)
+	case o.APIPort < 1 || o.APIPort+portsApart+nodes > 65535:
+		return fmt.Errorf("localnet: API port %d: choose 1 to %d, so that the other ports fit above", o.APIPort, 65535-portsApart-nodes)
+	}
+	if o.Binary == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("localnet: %w", err)
+		}
+		o.Binary = self
+	}
+	return nil
+}
+
+// Start prepares the home if it is new, starts the processes and waits until every node answers. After an error nothing
+// runs. What was chosen when the home was made stays; other choices are refused with the remedy.
+func Start(ctx context.Context, opt Options) (_ *Network, err error) {
+	if err := opt.withDefaults(); err != nil {
+		return nil, err
+	}
+	n := &Network{Home: config.Home(opt.Home), opt: opt}
+	if err := n.prepare(); err != nil {
+		return nil, err
+	}
+	if err := n.portsFree(); err != nil {
+		return nil, err
+	}
+	if n.children, err = newChildren(len(n.Names)); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.children.stop())
+		}
+	}()
+	for _, name := range n.Names {
+		if err := n.children.start(name, opt.Binary, "run", "--home", n.nodeHome(name), "--parent-fd", strconv.Itoa(ParentFD)); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range n.children.all {
+		n.PIDs = append(n.PIDs, c.cmd.Process.Pid)
+	}
+	fmt.Fprintf(opt.Out, "started %d validators, waiting for them to agree\n", len(n.Names))
+	return n, n.awaitReady(ctx)
+}
+
+// Close stops all processes and waits for them.
+func (n *Network) Close() error { return n.children.stop() }
+
+// Ended receives the name of a node whose process has ended, and how.
+func (n *Network) ended(ctx context.Context) (name, why string, ok bool) {
+	select {
+	case c := <-n.children.ended:
+		return c.name, c.why(), true
+	case <-ctx.Done():
+		return "", "", false
+	}
+}
+
+func (n *Network) nodeHome(name string) string { return filepath.Join(string(n.Home), "nodes", name) }
+
+// apiAddr is where the k-th node's API listens.
+func (n *Network) apiAddr(k int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.opt.APIPort+k))
+}
+
+// portsFree says in one line which port is taken, before eight processes say it.
+func (n *Network) portsFree() error {
+	for k := range n.Names {
+		for _, port := range []int{n.opt.APIPort + k, n.opt.APIPort + portsApart + k} {
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			if err != nil {
+				return fmt.Errorf("port %d is taken by another program, perhaps another local network: stop it, or choose other ports with --api-port and a new --home", port)
+			}
+			if err := l.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// awaitReady waits until every node says that it is ready.
+func (n *Network) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not all nodes were ready within %s: see the logs in %s", readyTimeout, filepath.Join(string(n.Home), "nodes")))
+	defer cancel()
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	for k := range n.Names {
+		url := "http://" + n.apiAddr(k) + "/readyz"
+		for !answers(ctx, url) {
+			select {
+			case c := <-n.children.ended:
+				return fmt.Errorf("%s ended: %s", c.name, c.why())
+			case <-poll.C:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return nil
+}
+
+func answers(ctx context.Context, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// prepare makes the home, or opens the one that is there.
+func (n *Network) prepare() error {
+	file := filepath.Join(string(n.Home), "network.json")
+	if n.opt.Reset {
+		if err := n.reset(file); err != nil {
+			return err
+		}
+	}
+	b, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := n.create(file); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		if err := n.accept(b, file); err != nil {
+			return err
+		}
+	}
+	return n.load()
+}
+
+// reset removes a local network, and nothing that is not one.
+func (n *Network) reset(file string) error {
+	if _, err := os.Stat(string(n.Home)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := config.CheckFormat(string(n.Home), config.HomeFormat); err != nil {
+		return fmt.Errorf("%s does not look like a local network: remove it yourself if it is one", n.Home)
+	}
+	if _, err := os.Stat(filepath.Join(string(n.Home), "nodes")); err != nil {
+		return fmt.Errorf("%s is not a local network but a node's home: remove it yourself if you are sure", n.Home)
+	}
+	return os.RemoveAll(string(n.Home))
+}
+
+// accept checks the choices of an existing home against the wanted ones.
+func (n *Network) accept(b []byte, file string) error {
+	var c choices
+	if err := json.Unmarshal(b, &c); err != nil {
+		return fmt.Errorf("%s cannot be read (%w): start anew with --reset", file, err)
+	}
+	if c.Format != choicesFormat {
+		return fmt.Errorf("%s has format %d, this build knows %d: use the tutti that made it, or start anew with --reset", file, c.Format, choicesFormat)
+	}
+	if want := n.choices(); c != want {
+		return fmt.Errorf("%s holds a network of %d shards, %d validators each, %d accounts, API port %d: give the same, or start anew with --reset",
+			n.Home, c.Shards, c.Validators, c.Accounts, c.APIPort)
+	}
+	return nil
+}
+
+func (n *Network) choices() choices {
+	return choices{choicesFormat, n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.opt.APIPort}
+}
+
+// load reads what prepare made or found.
+func (n *Network) load() error {
+	v, err := genesis.Verify(n.Home.Genesis())
+	if err != nil {
+		return err
+	}
+	n.Genesis = v
+	seed, err := readSeed(n.seedFile())
+	if err != nil {
+		return err
+	}
+	n.Crowd = genesis.Crowd{Seed: seed, Count: n.opt.Accounts, Balance: crowdBalance}
+	n.Population = genesis.Population{Table: v.Table, Crowd: n.Crowd, Named: make([][]genesis.Account, n.opt.Shards)}
+	n.DemoID = n.Population.NamedID(0, 0)
+	n.FriendID = n.Population.NamedID(consensus.ShardID(n.opt.Shards-1), friendAt(n.opt.Shards))
+	n.Names, n.APIs = nil, nil
+	for s := range n.opt.Shards {
+		var urls []string
+		for i := range n.opt.Validators {
+			urls = append(urls, "http://"+n.apiAddr(len(n.Names)))
+			n.Names = append(n.Names, nodeName(s, i))
+		}
+		n.APIs = append(n.APIs, urls)
+	}
+	return nil
+}
+
+func nodeName(shard, validator int) string { return fmt.Sprintf("s%dv%d", shard, validator) }
+
+// writeChoices is the last step of making a home.
+func (n *Network) writeChoices(file string) error {
+	b, err := json.MarshalIndent(n.choices(), "", "  ")
+	if err != nil {
+		return err
+	}
+	return host.CreateFile(file, append(b, '\n'), 0o644)
+}

@@ -1,0 +1,256 @@
+// Package metrics declares every Prometheus metric of a node, in this file and nowhere else.
+//
+// New registers them with the registry it is given; the node's parts get their own group and count there. Nothing is
+// global. Names are tutti_<part>_<what>_<unit>: counters end in _total, times are in seconds, sizes in bytes, money
+// in units; a table test holds the names to that. Every label has few values, fixed by the code: no account, no
+// transaction id and no address ever becomes a label.
+package metrics
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics is everything a node counts. Its fields are safe for concurrent use.
+type Metrics struct {
+	Consensus Consensus
+	Execution Execution
+	State     State
+	Verify    Verify
+	Pool      Pool
+	Net       Net
+	Sync      Sync
+	API       API
+}
+
+// Consensus is the agreement of this node's shard.
+type Consensus struct {
+	View         prometheus.Gauge
+	HeadHeight   prometheus.Gauge
+	FinalHeight  prometheus.Gauge
+	FinalTime    prometheus.Gauge // Unix seconds of the final tip, by its leader's clock
+	FinalBlocks  prometheus.Counter
+	Evidence     prometheus.Counter
+	Misbehaviour *prometheus.CounterVec // by reason
+	Dropped      *prometheus.CounterVec // by reason: stranger, penalty, rate, malformed, clock, fetch
+	Finality     prometheus.Histogram   // from a block's time to its finality on this node
+	LogSync      *prometheus.HistogramVec
+}
+
+// Execution is what blocks did.
+type Execution struct {
+	Transactions *prometheus.CounterVec // by outcome: success, skipped
+	Receipts     *prometheus.CounterVec // by event: sent, credited, returned, treasury
+	BodyBytes    prometheus.Histogram
+	Seconds      *prometheus.HistogramVec // by step: build, certify, finalise
+}
+
+// State is the account table and its storage.
+type State struct {
+	Accounts    prometheus.Gauge
+	Supply      *prometheus.GaugeVec // by part: balances, fees, deposits, treasury, inflow, outflow, genesis
+	TableBytes  prometheus.Gauge
+	DiskBytes   prometheus.Gauge
+	Unfinalised prometheus.Gauge
+}
+
+// Verify is the checking of transaction signatures.
+type Verify struct {
+	Signatures *prometheus.CounterVec // by result: valid, invalid
+	CacheHits  prometheus.Counter
+	QueueFull  prometheus.Counter
+	Waiting    prometheus.Gauge
+}
+
+// Pool is the transactions that wait.
+type Pool struct {
+	Transactions prometheus.Gauge
+	Bytes        prometheus.Gauge
+	Admitted     prometheus.Counter
+	Refused      *prometheus.CounterVec // by code (appliance/api)
+	Dropped      *prometheus.CounterVec // by reason: expired, evicted, ...
+	Resent       prometheus.Counter
+}
+
+// Net is the traffic with other nodes.
+type Net struct {
+	Peers    prometheus.Gauge
+	Messages *prometheus.CounterVec // by direction: sent, received; by class
+	Bytes    *prometheus.CounterVec // by direction; by class
+	Dropped  *prometheus.CounterVec // by class and reason
+}
+
+// Sync is catching up with the shard.
+type Sync struct {
+	Active prometheus.Gauge   // 1 while the node catches up
+	Runs   prometheus.Counter // times that it had to
+	Blocks prometheus.Counter // blocks that came so
+}
+
+// API is the HTTP interface.
+type API struct {
+	Requests     *prometheus.CounterVec   // by route and HTTP status
+	Seconds      *prometheus.HistogramVec // by route
+	InFlight     prometheus.Gauge
+	Refused      *prometheus.CounterVec // by code
+	Transactions *prometheus.CounterVec // by result: accepted or a code
+	Subscribers  prometheus.Gauge
+	Cut          *prometheus.CounterVec // by code: slow_subscriber, shutting_down
+}
+
+// Buckets in seconds, and in bytes.
+var (
+	shortTimes = prometheus.ExponentialBuckets(0.0001, 2, 16) // 0.1 ms to 3.3 s
+	longTimes  = []float64{0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 3, 5, 10, 30}
+	bodySizes  = prometheus.ExponentialBuckets(256, 4, 9) // 256 B to 16 MiB
+)
+
+// New makes and registers all metrics. version and commit become labels of tutti_build_info. It fails if reg already
+// has one of the names.
+func New(reg prometheus.Registerer, version, commit string) (*Metrics, error) {
+	r := &registrar{reg: reg}
+	m := &Metrics{
+		Consensus: newConsensus(r), Execution: newExecution(r), State: newState(r), Verify: newVerify(r),
+		Pool: newPool(r), Net: newNet(r), Sync: newSync(r), API: newAPI(r),
+	}
+	r.gauges("build_info", "Always 1; the labels say which build runs.", "version", "commit").WithLabelValues(version, commit).Set(1)
+	if len(r.failed) > 0 {
+		return nil, fmt.Errorf("metrics: %w", errors.Join(r.failed...))
+	}
+	return m, nil
+}
+
+func newConsensus(r *registrar) Consensus {
+	return Consensus{
+		View:         r.gauge("consensus_view", "View this node is in."),
+		HeadHeight:   r.gauge("consensus_head_height", "Height of the highest block this node judged valid."),
+		FinalHeight:  r.gauge("consensus_final_height", "Height of the final tip."),
+		FinalTime:    r.gauge("consensus_final_timestamp_seconds", "Unix time of the final tip, by its leader's clock."),
+		FinalBlocks:  r.counter("consensus_final_blocks_total", "Blocks that became final."),
+		Evidence:     r.counter("consensus_evidence_total", "Proofs that a validator signed a contradiction."),
+		Misbehaviour: r.counters("consensus_misbehaviour_total", "Messages no correct validator sends, by reason.", "reason"),
+		Dropped:      r.counters("consensus_dropped_total", "Messages that the engine dropped before the machine saw them, by reason.", "reason"),
+		Finality:     r.histogram("consensus_finality_seconds", "Time from a block's proposal to its finality on this node.", longTimes),
+		LogSync:      r.histograms("consensus_log_sync_seconds", "Time of one sync of a log: votes or blocks.", shortTimes, "log"),
+	}
+}
+
+func newExecution(r *registrar) Execution {
+	return Execution{
+		Transactions: r.counters("execution_transactions_total", "Transactions in final blocks, by outcome: success or skipped.", "outcome"),
+		Receipts:     r.counters("execution_receipts_total", "Receipts in final blocks: sent, credited, returned or treasury.", "event"),
+		BodyBytes:    r.histogram("execution_body_bytes", "Size of the bodies of final blocks.", bodySizes),
+		Seconds:      r.histograms("execution_step_seconds", "Time of one step on one block: build, certify or finalise.", shortTimes, "step"),
+	}
+}
+
+func newState(r *registrar) State {
+	return State{
+		Accounts:    r.gauge("state_accounts", "Accounts of the shard."),
+		Supply:      r.gauges("state_supply_units", "Where the shard's money is: balances, fees, deposits, treasury, inflow, outflow, genesis.", "part"),
+		TableBytes:  r.gauge("state_table_bytes", "Memory of the account table and its hashes."),
+		DiskBytes:   r.gauge("state_disk_bytes", "Size of the data folder."),
+		Unfinalised: r.gauge("state_unfinalised_blocks", "Executed blocks that are not final yet."),
+	}
+}
+
+func newVerify(r *registrar) Verify {
+	return Verify{
+		Signatures: r.counters("verify_signatures_total", "Transaction signatures checked, by result: valid or invalid.", "result"),
+		CacheHits:  r.counter("verify_cache_hits_total", "Signatures whose verdict was known already."),
+		QueueFull:  r.counter("verify_queue_full_total", "Calls that the full verification queue refused."),
+		Waiting:    r.gauge("verify_waiting_signatures", "Signatures in the verification queue."),
+	}
+}
+
+func newPool(r *registrar) Pool {
+	return Pool{
+		Transactions: r.gauge("pool_transactions", "Transactions in the pool."),
+		Bytes:        r.gauge("pool_bytes", "Size of the transactions in the pool."),
+		Admitted:     r.counter("pool_admitted_total", "Transactions that the pool took in."),
+		Refused:      r.counters("pool_refused_total", "Transactions that the pool refused, by code.", "code"),
+		Dropped:      r.counters("pool_dropped_total", "Transactions that left the pool without being final, by reason.", "reason"),
+		Resent:       r.counter("pool_resent_total", "Transactions sent again to coming leaders."),
+	}
+}
+
+func newNet(r *registrar) Net {
+	return Net{
+		Peers:    r.gauge("net_peers", "Nodes connected to this one."),
+		Messages: r.counters("net_messages_total", "Messages by direction and class.", "direction", "class"),
+		Bytes:    r.counters("net_bytes_total", "Payload by direction and class.", "direction", "class"),
+		Dropped:  r.counters("net_dropped_total", "Messages dropped, by class and reason.", "class", "reason"),
+	}
+}
+
+func newSync(r *registrar) Sync {
+	return Sync{
+		Active: r.gauge("sync_active", "1 while the node catches up, else 0."),
+		Runs:   r.counter("sync_runs_total", "Times that the node had to catch up."),
+		Blocks: r.counter("sync_blocks_total", "Blocks that came while catching up."),
+	}
+}
+
+func newAPI(r *registrar) API {
+	return API{
+		Requests:     r.counters("api_requests_total", "HTTP requests by route and status.", "route", "status"),
+		Seconds:      r.histograms("api_request_seconds", "Time to answer a request, by route; subscriptions are not in it.", shortTimes, "route"),
+		InFlight:     r.gauge("api_in_flight_requests", "Requests in work, subscriptions not counted."),
+		Refused:      r.counters("api_refused_total", "Requests refused, by code.", "code"),
+		Transactions: r.counters("api_transactions_total", "Transactions submitted, by result: accepted or a code.", "result"),
+		Subscribers:  r.gauge("api_subscribers", "Open subscriptions to final blocks."),
+		Cut:          r.counters("api_cut_subscribers_total", "Subscriptions that the node ended, by code.", "code"),
+	}
+}
+
+// registrar makes metrics under the prefix and registers them, collecting failures.
+type registrar struct {
+	reg    prometheus.Registerer
+	failed []error
+}
+
+const namespace = "tutti"
+
+func (r *registrar) add(c prometheus.Collector) {
+	if err := r.reg.Register(c); err != nil {
+		r.failed = append(r.failed, err)
+	}
+}
+
+func (r *registrar) gauge(name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+	r.add(g)
+	return g
+}
+
+func (r *registrar) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	r.add(g)
+	return g
+}
+
+func (r *registrar) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help})
+	r.add(c)
+	return c
+}
+
+func (r *registrar) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
+	r.add(c)
+	return c
+}
+
+func (r *registrar) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets})
+	r.add(h)
+	return h
+}
+
+func (r *registrar) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets}, labels)
+	r.add(h)
+	return h
+}

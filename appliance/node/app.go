@@ -1,0 +1,274 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/consensus/engine"
+	"tutti/state/ledger"
+	"tutti/state/pool"
+	"tutti/state/tx"
+)
+
+// pace is when a leader proposes.
+type pace struct {
+	interval  time.Duration // between blocks while there is something to do
+	heartbeat time.Duration // between blocks of an idle chain
+	maxBytes  int           // of a body
+	maxTxs    int           // in a body
+}
+
+// application is the ledger and the pool as consensus sees them: it implements engine.App. The engine calls its methods
+// from one goroutine at a time; what the API reads is behind mu.
+type application struct {
+	chain     tx.Hash
+	shard     consensus.ShardID
+	committee *consensus.Committee
+	pace      pace
+	ledger    *ledger.Ledger
+	pool      *pool.Pool
+	cross     *crossLinks
+	history   *history
+	tell      func(*proof.Block) // a final block, in height order
+	wake      chan struct{}      // capacity 1: there may be something to propose
+
+	mu       sync.Mutex // guards what follows
+	open     map[consensus.Hash]*openBlock
+	highest  consensus.Height // judged valid
+	rejected uint64           // blocks found invalid
+	reason   string           // why the last one was
+}
+
+// openBlock is a block that was built or judged valid here and is not final.
+type openBlock struct {
+	header   *consensus.Header
+	executed *ledger.Executed
+}
+
+// emptyBody is the length of the encoding of a body with nothing in it.
+const emptyBody = 1
+
+// ancestry is the chain of open blocks from the final block up to and including the given one, newest first.
+func (a *application) ancestry(hash consensus.Hash) (hashes []tx.Hash) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for b := a.open[hash]; b != nil; b = a.open[hash] {
+		hashes = append(hashes, tx.Hash(hash))
+		hash = b.header.Parent
+	}
+	return hashes
+}
+
+// owesRoot reports whether a block in the last StateLag ones did something, so that its root is not in a header yet.
+func (a *application) owesRoot(parent *consensus.Header) bool {
+	for h, n := parent, 0; h != nil && n < consensus.StateLag; n++ {
+		if h.Body.Length > emptyBody {
+			return true
+		}
+		h = a.header(h.Parent)
+	}
+	return false
+}
+
+// header finds a header among the open blocks and the recent final ones.
+func (a *application) header(hash consensus.Hash) *consensus.Header {
+	a.mu.Lock()
+	b := a.open[hash]
+	a.mu.Unlock()
+	if b != nil {
+		return b.header
+	}
+	return a.history.header(hash)
+}
+
+// Await implements engine.App: it waits until the block interval has passed and there is something to do, or until the
+// heartbeat.
+func (a *application) Await(ctx context.Context, req engine.BuildRequest) error {
+	parent := req.Parent
+	ancestors := a.ancestry(parent.Hash())
+	since := func() time.Duration { return time.Since(time.UnixMilli(parent.TimeMs)) }
+	if err := sleepUntil(ctx, a.pace.interval-since()); err != nil {
+		return err
+	}
+	beat := time.NewTimer(a.pace.heartbeat - since())
+	defer beat.Stop()
+	for {
+		if a.owesRoot(parent) || a.cross.waiting(parent.Links) || len(a.pool.Candidates(1, tx.MaxTxBytes, ancestors)) > 0 {
+			return nil
+		}
+		select {
+		case <-a.wake:
+		case <-beat.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Build implements engine.App.
+func (a *application) Build(ctx context.Context, req engine.BuildRequest) (*consensus.Block, error) {
+	parent := req.Parent
+	height := parent.Height + 1
+	maxBytes := min(a.pace.maxBytes, req.MaxBody)
+	candidates := a.pool.Candidates(a.pace.maxTxs, maxBytes, a.ancestry(parent.Hash()))
+	bundles := a.cross.bundles(height, parent.Links, a.acked)
+	built, err := a.ledger.Build(ctx, ledger.BuildInput{
+		Parent: tx.Hash(parent.Hash()), Height: uint64(height), Candidates: candidates, Bundles: bundles,
+		MaxBytes: maxBytes, MaxTxs: a.pace.maxTxs,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, err := range built.LeftBundles {
+		if err != nil {
+			a.cross.refused(bundles[i].Source)
+		}
+	}
+	c := built.Commitments
+	h := &consensus.Header{
+		Version: consensus.HeaderVersion, Chain: consensus.Hash(a.chain), Shard: a.shard, Epoch: req.Epoch, View: req.View,
+		Height: height, TimeMs: max(time.Now().UnixMilli(), parent.TimeMs+1), Parent: parent.Hash(),
+		Body: consensus.NewBodyRef(built.Body), Outcomes: consensus.Hash(c.Outcomes), Links: consensusLinks(c.Links),
+		State: consensus.Hash(c.State), Diff: consensus.Hash(c.Diff),
+		Committee: a.committee.Hash(), NextCommittee: a.committee.Hash(),
+	}
+	return &consensus.Block{Header: h, Body: built.Body}, nil
+}
+
+func sleepUntil(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// nudge says that there may be something to propose. It never blocks.
+func (a *application) nudge() { poke(a.wake) }
+
+func (a *application) acked(shard uint16) uint64 {
+	for _, c := range a.ledger.Meta().Channels {
+		if c.Shard == shard {
+			return c.Acked
+		}
+	}
+	return 0
+}
+
+// Certify implements engine.App: it executes the block on its parent.
+func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, error) {
+	hash := b.Header.Hash()
+	executed, err := a.ledger.Execute(ctx, ledger.ExecuteInput{
+		Parent: tx.Hash(b.Header.Parent), Block: tx.Hash(hash), Height: uint64(b.Header.Height), Body: b.Body,
+		Want: ledger.Commitments{
+			Outcomes: tx.Hash(b.Header.Outcomes), Links: ledgerLinks(b.Header.Links),
+			State: tx.Hash(b.Header.State), Diff: tx.Hash(b.Header.Diff),
+		},
+	})
+	if errors.Is(err, ledger.ErrInvalidBody) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.rejected++
+		a.reason = err.Error()
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("execute block %s at height %d: %w", hash.Short(), b.Header.Height, err)
+	}
+	a.pool.Included(tx.Hash(hash), executed.IDs)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.open[hash] = &openBlock{header: b.Header, executed: executed}
+	a.highest = max(a.highest, b.Header.Height)
+	return true, nil
+}
+
+// Finalise implements engine.App. Each block becomes durable, in height order, before anyone is told.
+func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, cert consensus.Certificate) error {
+	final := make([]*proof.Block, 0, len(blocks))
+	for i := range blocks {
+		h := blocks[i].Header
+		hash := h.Hash()
+		a.mu.Lock()
+		open := a.open[hash]
+		delete(a.open, hash)
+		a.mu.Unlock()
+		if open == nil {
+			return fmt.Errorf("block %s at height %d became final without a verdict", hash.Short(), h.Height)
+		}
+		if err := a.ledger.Finalise(ctx, tx.Hash(hash)); err != nil {
+			return fmt.Errorf("make block %d durable: %w", h.Height, err)
+		}
+		headers := make([]*consensus.Header, 0, len(blocks)-i)
+		for _, d := range blocks[i:min(len(blocks), i+1+proof.MaxDescendants)] {
+			headers = append(headers, d.Header)
+		}
+		b := &proof.Block{Final: proof.Final{Headers: headers, Cert: cert}, Body: blocks[i].Body, Credits: open.executed.Credits}
+		body, err := tx.DecodeBody(b.Body)
+		if err != nil {
+			return fmt.Errorf("body of final block %d: %w", h.Height, err)
+		}
+		a.history.add(b, body, open.executed)
+		a.pool.Finalised(tx.Hash(hash), uint64(h.Height), body.Txs)
+		var own *consensus.Certificate
+		if i == len(blocks)-1 {
+			own = &cert
+		}
+		a.cross.finalised(h, own)
+		if len(headers) == len(blocks)-i { // else it is too far below its certificate to be shown as one proof
+			final = append(final, b)
+		}
+	}
+	for _, b := range final {
+		a.tell(b)
+	}
+	return nil
+}
+
+// Abandon implements engine.App.
+func (a *application) Abandon(block consensus.Hash) {
+	a.ledger.Abandon(tx.Hash(block))
+	a.pool.Abandoned(tx.Hash(block))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.open, block)
+}
+
+// Final implements engine.App.
+func (a *application) Final() (consensus.Height, consensus.Hash) {
+	height, block := a.ledger.Final()
+	return consensus.Height(height), consensus.Hash(block)
+}
+
+// included finds the open block with a transaction, for the API.
+func (a *application) included(id tx.Hash) (consensus.Height, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.open {
+		for _, x := range b.executed.IDs {
+			if x == id {
+				return b.header.Height, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// lastReason says why the last invalid block was invalid.
+func (a *application) lastReason() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.reason
+}

@@ -1,0 +1,324 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tutti/appliance/api"
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/consensus/engine"
+	"tutti/state/pool"
+	"tutti/state/tx"
+)
+
+// stalledAfter is how long without a final block a validator may be and still call itself ready: several heartbeats
+// and a view timer.
+const stalledAfter = 15 * time.Second
+
+// backend is the node as the API sees it: it implements api.Backend.
+type backend struct {
+	n *Node
+}
+
+// Submit implements api.Backend.
+func (b backend) Submit(ctx context.Context, source uint64, txs []tx.Signed) []error {
+	n := b.n
+	errs := n.pool.Submit(ctx, source, txs)
+	now := time.Now()
+	accepted := make([]tx.Signed, 0, len(txs))
+	ids := make([]tx.Hash, 0, len(txs))
+	for i, err := range errs {
+		errs[i] = refusal(err)
+		if err == nil {
+			accepted = append(accepted, txs[i])
+			ids = append(ids, txs[i].TxID(n.chain))
+		}
+	}
+	if len(accepted) > 0 {
+		n.history.admitted(now, ids)
+		n.forward.add(accepted)
+		n.app.nudge()
+	}
+	return errs
+}
+
+// refusal turns a pool's verdict into the API's; the codes are the same words. A duplicate is no refusal.
+func refusal(err error) error {
+	var r *pool.Reject
+	if !errors.As(err, &r) {
+		return err
+	}
+	if r.Code == pool.Duplicate {
+		return nil
+	}
+	return &api.Error{Code: api.Code(r.Code), Detail: r.Detail, RetryAfter: time.Second}
+}
+
+// Transaction implements api.Backend.
+func (b backend) Transaction(ctx context.Context, id tx.Hash) (api.Transaction, error) {
+	n := b.n
+	t := api.Transaction{ID: proof.Digest(id), State: api.Unknown, Shard: n.shard}
+	if p, ok := n.history.find(id); ok {
+		t.State, t.Height, t.Success = api.Final, consensus.Height(p.height), &p.success
+		dest, cross, err := b.destination(p)
+		if err != nil || !cross {
+			return t, err
+		}
+		t.CrossShard = true
+		if c := n.credits.lookup(ctx, dest, id); c != nil {
+			t.State = api.Credited
+			if c.Outcome != tx.Credited {
+				t.State = api.Returned
+			}
+			t.Credit = &api.CreditPlace{Shard: dest, Height: c.Final.Header().Height}
+		}
+		return t, nil
+	}
+	if height, ok := n.app.included(id); ok {
+		t.State, t.Height = api.Included, height
+	} else if n.pool.Has(id) {
+		t.State = api.Pooled
+	}
+	return t, nil
+}
+
+// destination says which shard a successful transfer's money went to, if it is another one.
+func (b backend) destination(p place) (consensus.ShardID, bool, error) {
+	if !p.success {
+		return 0, false, nil
+	}
+	block, err := b.n.history.body(consensus.Height(p.height))
+	if err != nil {
+		return 0, false, b.n.history.missing(consensus.Height(p.height), err)
+	}
+	body, err := tx.DecodeBody(block.Body)
+	if err != nil {
+		return 0, false, fmt.Errorf("final block %d: %w", p.height, err)
+	}
+	t := &body.Txs[p.index]
+	if t.Kind != tx.Transfer {
+		return 0, false, nil
+	}
+	dest := b.n.shardOf(t.To)
+	return dest, dest != b.n.shard, nil
+}
+
+// Proof implements api.Backend.
+func (b backend) Proof(ctx context.Context, id tx.Hash) (*proof.Finality, error) {
+	p, ok := b.n.history.find(id)
+	if !ok {
+		t, err := b.Transaction(ctx, id)
+		if err == nil && t.State != api.Unknown {
+			return nil, api.Refuse(api.NotFinal, "transaction %s is %s", id, t.State)
+		}
+		return nil, api.Refuse(api.NotFound, "transaction %s: this node has not seen it, or no longer remembers it", id)
+	}
+	contents, err := b.contents(consensus.Height(p.height))
+	if err != nil {
+		return nil, err
+	}
+	f := contents.Finality(int(p.index))
+	if dest := b.n.shardOf(f.Tx.To); f.Tx.Kind == tx.Transfer && f.Success && dest != b.n.shard {
+		f.Credit = b.n.credits.lookup(ctx, dest, id)
+	}
+	return f, nil
+}
+
+// Credit implements api.Backend.
+func (b backend) Credit(_ context.Context, id tx.Hash) (*proof.Credit, error) {
+	p, ok := b.n.history.findConsumed(id)
+	if !ok {
+		return nil, api.Refuse(api.NotFinal, "no receipt of transaction %s was consumed by shard %d", id, b.n.shard)
+	}
+	contents, err := b.contents(consensus.Height(p.height))
+	if err != nil {
+		return nil, err
+	}
+	return contents.Credit(int(p.index)), nil
+}
+
+func (b backend) contents(height consensus.Height) (*proof.Contents, error) {
+	block, err := b.n.history.block(height)
+	if err != nil {
+		return nil, err
+	}
+	return block.Open()
+}
+
+// Account implements api.Backend.
+func (b backend) Account(_ context.Context, id tx.ID) (api.Account, error) {
+	if err := b.here(id); err != nil {
+		return api.Account{}, err
+	}
+	height, _ := b.n.ledger.Final()
+	r, ok := b.n.ledger.Account(id)
+	if !ok {
+		return api.Account{}, api.Refuse(api.NotFound, "account %s does not exist", id)
+	}
+	_, hasBLS, err := b.n.ledger.BLSKey(id)
+	return api.Account{
+		ID: id, Shard: b.n.shard, Height: consensus.Height(height), Balance: r.Balance, Nonce: r.Nonce, Key: r.Key, HasBLS: hasBLS,
+	}, err
+}
+
+// AccountProof implements api.Backend.
+func (b backend) AccountProof(ctx context.Context, id tx.ID) (*proof.Account, error) {
+	if err := b.here(id); err != nil {
+		return nil, err
+	}
+	if err := b.n.accountProofs.Wait(ctx); err != nil {
+		return nil, &api.Error{Code: api.Busy, Detail: "too many account proofs at once", RetryAfter: time.Second}
+	}
+	path, err := b.n.ledger.AccountProof(id)
+	if err != nil {
+		return nil, err
+	}
+	if path.Height == 0 {
+		return nil, api.Refuse(api.NotFinal, "no state root is final yet")
+	}
+	f, err := b.n.history.final(consensus.Height(path.Height) + consensus.StateLag)
+	if err != nil {
+		return nil, err
+	}
+	return &proof.Account{ID: id, Final: f, Path: path}, nil
+}
+
+// here refuses accounts that another shard keeps.
+func (b backend) here(id tx.ID) error {
+	shard, ok := b.n.table.ShardOf(id.Partition())
+	switch {
+	case !ok:
+		return api.Refuse(api.NotFound, "account %s: no shard keeps partition %d", id, id.Partition())
+	case consensus.ShardID(shard) != b.n.shard:
+		return api.Refuse(api.WrongShard, "account %s is kept by shard %d", id, shard)
+	}
+	return nil
+}
+
+// Block implements api.Backend.
+func (b backend) Block(_ context.Context, height consensus.Height) (*proof.Block, error) {
+	return b.n.history.block(height)
+}
+
+// FinalHeight implements api.Backend.
+func (b backend) FinalHeight() consensus.Height { return b.n.history.height() }
+
+// Ready implements api.Backend.
+func (b backend) Ready() error {
+	if s := b.n.engine.Status(); s.Syncing {
+		return &api.Error{Code: api.NotReady, Detail: fmt.Sprintf("catching up: final height %d", finalHeight(s)), RetryAfter: time.Second}
+	}
+	if since := b.n.meter.read(time.Now()).sinceBlock; since > stalledAfter {
+		return &api.Error{Code: api.NotReady, Detail: fmt.Sprintf("no final block for %.0f s", since.Seconds()), RetryAfter: time.Second}
+	}
+	return nil
+}
+
+// Status implements api.Backend.
+func (b backend) Status() api.Status {
+	n := b.n
+	now := time.Now()
+	e, r := n.engine.Status(), n.meter.read(now)
+	s := api.Status{
+		Version: n.build.Version, Commit: n.build.Commit, Chain: n.genesis.Name, Genesis: proof.Digest(n.chain),
+		Node: proof.Digest(n.transport.Self()), Shard: n.shard, Shards: len(n.committees), ValidatorIndex: n.index, Role: "follower",
+		Height: e.Height, FinalHeight: finalHeight(e), View: e.View, TimeMs: now.UnixMilli(), TPS: r.tps, FinalityMs: r.quantiles,
+		FinalityHistogram: r.histogram, Syncing: e.Syncing, Stalled: r.sinceBlock > stalledAfter,
+		Validators: n.validators(e, now), UptimeS: now.Sub(n.started).Seconds(),
+		DiskMiB: n.disk.get(),
+	}
+	if n.index >= 0 {
+		s.Role = "validator"
+	}
+	if _, hash := n.app.Final(); !hash.IsZero() {
+		if h := n.history.header(hash); h != nil {
+			s.StateRoot, s.StateHeight = proof.Digest(h.State), proof.StateHeight(h)
+		}
+	}
+	c := n.pool.Counters()
+	s.Pool = api.PoolStatus{Txs: c.Txs, Bytes: int64(c.Bytes), Limit: n.cfg.Pool.MaxTransactions}
+	m, stats := n.ledger.Meta(), n.ledger.Stats()
+	s.Accounts, s.Supply = stats.Accounts, api.Supply{
+		Balances: stats.Balances, Fees: stats.Fees, Deposits: stats.Deposits, Treasury: stats.Treasury, Genesis: n.supply,
+	}
+	for _, c := range m.Channels {
+		s.Supply.Inflow += c.Inflow
+		s.Supply.Outflow += c.Outflow
+		s.Links = append(s.Links, api.LinkStatus{Shard: consensus.ShardID(c.Shard), Sent: c.Sent.Count(), Received: c.Received.Count(), Acked: c.Acked})
+	}
+	for _, p := range n.transport.Peers() {
+		if p.Connected {
+			s.PeersConnected++
+		}
+	}
+	s.Memory = api.Memory{RSSMiB: residentMiB(), TableMiB: float64(stats.TableBytes) / (1 << 20)}
+	s.CPUS = cpuSeconds()
+	return s
+}
+
+// finalHeight is the height of the last block that the application has made durable as final.
+func finalHeight(e engine.Status) consensus.Height {
+	if e.Final == nil {
+		return 0
+	}
+	return e.Final.Height
+}
+
+// validators is the own shard's committee as this node sees it.
+func (n *Node) validators(e engine.Status, now time.Time) []api.ValidatorStatus {
+	connected := map[[32]byte]bool{}
+	for _, p := range n.transport.Peers() {
+		connected[p.ID] = p.Connected
+	}
+	c := n.committees[n.shard]
+	out := make([]api.ValidatorStatus, len(c.Validators))
+	for i, v := range c.Validators {
+		s := api.ValidatorStatus{
+			Index: i, Name: n.genesis.Shards[n.shard].Validators[i].Name, Power: v.Power, Node: proof.Digest(v.Node),
+			Connected: connected[v.Node] || i == n.index, Self: i == n.index, LastVoteMs: -1,
+		}
+		if seen := e.Validators[i]; !seen.Seen.IsZero() {
+			s.LastHeight = seen.Height
+			s.LastVoteMs = now.Sub(seen.Seen).Milliseconds()
+		}
+		if final := finalHeight(e); s.LastHeight < final {
+			s.Lag = uint64(final - s.LastHeight)
+		}
+		out[i] = s
+	}
+	return out
+}
+
+// Network implements api.Backend.
+func (b backend) Network(context.Context) (api.Network, error) { return b.n.overview.network(), nil }
+
+// residentMiB is the resident memory of this process.
+func residentMiB() float64 {
+	stat, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseFloat(fields[1], 64) // 0 where the system says nothing
+	return pages * float64(os.Getpagesize()) / (1 << 20)
+}
+
+// cpuSeconds is the CPU time that this process has used.
+func cpuSeconds() float64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}

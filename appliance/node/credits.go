@@ -1,0 +1,86 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/netstack"
+	"tutti/state/tx"
+)
+
+// A transfer to another shard is settled there. So that one node can answer for the whole of it, nodes ask the
+// destination's validators for the proof of the credit, check it, and keep the newest ones.
+const (
+	creditProtocol netstack.Protocol = "/tutti/credit/1"
+	creditTimeout                    = 500 * time.Millisecond
+	keptCredits                      = 4096
+)
+
+// credits finds the proofs of credits in other shards. Safe for concurrent use.
+type credits struct {
+	transport netstack.Transport
+	peers     [][]netstack.NodeID // by shard
+	trust     *proof.Trust
+
+	mu    sync.Mutex // guards what follows
+	known map[tx.Hash]*proof.Credit
+	order []tx.Hash // ring once it is full
+	next  int
+	turn  int // which peer to ask
+}
+
+func newCredits(t netstack.Transport, peers [][]netstack.NodeID, trust *proof.Trust, own func(context.Context, tx.Hash) (*proof.Credit, error)) *credits {
+	c := &credits{transport: t, peers: peers, trust: trust, known: map[tx.Hash]*proof.Credit{}}
+	t.Serve(creditProtocol, func(ctx context.Context, _ netstack.NodeID, req []byte) ([]byte, error) {
+		if len(req) != len(tx.Hash{}) {
+			return nil, fmt.Errorf("malformed request for a credit")
+		}
+		p, err := own(ctx, tx.Hash(req))
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(p)
+	})
+	return c
+}
+
+// lookup is the verified credit of a transfer in the destination shard, nil while none is to be had.
+func (c *credits) lookup(ctx context.Context, dest consensus.ShardID, id tx.Hash) *proof.Credit {
+	c.mu.Lock()
+	known := c.known[id]
+	peers := c.peers[dest]
+	peer := peers[c.turn%len(peers)]
+	c.turn++
+	c.mu.Unlock()
+	if known != nil {
+		return known
+	}
+	ctx, cancel := context.WithTimeout(ctx, creditTimeout)
+	defer cancel()
+	answer, err := c.transport.Request(ctx, peer, creditProtocol, id[:])
+	if err != nil {
+		return nil
+	}
+	p, err := proof.DecodeCredit(answer)
+	if err != nil || p.Receipt.Tx != id || p.Final.Header().Shard != dest || p.Verify(c.trust) != nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known[id] == nil {
+		if len(c.order) < keptCredits {
+			c.order = append(c.order, id)
+		} else {
+			delete(c.known, c.order[c.next])
+			c.order[c.next] = id
+			c.next = (c.next + 1) % keptCredits
+		}
+		c.known[id] = p
+	}
+	return p
+}

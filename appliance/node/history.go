@@ -1,0 +1,270 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"tutti/appliance/api"
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/consensus/blocklog"
+	"tutti/state/ledger"
+	"tutti/state/tx"
+)
+
+// Bounds of what is remembered in memory. Older transactions are still in the block log, but not findable by id here.
+const (
+	rememberedTxs     = 500_000
+	rememberedWaiting = 200_000
+	recentHeaders     = 1024
+)
+
+// blockSource is the block log. Safe for concurrent use.
+type blockSource interface {
+	Final() (consensus.Height, consensus.Hash)
+	Base() consensus.Height
+	FinalAt(h consensus.Height) (consensus.Hash, bool)
+	Block(hash consensus.Hash) (consensus.Block, error)
+	Header(hash consensus.Hash) (*consensus.Header, error)
+	Finalization(from consensus.Height) (consensus.Height, *consensus.Certificate, error)
+}
+
+// place is where a transaction or a consumed receipt stands in the final chain.
+type place struct {
+	height  uint32
+	index   uint32 // in the body; of consumed receipts, in bundle order
+	success bool
+}
+
+// history answers for the final chain: blocks, transactions by id, and how long they took. Safe for concurrent use.
+type history struct {
+	chain   tx.Hash
+	log     blockSource
+	credits func(height uint64) ([]tx.CreditOutcome, error) // what became of a final block's receipts
+	meter   *meter
+
+	mu       sync.Mutex // guards what follows
+	tip      consensus.Height
+	headers  map[consensus.Hash]*consensus.Header
+	recent   [recentHeaders]consensus.Hash // ring by height
+	txs      placeIndex
+	consumed placeIndex
+	waiting  map[tx.Hash]time.Time // admitted here from a client, not final yet
+}
+
+// placeIndex maps ids to places and forgets the oldest beyond its limit.
+type placeIndex struct {
+	at    map[tx.Hash]place
+	order []tx.Hash // ring once it is full
+	next  int
+}
+
+func (p *placeIndex) put(id tx.Hash, at place, limit int) {
+	if _, known := p.at[id]; !known {
+		if len(p.order) < limit {
+			p.order = append(p.order, id)
+		} else {
+			delete(p.at, p.order[p.next])
+			p.order[p.next] = id
+			p.next = (p.next + 1) % limit
+		}
+	}
+	p.at[id] = at
+}
+
+func newHistory(chain tx.Hash, log blockSource, credits func(uint64) ([]tx.CreditOutcome, error), m *meter) *history {
+	return &history{
+		chain: chain, log: log, credits: credits, meter: m,
+		headers: map[consensus.Hash]*consensus.Header{},
+		txs:     placeIndex{at: map[tx.Hash]place{}}, consumed: placeIndex{at: map[tx.Hash]place{}},
+		waiting: map[tx.Hash]time.Time{},
+	}
+}
+
+// restore reads the newest final blocks up to height tip back in after a start, as many as hold most transactions.
+func (h *history) restore(tip consensus.Height) error {
+	from, txs := tip+1, 0
+	for from > max(h.log.Base(), 1) && tip-from < recentHeaders && txs < rememberedTxs/4 {
+		from--
+		b, err := h.body(from)
+		if err != nil {
+			return fmt.Errorf("final block %d: %w", from, err)
+		}
+		txs += len(b.Body) / tx.TransferWire
+	}
+	for height := from; height <= tip; height++ {
+		b, err := h.body(height)
+		if err != nil {
+			return fmt.Errorf("final block %d: %w", height, err)
+		}
+		body, err := tx.DecodeBody(b.Body)
+		if err != nil {
+			return fmt.Errorf("final block %d: %w", height, err)
+		}
+		ids := make([]tx.Hash, len(body.Txs))
+		for i := range body.Txs {
+			ids[i] = body.Txs[i].TxID(h.chain)
+		}
+		h.mu.Lock()
+		h.remember(b.Header, body, ids)
+		h.mu.Unlock()
+	}
+	return nil
+}
+
+func (h *history) body(height consensus.Height) (consensus.Block, error) {
+	hash, ok := h.log.FinalAt(height)
+	if !ok {
+		return consensus.Block{}, blocklog.ErrNotFound
+	}
+	return h.log.Block(hash)
+}
+
+// admitted notes when a client's transactions were accepted here.
+func (h *history) admitted(now time.Time, ids []tx.Hash) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, id := range ids {
+		if len(h.waiting) >= rememberedWaiting {
+			return // not measured; counted nowhere else
+		}
+		if _, again := h.waiting[id]; !again {
+			h.waiting[id] = now
+		}
+	}
+}
+
+// add takes a final block in height order.
+func (h *history) add(b *proof.Block, body *tx.Body, executed *ledger.Executed) {
+	now := time.Now()
+	succeeded := 0
+	var waits []time.Duration
+	h.mu.Lock()
+	h.remember(b.Final.Header(), body, executed.IDs)
+	for i, id := range executed.IDs {
+		if body.Outcomes[i] {
+			succeeded++
+		}
+		if since, ours := h.waiting[id]; ours {
+			waits = append(waits, now.Sub(since))
+			delete(h.waiting, id)
+		}
+	}
+	if len(h.waiting) > rememberedWaiting/2 {
+		for id, since := range h.waiting { // expired or evicted; order does not matter
+			if now.Sub(since) > time.Minute {
+				delete(h.waiting, id)
+			}
+		}
+	}
+	h.mu.Unlock()
+	h.meter.block(now, succeeded)
+	for _, w := range waits {
+		h.meter.waited(w)
+	}
+}
+
+// remember indexes a final block. mu is held.
+func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Hash) {
+	hash := header.Hash()
+	slot := &h.recent[header.Height%recentHeaders]
+	delete(h.headers, *slot)
+	*slot = hash
+	h.headers[hash] = header
+	h.tip = header.Height
+	for i, id := range ids {
+		h.txs.put(id, place{uint32(header.Height), uint32(i), body.Outcomes[i]}, rememberedTxs)
+	}
+	k := uint32(0)
+	for i := range body.Bundles {
+		for r := range body.Bundles[i].Receipts {
+			if receipt := &body.Bundles[i].Receipts[r]; !receipt.Return {
+				h.consumed.put(receipt.Tx, place{uint32(header.Height), k, true}, rememberedTxs)
+			}
+			k++
+		}
+	}
+}
+
+// header is a recent final header, nil if it is not among them.
+func (h *history) header(hash consensus.Hash) *consensus.Header {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.headers[hash]
+}
+
+func (h *history) height() consensus.Height {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.tip
+}
+
+func (h *history) find(id tx.Hash) (place, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p, ok := h.txs.at[id]
+	return p, ok
+}
+
+func (h *history) findConsumed(id tx.Hash) (place, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p, ok := h.consumed.at[id]
+	return p, ok
+}
+
+// final shows that the block at a height is final. Errors are *api.Error.
+func (h *history) final(height consensus.Height) (proof.Final, error) {
+	if tip := h.height(); height > tip {
+		return proof.Final{}, api.Refuse(api.NotFinal, "height %d; the final tip is %d", height, tip)
+	}
+	certified, cert, err := h.log.Finalization(height)
+	if err != nil {
+		return proof.Final{}, h.missing(height, err)
+	}
+	if certified-height > proof.MaxDescendants {
+		return proof.Final{}, api.Refuse(api.Pruned, "block %d was final only by a block %d later", height, certified-height)
+	}
+	f := proof.Final{Cert: *cert}
+	for at := height; at <= certified; at++ {
+		hash, ok := h.log.FinalAt(at)
+		if !ok {
+			return proof.Final{}, h.missing(at, blocklog.ErrNotFound)
+		}
+		header, err := h.log.Header(hash)
+		if err != nil {
+			return proof.Final{}, h.missing(at, err)
+		}
+		f.Headers = append(f.Headers, header)
+	}
+	return f, nil
+}
+
+// block is the whole final block at a height. Errors are *api.Error, or of the disk.
+func (h *history) block(height consensus.Height) (*proof.Block, error) {
+	if height == 0 {
+		return nil, api.Refuse(api.NotFound, "the genesis block has no body; see /v1/genesis")
+	}
+	f, err := h.final(height)
+	if err != nil {
+		return nil, err
+	}
+	b, err := h.log.Block(f.Header().Hash())
+	if err != nil {
+		return nil, h.missing(height, err)
+	}
+	credits, err := h.credits(uint64(height))
+	if err != nil {
+		return nil, fmt.Errorf("credits of block %d: %w", height, err)
+	}
+	return &proof.Block{Final: f, Body: b.Body, Credits: credits}, nil
+}
+
+func (h *history) missing(height consensus.Height, err error) error {
+	if errors.Is(err, blocklog.ErrNotFound) {
+		return api.Refuse(api.Pruned, "block %d; this node keeps blocks from %d on", height, h.log.Base())
+	}
+	return fmt.Errorf("read block %d: %w", height, err)
+}

@@ -1,0 +1,439 @@
+// Package node is one running node: it wires keys, network, consensus, state and API together, and is the only place
+// that knows them all. Everything it does for a transaction is listed in Pipeline (pipeline.go).
+//
+// Run opens a home folder that `tutti init` or `tutti localnet` has made, recovers, serves until its context ends, and
+// closes in reverse order. What it starts it also stops: no goroutine outlives Run.
+//
+// # Fatal and not
+//
+// A failed write or sync, a state that contradicts a certified root, and contradicting votes in the log end Run with an
+// error that says what to do; nothing is sent after it. Everything about one peer, one request or one transaction is
+// refused, counted, and goes no further.
+//
+// # Commit point
+//
+// A block is final when its finalization certificate is durable in the block log (consensus/engine). State becomes
+// durable after it, in height order, and is recomputed from the block log when a crash comes between.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/time/rate"
+
+	"tutti/accel/bls"
+	"tutti/accel/ed25519"
+	"tutti/appliance/api"
+	"tutti/appliance/config"
+	"tutti/appliance/dashboard"
+	"tutti/appliance/genesis"
+	"tutti/appliance/keys"
+	"tutti/appliance/metrics"
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/consensus/engine"
+	"tutti/netstack"
+	"tutti/netstack/p2p"
+	"tutti/state/ledger"
+	"tutti/state/pool"
+	"tutti/state/tx"
+	"tutti/state/verify"
+)
+
+// Bounds that are not an operator's business.
+const (
+	verifyDepth         = 16384   // signatures waiting
+	verifyCache         = 1 << 17 // verdicts remembered
+	maxAhead            = 100_000 // blocks that an expiry may lie ahead
+	poolBytes           = 64 << 20
+	accountProofsPerSec = 20
+	diskEvery           = 10 * time.Second
+)
+
+// Build says which build this is.
+type Build struct{ Version, Commit string }
+
+// Options of Run.
+type Options struct {
+	Home     config.Home
+	Config   config.Config
+	Password keys.Password
+	Build    Build
+	Log      *slog.Logger
+	// Ready is called once, when the node answers; api is the address that it listens at.
+	Ready func(api string)
+}
+
+// Node is one running node. Fields are set before any goroutine starts and not modified afterwards.
+type Node struct {
+	cfg        config.Config
+	build      Build
+	log        *slog.Logger
+	started    time.Time
+	home       config.Home
+	genesis    *genesis.Genesis
+	chain      tx.Hash
+	table      ledger.PartitionTable
+	shard      consensus.ShardID
+	index      int // seat in the committee
+	committees []*consensus.Committee
+	root       *consensus.Header // genesis block of the shard
+	supply     uint64            // units in the shard at genesis
+
+	queue         *ed25519.Queue
+	verifier      *verify.Verifier
+	ledger        *ledger.Ledger
+	transport     *p2p.Node
+	pool          *pool.Pool
+	history       *history
+	meter         *meter
+	cross         *crossLinks
+	credits       *credits
+	forward       *forwarder
+	overview      *overview
+	app           *application
+	engine        *engine.Engine
+	server        *api.Server
+	metrics       *metrics.Metrics
+	accountProofs *rate.Limiter
+	listener      net.Listener
+	disk          diskSize
+	wake          chan struct{} // capacity 1: there may be something to propose
+	inboxes       func(context.Context, engine.Class)
+	sampled       sampled     // owned by the scrape
+	closers       []io.Closer // in the order of opening
+}
+
+// Run runs a node until ctx ends or something fatal happens.
+func Run(ctx context.Context, opt Options) (err error) {
+	release, err := opt.Home.Lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	n := &Node{cfg: opt.Config, build: opt.Build, log: opt.Log, home: opt.Home, started: time.Now()}
+	defer func() {
+		for i := len(n.closers) - 1; i >= 0; i-- {
+			err = errors.Join(err, n.closers[i].Close())
+		}
+	}()
+	if err := n.open(ctx, opt); err != nil {
+		return explain(err, opt.Home)
+	}
+	if opt.Ready != nil {
+		opt.Ready(n.listener.Addr().String())
+	}
+	n.log.Info("node runs", "shard", n.shard, "validator", n.index, "node", n.transport.Self().Short(),
+		"api", n.listener.Addr().String(), "final_height", n.history.height(), "start_ms", time.Since(n.started).Milliseconds())
+	return explain(n.serve(ctx), opt.Home)
+}
+
+// explain adds what to do to errors of the machine that people meet.
+func explain(err error, home config.Home) error {
+	if err != nil && isDiskFull(err) {
+		return fmt.Errorf("the disk of %s is full: free space there and start again, nothing is lost (%w)", home, err)
+	}
+	return err
+}
+
+// open brings everything up that does not act by itself, in the order of dependence.
+func (n *Node) open(ctx context.Context, opt Options) error {
+	if err := config.CheckFormat(string(n.home), config.HomeFormat); err != nil {
+		return err
+	}
+	if err := config.CheckFormat(n.home.Data(), config.DataFormat); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no chain data in %s: if this validator has ever voted, restore its data; if it is new, start it once with 'tutti run --first-start'", n.home)
+		}
+		return err
+	}
+	n.limitMemory()
+	verified, err := genesis.Verify(n.home.Genesis())
+	if err != nil {
+		return err
+	}
+	n.genesis, n.table, n.chain = verified.Genesis, verified.Genesis.Table, tx.Hash(verified.Hash())
+	voting, node, err := n.keys(opt.Password)
+	if err != nil {
+		return err
+	}
+	if err := n.committeesOf(verified, [32]byte(node.Public())); err != nil {
+		return err
+	}
+	headers, err := newFinalHeaders(consensus.Hash(n.chain), n.committees)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if n.metrics, err = metrics.New(registry, n.build.Version, n.build.Commit); err != nil {
+		return err
+	}
+	if err := n.openState(headers, verified); err != nil {
+		return err
+	}
+	if err := n.openNetwork(ctx, node); err != nil {
+		return err
+	}
+	if err := n.wire(ctx, headers, verified, voting); err != nil {
+		return err
+	}
+	return n.openAPI(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+}
+
+// closeFunc is a Close that cannot fail.
+type closeFunc func()
+
+func (f closeFunc) Close() error {
+	f()
+	return nil
+}
+
+// limitMemory sets the Go heap's soft limit.
+func (n *Node) limitMemory() {
+	if n.cfg.Memory.LimitMiB > 0 {
+		debug.SetMemoryLimit(int64(n.cfg.Memory.LimitMiB) << 20)
+	}
+}
+
+// keys opens the voting key and the node key.
+func (n *Node) keys(password keys.Password) (voting, node *keys.Secret, err error) {
+	for _, k := range []struct {
+		path string
+		t    keys.Type
+		to   **keys.Secret
+	}{{n.home.VotingKey(), keys.Voting, &voting}, {n.home.NodeKey(), keys.Node, &node}} {
+		sealed, err := keys.LoadType(k.path, k.t)
+		if err != nil {
+			return nil, nil, err
+		}
+		if *k.to, err = sealed.Open(password); err != nil {
+			return nil, nil, fmt.Errorf("%w (%s)", err, k.path)
+		}
+	}
+	return voting, node, nil
+}
+
+// Seat finds a node key among the validators of a genesis.
+func Seat(v *genesis.Verified, node [32]byte) (shard consensus.ShardID, index int, ok bool) {
+	for s := range v.Shards {
+		for i := range v.Shards[s].Validators {
+			if v.Shards[s].Validators[i].Node == node {
+				return consensus.ShardID(s), i, true
+			}
+		}
+	}
+	return 0, 0, false
+}
+
+// committeesOf makes all committees and finds this node's seat.
+func (n *Node) committeesOf(v *genesis.Verified, self [32]byte) error {
+	for s := range v.Shards {
+		c, err := v.Committee(consensus.ShardID(s))
+		if err != nil {
+			return err
+		}
+		n.committees = append(n.committees, c)
+	}
+	var ok bool
+	if n.shard, n.index, ok = Seat(v, self); !ok {
+		return fmt.Errorf("the node key in %s is no validator's of network %s: use the home of a validator", n.home.Keys(), v.Name)
+	}
+	return nil
+}
+
+// openState opens signature checking and the ledger.
+func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error) {
+	workers := n.cfg.Verify.Workers
+	if workers == 0 {
+		workers = runtime.NumCPU()
+	}
+	if n.queue, err = ed25519.NewQueue(ed25519.QueueOptions{Workers: workers, MaxBatch: 512, MaxDelay: time.Millisecond, Depth: verifyDepth}); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, closeFunc(n.queue.Close))
+	if n.verifier, err = verify.New(n.chain, n.queue, verifyCache); err != nil {
+		return err
+	}
+	params, root, _, err := shardGenesis(g, n.shard)
+	if err != nil {
+		return err
+	}
+	n.root, n.supply = root, g.Supplies[n.shard]
+	if n.ledger, err = ledger.Open(ledger.Options{
+		FS: vfs.Default, Dir: n.home.State(), Params: params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
+		Possession: bls.VerifyPossession, Workers: workers,
+	}); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.ledger)
+	return nil
+}
+
+// openNetwork starts the transport.
+func (n *Node) openNetwork(ctx context.Context, node *keys.Secret) error {
+	peers := make([]p2p.Peer, 0, len(n.cfg.Peers))
+	for _, p := range n.cfg.Peers {
+		id, err := p.NodeID()
+		if err != nil {
+			return err
+		}
+		peers = append(peers, p2p.Peer{ID: id, Addrs: p.Addrs})
+	}
+	var err error
+	if n.transport, err = p2p.New(ctx, p2p.Config{Seed: node.Seed(), Listen: n.cfg.Network.Listen, Peers: peers}); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.transport)
+	return nil
+}
+
+// peersByShard lists the other validators.
+func (n *Node) peersByShard() (byShard [][]netstack.NodeID, all []netstack.NodeID) {
+	self := n.transport.Self()
+	byShard = make([][]netstack.NodeID, len(n.committees))
+	for s, c := range n.committees {
+		for _, v := range c.Validators {
+			if id := netstack.NodeID(v.Node); id != self {
+				byShard[s] = append(byShard[s], id)
+				all = append(all, id)
+			}
+		}
+	}
+	return byShard, all
+}
+
+func (n *Node) shardOf(id tx.ID) consensus.ShardID { return shardOf(n.table)(id) }
+
+// shardOf tells which shard of a table keeps an account.
+func shardOf(table ledger.PartitionTable) func(tx.ID) consensus.ShardID {
+	return func(id tx.ID) consensus.ShardID {
+		s, ok := table.ShardOf(id.Partition())
+		if !ok {
+			return consensus.ShardID(math.MaxUint16) // no shard of any network
+		}
+		return consensus.ShardID(s)
+	}
+}
+
+// openAPI binds the API's port.
+func (n *Node) openAPI(scrape httpHandler) error {
+	page, err := dashboard.Handler()
+	if err != nil {
+		return err
+	}
+	raw, err := os.ReadFile(n.home.Genesis())
+	if err != nil {
+		return err
+	}
+	p := n.genesis.Parameters
+	n.server, err = api.New(backend{n}, api.Options{
+		Log: n.log, Genesis: raw, Metrics: n.scraper(scrape), Dashboard: page, Counters: &n.metrics.API,
+		Params: api.Params{
+			Chain: n.genesis.Name, Genesis: proof.Digest(n.chain), Shard: n.shard, Shards: len(n.committees), Fees: p.Fees,
+			OpenDeposit: p.OpenDeposit, ReceiptWindow: p.ReceiptWindow, MaxExpiry: maxAhead,
+			BlockIntervalMs: int64(p.BlockIntervalMs), MaxBodyBytes: int(p.MaxBodyBytes),
+		},
+		Rates: api.Rates{
+			ClientRequests: float64(n.cfg.API.RequestsPerSecond), TotalRequests: 4 * float64(n.cfg.API.RequestsPerSecond),
+			ClientTransactions: float64(n.cfg.API.TransactionsPerSecond), TotalTransactions: 2 * float64(n.cfg.API.TransactionsPerSecond),
+		},
+		MaxConns: n.cfg.API.MaxConnections,
+		Timeout:  apiTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	n.listener, err = net.Listen("tcp", n.cfg.API.Listen)
+	if err != nil {
+		return fmt.Errorf("the API cannot listen at %s (%w): stop the program that uses the port, or change api.listen in %s", n.cfg.API.Listen, err, n.home.Config())
+	}
+	return nil
+}
+
+// apiTimeout is well below the ten seconds in which a node has to stop.
+const apiTimeout = 5 * time.Second
+
+// serve runs everything until ctx ends or one part fails.
+func (n *Node) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel(nil)
+	if err := n.cross.run(ctx, &group); err != nil {
+		return err
+	}
+	for _, run := range []func(context.Context){
+		n.forward.run, n.overview.run, n.receive, n.watchDisk,
+		func(ctx context.Context) { n.inboxes(ctx, engine.ClassVote) },
+		func(ctx context.Context) { n.inboxes(ctx, engine.ClassProposal) },
+	} {
+		group.Go(func() { run(ctx) })
+	}
+	group.Go(func() {
+		if err := n.server.Serve(ctx, n.listener); err != nil {
+			cancel(err)
+		}
+	})
+	select {
+	case <-n.engine.Done():
+		cancel(n.engine.Err())
+	case <-ctx.Done():
+	}
+	cancel(nil)
+	group.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// receive takes transactions that other validators forward, one batch at a time.
+func (n *Node) receive(ctx context.Context) {
+	in := n.transport.Receive(netstack.ClassTransaction)
+	for {
+		select {
+		case m, ok := <-in:
+			if !ok {
+				return
+			}
+			txs, err := tx.DecodeMany(m.Payload, maxForwarded)
+			if err != nil {
+				n.transport.Penalise(m.From, time.Now().Add(penalty))
+				continue
+			}
+			n.pool.Forwarded(ctx, sourceOf(m.From), txs) // verdicts are counted by the pool
+			n.app.nudge()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// maxForwarded bounds a forwarded batch in transactions; penalty is how long a peer that sends nonsense is cut off.
+const (
+	maxForwarded = netstack.MaxTransactionBytes / tx.TransferWire
+	penalty      = 30 * time.Second
+)
+
+// dataFolders are what openDisk adds up.
+func (n *Node) dataFolders() []string {
+	return []string{n.home.Blocks(), n.home.Votes(), n.home.State(), filepath.Join(string(n.home), "log")}
+}

@@ -1,0 +1,151 @@
+package node
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tutti/consensus"
+	"tutti/netstack"
+	"tutti/state/ledger"
+	"tutti/state/pool"
+	"tutti/state/tx"
+)
+
+// finalState shows the final state to the pool.
+type finalState struct{ ledger *ledger.Ledger }
+
+// Account implements pool.State.
+func (s finalState) Account(id tx.ID) (pool.Account, bool) {
+	r, ok := s.ledger.Account(id)
+	return pool.Account{Key: r.Key, Generation: r.Generation, Balance: r.Balance, Nonce: r.Nonce}, ok
+}
+
+// observer turns the engine's events into metrics and log lines: it implements engine.Observer.
+type observer struct{ n *Node }
+
+func (o observer) ViewEntered(view consensus.View, _ int) {
+	o.n.metrics.Consensus.View.Set(float64(view))
+}
+
+func (o observer) Persisted(took time.Duration) {
+	o.n.metrics.Consensus.LogSync.WithLabelValues("all").Observe(took.Seconds())
+}
+
+func (o observer) Judged(h *consensus.Header, valid bool, took time.Duration) {
+	m := o.n.metrics
+	m.Execution.Seconds.WithLabelValues("certify").Observe(took.Seconds())
+	m.Execution.BodyBytes.Observe(float64(h.Body.Length))
+	if !valid {
+		o.n.log.Warn("a block is invalid", "height", h.Height, "view", h.View, "block", h.Hash().Short(), "reason", o.n.app.lastReason())
+	}
+}
+
+func (o observer) Finalised(h *consensus.Header, _ consensus.Certificate) {
+	c := o.n.metrics.Consensus
+	c.FinalBlocks.Inc()
+	c.FinalHeight.Set(float64(h.Height))
+	c.FinalTime.Set(float64(h.TimeMs) / 1000)
+	c.Finality.Observe(time.Since(time.UnixMilli(h.TimeMs)).Seconds())
+}
+
+func (o observer) Penalised(validator int, reason string, until time.Time) {
+	o.n.metrics.Consensus.Misbehaviour.WithLabelValues("protocol").Inc()
+	o.n.log.Warn("a validator sent what no correct one sends", "validator", validator, "reason", reason, "until", until)
+}
+
+func (o observer) Evidence(first, second consensus.Vote) {
+	o.n.metrics.Consensus.Evidence.Inc()
+	o.n.log.Error("evidence of slashable votes", "validator", first.Validator, "view", first.View,
+		"first", first.Kind.String()+" "+first.Block.Short(), "second", second.Kind.String()+" "+second.Block.Short())
+}
+
+// sampled is what was read at the scrape before, so that snapshots become counters.
+type sampled struct {
+	mu       sync.Mutex // one scrape at a time
+	counters map[string]float64
+}
+
+// raise brings a counter up to a snapshot's value.
+func (s *sampled) raise(name string, c prometheus.Counter, value float64) {
+	if before := s.counters[name]; value > before {
+		c.Add(value - before)
+		s.counters[name] = value
+	}
+}
+
+// scraper reads the parts' snapshots into the metrics whenever they are asked for.
+func (n *Node) scraper(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.sampled.mu.Lock()
+		if n.sampled.counters == nil {
+			n.sampled.counters = map[string]float64{}
+		}
+		n.sampleState()
+		n.samplePool()
+		n.sampleNet()
+		n.sampled.mu.Unlock()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (n *Node) sampleState() {
+	m, e, s := n.metrics, n.engine.Status(), backend{n}.Status().Supply
+	m.Consensus.HeadHeight.Set(float64(e.Height))
+	for part, v := range map[string]uint64{
+		"balances": s.Balances, "fees": s.Fees, "deposits": s.Deposits, "treasury": s.Treasury,
+		"inflow": s.Inflow, "outflow": s.Outflow, "genesis": s.Genesis,
+	} {
+		m.State.Supply.WithLabelValues(part).Set(float64(v))
+	}
+	stats := n.ledger.Stats()
+	m.State.Accounts.Set(float64(stats.Accounts))
+	m.State.TableBytes.Set(float64(stats.TableBytes))
+	m.State.DiskBytes.Set(n.disk.get() * (1 << 20))
+	m.State.Unfinalised.Set(float64(stats.Unfinalised))
+}
+
+func (n *Node) samplePool() {
+	m, c, raise := n.metrics, n.pool.Counters(), n.sampled.raise
+	m.Pool.Transactions.Set(float64(c.Txs))
+	m.Pool.Bytes.Set(float64(c.Bytes))
+	raise("pool admitted", m.Pool.Admitted, float64(c.Added))
+	raise("pool resent", m.Pool.Resent, float64(c.Resent))
+	for reason, v := range map[string]uint64{
+		"replaced": c.Replaced, "evicted": c.Evicted, "used": c.Used, "expired": c.Expired, "unaffordable": c.Unaffordable,
+	} {
+		raise("pool "+reason, m.Pool.Dropped.WithLabelValues(reason), float64(v))
+	}
+	for code, v := range c.Rejected {
+		raise("pool refused "+string(code), m.Pool.Refused.WithLabelValues(string(code)), float64(v))
+	}
+	v, q := n.verifier.Counters(), n.queue.Counters()
+	raise("verify hits", m.Verify.CacheHits, float64(v.Hits))
+	raise("verify full", m.Verify.QueueFull, float64(q.Full+q.OverShare))
+	raise("verify valid", m.Verify.Signatures.WithLabelValues("valid"), float64(q.Valid))
+	raise("verify invalid", m.Verify.Signatures.WithLabelValues("invalid"), float64(q.Invalid))
+	m.Verify.Waiting.Set(float64(q.Waiting))
+}
+
+func (n *Node) sampleNet() {
+	m, c, raise := n.metrics.Net, n.transport.Counters(), n.sampled.raise
+	connected := 0
+	for _, p := range n.transport.Peers() {
+		if p.Connected {
+			connected++
+		}
+	}
+	m.Peers.Set(float64(connected))
+	for class := range netstack.Class(netstack.Classes) {
+		name := class.String()
+		raise("sent "+name, m.Messages.WithLabelValues("sent", name), float64(c.SentMessages[class]))
+		raise("received "+name, m.Messages.WithLabelValues("received", name), float64(c.ReceivedMessages[class]))
+		raise("sent bytes "+name, m.Bytes.WithLabelValues("sent", name), float64(c.SentBytes[class]))
+		raise("received bytes "+name, m.Bytes.WithLabelValues("received", name), float64(c.ReceivedBytes[class]))
+		raise("send full "+name, m.Dropped.WithLabelValues(name, "send_full"), float64(c.DroppedSendFull[class]))
+		raise("send stale "+name, m.Dropped.WithLabelValues(name, "send_stale"), float64(c.DroppedSendStale[class]))
+		raise("receive full "+name, m.Dropped.WithLabelValues(name, "receive_full"), float64(c.DroppedReceiveFull[class]))
+	}
+}

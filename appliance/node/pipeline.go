@@ -1,0 +1,26 @@
+package node
+
+// Stage is one step of a transaction's way through a node.
+type Stage struct {
+	Name       string // what happens
+	Package    string // who does it
+	Goroutines string // on what it runs
+	Queue      string // what waits in front of it, and its bound
+	Full       string // what happens when that is full
+}
+
+// Pipeline is the path of a transaction, from the packet to the proof, in order. ARCHITECTURE.md shows the same table; a
+// test compares the two.
+var Pipeline = []Stage{
+	{"take in from clients", "appliance/api", "one for each request, 256", "connections, 1,024", "429 with Retry-After"},
+	{"take in from validators", "netstack/p2p", "one for each peer and class", "64 batches", "oldest dropped; sent again by its owner"},
+	{"verify signatures", "accel/ed25519", "one for each core", "16,384 signatures", "refused as busy, 503"},
+	{"admit", "state/pool", "the caller's", "200,000 transactions", "lowest fee out, or refused as pool_full"},
+	{"forward to coming leaders", "appliance/node", "1", "32,768 transactions", "waits for the resend round, 500 ms"},
+	{"build a block", "state/ledger", "1 and one for each core", "1 request", "the view passes to the next leader"},
+	{"send the proposal", "netstack/p2p", "one for each peer", "16 bodies, 32 MiB", "oldest dropped; fetched by hash"},
+	{"vote: log, sync, send", "consensus/engine", "1, owns the machine", "8,192 events", "the sender's oldest dropped; votes are repeated"},
+	{"certify: execute, hash", "state/ledger", "1 and one for each core", "256 requests", "the machine waits"},
+	{"finalise: one durable batch", "state/ledger", "the same", "the same", "the machine waits"},
+	{"tell and prove", "appliance/api", "one for each subscriber, 64", "64 blocks or 64 MiB each", "subscriber cut off, resumes by height"},
+}

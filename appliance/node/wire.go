@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"tutti/accel/bls"
+	"tutti/appliance/api"
+	"tutti/appliance/genesis"
+	"tutti/appliance/keys"
+	"tutti/appliance/proof"
+	"tutti/consensus"
+	"tutti/consensus/blocklog"
+	"tutti/consensus/engine"
+	"tutti/netstack"
+	"tutti/state/pool"
+	"tutti/state/tx"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+type httpHandler = http.Handler
+
+// Trust is what a genesis lets a client verify with.
+func Trust(v *genesis.Verified) (*proof.Trust, error) {
+	var committees []*consensus.Committee
+	for s := range v.Shards {
+		c, err := v.Committee(consensus.ShardID(s))
+		if err != nil {
+			return nil, err
+		}
+		committees = append(committees, c)
+	}
+	return proof.NewTrust(v.Hash(), committees, shardOf(v.Table))
+}
+
+// wire connects pool, consensus and the other shards.
+func (n *Node) wire(ctx context.Context, headers *finalHeaders, g *genesis.Verified, voting *keys.Secret) error {
+	log, err := blocklog.Open(blocklog.Options{
+		FS: vfs.Default, Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
+		Retention: consensus.Height(n.cfg.Storage.RetentionBlocks),
+	})
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, log)
+	n.meter = newMeter(time.Now())
+	n.history = newHistory(n.chain, log, n.ledger.Credits, n.meter)
+	if n.pool, err = n.newPool(); err != nil {
+		return err
+	}
+	byShard, others := n.peersByShard()
+	if err := n.wireShards(g, headers, byShard, others); err != nil {
+		return err
+	}
+	committee := n.committees[n.shard]
+	p := n.genesis.Parameters
+	n.app = &application{
+		chain: n.chain, shard: n.shard, committee: committee, ledger: n.ledger, pool: n.pool, cross: n.cross, history: n.history,
+		pace: pace{
+			interval: time.Duration(p.BlockIntervalMs) * time.Millisecond, heartbeat: time.Duration(p.HeartbeatMs) * time.Millisecond,
+			maxBytes: int(p.MaxBodyBytes), maxTxs: int(p.MaxBlockTxs),
+		},
+		tell: n.tell, wake: n.wake, open: map[consensus.Hash]*openBlock{},
+	}
+	height, _ := n.app.Final()
+	if err := n.history.restore(height); err != nil {
+		return err
+	}
+	return n.startEngine(ctx, log, headers, committee, voting)
+}
+
+func (n *Node) newPool() (*pool.Pool, error) {
+	height, _ := n.ledger.Final()
+	c := n.cfg.Pool
+	return pool.New(pool.Options{
+		Genesis: n.chain, Shard: uint16(n.shard), Fees: n.genesis.Parameters.Fees, OpenDeposit: n.genesis.Parameters.OpenDeposit,
+		ShardOf: func(id tx.ID) (uint16, bool) { return n.table.ShardOf(id.Partition()) },
+		Height:  height, MaxTxs: c.MaxTransactions, MaxBytes: poolBytes, MaxPerAccount: c.MaxPerAccount, MaxAhead: maxAhead,
+		Client:      pool.Quota{PerSecond: n.cfg.API.TransactionsPerSecond, Burst: n.cfg.API.TransactionsPerSecond, Held: c.MaxPerSource},
+		Peer:        pool.Quota{PerSecond: 2 * n.cfg.API.TransactionsPerSecond, Burst: 2 * n.cfg.API.TransactionsPerSecond, Held: c.MaxPerSource},
+		ResendAfter: time.Second, Possession: bls.VerifyPossession,
+	}, finalState{n.ledger}, n.verifier)
+}
+
+// wireShards connects this node to the other shards and to what all nodes tell one another.
+func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders, byShard [][]netstack.NodeID, others []netstack.NodeID) error {
+	trust, err := Trust(g)
+	if err != nil {
+		return err
+	}
+	n.wake = make(chan struct{}, 1)
+	n.cross = newCrossLinks(n.shard, headers, n.transport, byShard, n.ledger, func() { poke(n.wake) })
+	n.credits = newCredits(n.transport, byShard, trust, backend{n}.Credit)
+	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
+		return upcomingLeaders(n.committees[n.shard], n.index, n.engine.Status().View, k)
+	}, n.pool.Resend)
+	n.overview = newOverview(n.transport, others, n.tellStatus)
+	n.accountProofs = rate.NewLimiter(accountProofsPerSec, accountProofsPerSec)
+	return nil
+}
+
+// startEngine recovers what the block log holds above the state, and begins to take part.
+func (n *Node) startEngine(ctx context.Context, log *blocklog.Log, headers *finalHeaders, c *consensus.Committee, voting *keys.Secret) error {
+	secret, err := voting.BLS()
+	if err != nil {
+		return err
+	}
+	if consensus.PublicKey(voting.Public()) != c.Validators[n.index].Key {
+		return fmt.Errorf("the voting key in %s is not the one that genesis has for this node: put the right key there", n.home.VotingKey())
+	}
+	network := newCommitteeNetwork(n.transport, c)
+	n.inboxes = network.run
+	n.engine, err = engine.Start(ctx, engine.Config{
+		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: c, Keys: headers.keys[n.shard], Signer: consensus.NewSigner(secret),
+		Index: n.index, Log: log, App: n.app, Network: network, Observer: observer{n},
+	})
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.engine)
+	return nil
+}
+
+// tell passes a final block on: to subscribers, and to the other shards.
+func (n *Node) tell(b *proof.Block) {
+	if n.server != nil { // blocks that recovery makes final have no audience yet
+		n.server.Publish(b)
+	}
+	h := b.Final.Header()
+	if len(b.Final.Headers) != 1 || len(n.committees) == 1 {
+		return
+	}
+	if n.committees[n.shard].Leader(h.View) == n.index { // one voice is enough; the others ask by themselves
+		fh := consensus.FinalHeader{Header: h, Cert: b.Final.Cert}
+		_ = n.transport.Publish(finalTopic(n.shard), fh.Append(nil)) // best effort
+	}
+}
+
+// tellStatus is this node's answer to its peers.
+func (n *Node) tellStatus() peerStatus {
+	now := time.Now()
+	r := n.meter.read(now)
+	e := n.engine.Status()
+	return peerStatus{
+		Shard: api.ShardStatus{Shard: n.shard, Height: finalHeight(e), TPS: r.tps, FinalityMs: r.quantiles, Validators: n.validators(e, now)},
+		API: api.NodeAPI{
+			Shard: n.shard, Name: n.genesis.Shards[n.shard].Validators[n.index].Name, URL: "http://" + n.cfg.API.Listen,
+		},
+	}
+}
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// diskSize is the size of the data folders, read now and then because it walks them.
+type diskSize struct {
+	mu  sync.Mutex // guards mib
+	mib float64
+}
+
+func (d *diskSize) get() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mib
+}
+
+// watchDisk keeps n.disk up to date until ctx ends.
+func (n *Node) watchDisk(ctx context.Context) {
+	beat := time.NewTicker(diskEvery)
+	defer beat.Stop()
+	for {
+		var bytes int64
+		for _, dir := range n.dataFolders() {
+			_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error { // files come and go meanwhile
+				if err == nil && e.Type().IsRegular() {
+					if info, err := e.Info(); err == nil {
+						bytes += info.Size()
+					}
+				}
+				return nil
+			})
+		}
+		n.disk.mu.Lock()
+		n.disk.mib = float64(bytes) / (1 << 20)
+		n.disk.mu.Unlock()
+		select {
+		case <-beat.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,245 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"tutti/consensus"
+)
+
+// Phase is a stretch of load at one rate.
+type Phase struct {
+	Rate     float64       // transactions due a second
+	WarmUp   time.Duration // load before the measurement begins
+	Duration time.Duration // of the measurement; 0: until the context ends
+	Drain    time.Duration // to wait at the end for what has not settled; 0: not at all
+	Begin    func()        // called when the measurement begins and
+	End      func()        // when its load ends, both beside the load; nil: not called
+}
+
+// Tally counts the transactions that were due in a phase's measurement. Each is in exactly one of the counts from
+// Finalised to Unsent.
+type Tally struct {
+	Due             uint64            // all of them
+	Finalised       uint64            // succeeded, and the client has verified it
+	Returned        uint64            // debited, but the receiver did not exist and the money goes back
+	Expired         uint64            // can no longer execute
+	Rejected        map[string]uint64 // refused for good, by code; what no node accepted until the end, by its last refusal
+	InvalidAccepted uint64            // wrongly signed, and a node took it all the same
+	Lost            uint64            // accepted, but neither final nor expired at the end of the drain
+	Unsent          uint64            // could not be sent: no free payer, or too many waiting
+
+	Skipped uint64            // were in a block with the outcome false; they may have succeeded later
+	Retried map[string]uint64 // sent again, by reason
+	Latency *hdrhistogram.Histogram
+
+	measured bool // else it is the warm-up's
+	closed   bool // later events are not counted any more
+}
+
+func newTally() *Tally {
+	return &Tally{Rejected: map[string]uint64{}, Retried: map[string]uint64{}, Latency: newHistogram()}
+}
+
+func sum(m map[string]uint64) (n uint64) {
+	for _, v := range m {
+		n += v
+	}
+	return n
+}
+
+// Submitted is how many were given to a node.
+func (t *Tally) Submitted() uint64 { return t.Due - t.Unsent }
+
+// RejectedSum is how many were refused.
+func (t *Tally) RejectedSum() uint64 { return sum(t.Rejected) }
+
+// Missing is how many are in no count yet. The Tally of an Outcome misses none.
+func (t *Tally) Missing() uint64 {
+	return t.Due - t.Finalised - t.Returned - t.Expired - sum(t.Rejected) - t.InvalidAccepted - t.Lost - t.Unsent
+}
+
+// Outcome is what a phase measured.
+type Outcome struct {
+	Tally
+	Begin, End Totals // at the ends of the measurement
+	Drain      time.Duration
+}
+
+// TPS is how many transactions of the session settled with success in the measurement, a second.
+func (o *Outcome) TPS() float64 {
+	return float64(o.End.Settled-o.Begin.Settled) / (o.End.At - o.Begin.At).Seconds()
+}
+
+// Run runs one phase and waits for its transactions to settle. Without a Duration it returns when ctx ends, without
+// error; otherwise the end of ctx is an error.
+func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	warm, measured := newTally(), newTally()
+	measured.measured = true
+	out := &Outcome{}
+	start := s.now()
+	var marks sync.WaitGroup
+	mark := func(at time.Duration, into *Totals, call func()) {
+		marks.Go(func() {
+			if wait(ctx, start+at-s.now()) {
+				*into = s.Totals()
+				if call != nil {
+					call()
+				}
+			}
+		})
+	}
+	length := time.Duration(0)
+	if p.Duration > 0 {
+		length = p.WarmUp + p.Duration
+		mark(p.WarmUp, &out.Begin, p.Begin)
+		mark(length, &out.End, p.End)
+	}
+	sched := schedule{p.Rate}
+	err := sched.run(ctx, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
+		s.launch(first, next, func(n uint64) (*Tally, time.Duration) {
+			if due := sched.due(n); due < p.WarmUp {
+				return warm, start + due
+			} else {
+				return measured, start + due
+			}
+		})
+	})
+	marks.Wait()
+	ended := s.now()
+	if err == nil && p.Drain > 0 {
+		s.drain(ctx, p.Drain)
+	}
+	out.Drain = s.now() - ended
+	s.mu.Lock()
+	s.close(warm)
+	s.close(measured)
+	out.Tally = *measured
+	out.Rejected, out.Retried = maps.Clone(measured.Rejected), maps.Clone(measured.Retried)
+	s.mu.Unlock()
+	switch {
+	case s.err() != nil && !errors.Is(s.err(), context.Canceled):
+		return nil, s.err()
+	case p.Duration == 0:
+		return out, nil
+	}
+	return out, err
+}
+
+// Totals is the counts now. It does not touch the interval of Snapshot.
+func (s *Session) Totals() Totals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.totals.clone()
+	t.At = s.now()
+	return t
+}
+
+// wait waits for d, and reports whether ctx is still alive then.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// drain waits until nothing is under way, at most so long.
+func (s *Session) drain(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		live := s.live
+		s.mu.Unlock()
+		if live == 0 {
+			return
+		}
+		select {
+		case <-s.drained:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// launch draws the transactions first to next-1 of a phase and hands them to lanes.
+func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Duration)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lanes := make([]*lane, len(s.lanes)) // of this batch, by shard
+	for n := first; n < next; n++ {
+		tally, due := place(n)
+		tally.Due++
+		if s.live >= s.opt.Outstanding {
+			tally.Unsent++
+			continue
+		}
+		t, ok := s.gen.Next()
+		if !ok {
+			tally.Unsent++
+			continue
+		}
+		shards := uint32(len(s.lanes))
+		f := &flight{t: t, tally: tally, due: due, shard: consensus.ShardID(t.From % shards), dest: consensus.ShardID(t.To % shards)}
+		if lanes[f.shard] == nil {
+			lanes[f.shard] = s.pick(f.shard)
+		}
+		l := lanes[f.shard]
+		if old := s.lanes[f.shard][s.last[t.From]]; !t.Invalid && s.gen.Active(t.From) > 1 && old.down <= due {
+			l = old
+		}
+		if !t.Invalid {
+			s.last[t.From] = l.index
+		}
+		s.live++
+		s.totals.Submitted++
+		l.push(f)
+	}
+}
+
+// close ends a tally: what has not settled is counted as it stands, and forgotten. mu is held.
+func (s *Session) close(t *Tally) {
+	for _, f := range s.flights {
+		if f.tally != t {
+			continue
+		}
+		switch {
+		case f.accepted:
+			t.Lost++
+		case f.code != "":
+			t.Rejected[f.code]++
+		default:
+			t.Rejected[noAnswer]++
+		}
+		s.finish(f, false)
+	}
+	t.Rejected[noAnswer] += t.Missing() // wait for a worker still, which will drop them
+	if t.Rejected[noAnswer] == 0 {
+		delete(t.Rejected, noAnswer)
+	}
+	t.closed = true
+}
+
+// finish takes a transaction off the books. spent says that its nonce is used up. mu is held.
+func (s *Session) finish(f *flight, spent bool) {
+	f.gone = true
+	delete(s.flights, f.id) // no-op while it is not signed
+	if !f.t.Invalid && !f.debited && s.gen.Done(f.t.From, spent) {
+		s.unread = append(s.unread, f.t.From)
+	}
+	if s.live--; s.live == 0 {
+		poke(s.drained)
+	}
+}

@@ -1,0 +1,89 @@
+package workload
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
+
+	"tutti/appliance/genesis"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// Crowd signs for members of a genesis.Crowd. Account i of a workload is member First+i. Immutable and safe for
+// concurrent use.
+//
+// It signs with curve25519-voi, which takes half the time of crypto/ed25519 and gives the same bytes; the load
+// generator shares the machine with what it measures.
+type Crowd struct {
+	genesis tx.Hash
+	ids     []tx.ID
+	keys    []byte // private keys, ed25519.PrivateKeySize each
+}
+
+// NewCrowd derives the keys of members first to first+n-1, on all cores, about 12 microseconds each. ids are those of
+// the whole crowd, by member.
+func NewCrowd(ctx context.Context, c genesis.Crowd, ids []tx.ID, first, n uint64, chain consensus.Hash) (*Crowd, error) {
+	if first > c.Count || n > c.Count-first || uint64(len(ids)) < first+n {
+		return nil, fmt.Errorf("workload: members %d to %d of a crowd of %d", first, first+n, c.Count)
+	}
+	if n > MaxAccounts {
+		return nil, fmt.Errorf("workload: %d accounts, limit %d", n, MaxAccounts)
+	}
+	out := &Crowd{genesis: tx.Hash(chain), ids: ids[first : first+n], keys: make([]byte, n*ed25519.PrivateKeySize)}
+	const slice = 1024
+	var group sync.WaitGroup
+	workers := uint64(runtime.GOMAXPROCS(0))
+	for w := range workers {
+		group.Go(func() {
+			for i := w * slice; i < n && ctx.Err() == nil; i += workers * slice {
+				for k := i; k < min(i+slice, n); k++ {
+					seed := c.KeySeed(first + k)
+					copy(out.keys[k*ed25519.PrivateKeySize:], ed25519.NewKeyFromSeed(seed[:]))
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if n > 0 && out.PublicKey(0) != c.Key(first).Public() {
+		return nil, errors.New("workload: two libraries give one seed two keys")
+	}
+	return out, nil
+}
+
+func (c *Crowd) key(i uint32) ed25519.PrivateKey {
+	return c.keys[int(i)*ed25519.PrivateKeySize:][:ed25519.PrivateKeySize]
+}
+
+// Len is the number of accounts.
+func (c *Crowd) Len() int { return len(c.ids) }
+
+// ID is the id of an account.
+func (c *Crowd) ID(i uint32) tx.ID { return c.ids[i] }
+
+// PublicKey is the key of an account.
+func (c *Crowd) PublicKey(i uint32) [32]byte { return [32]byte(c.key(i)[32:]) }
+
+// Genesis is the genesis hash that is signed with.
+func (c *Crowd) Genesis() tx.Hash { return c.genesis }
+
+// Sign makes the transaction of a transfer, to execute at expiry at the latest, for fee class 0, and its id. About 12
+// microseconds.
+func (c *Crowd) Sign(t Transfer, expiry uint32) (s tx.Signed, id tx.Hash) {
+	s.Tx = tx.Tx{Kind: tx.Transfer, From: c.ids[t.From], To: c.ids[t.To], Amount: t.Amount, Nonce: t.Nonce, Expiry: expiry}
+	var buf [128]byte
+	message := s.AppendMessage(buf[:0], c.genesis)
+	copy(s.Signature[:], ed25519.Sign(c.key(t.From), message))
+	if t.Invalid {
+		s.Signature[40] ^= 1 // of S: still below the group order but for a chance of 2^-120
+	}
+	return s, sha256.Sum256(message)
+}

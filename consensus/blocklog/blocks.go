@@ -1,0 +1,519 @@
+package blocklog
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"tutti/consensus"
+)
+
+// segment is one file of the block log. All but the last are complete and durable.
+type segment struct {
+	number    uint64
+	path      string
+	maxHeight consensus.Height // highest block or finalization in it
+	hashes    []consensus.Hash // blocks in it
+}
+
+// place is where a record begins.
+type place struct {
+	seg *segment
+	off int64
+}
+
+// held is what the index knows of a block.
+type held struct {
+	place
+	height consensus.Height
+	parent consensus.Hash
+}
+
+// blocks is the block log with its index. Log.mu guards everything but w, which is the writer's.
+type blocks struct {
+	o     Options
+	segs  []*segment // oldest first, numbers without gaps; w writes the last
+	w     *file
+	index map[consensus.Hash]held
+
+	// The finalised chain as far as it is held: chain[i] is final at height base+i.
+	base  consensus.Height
+	chain []consensus.Hash
+	certs map[consensus.Height]place // heights with a finalization of their own
+}
+
+func segmentName(number uint64) string { return fmt.Sprintf("blocks-%08d.log", number) }
+
+func segmentNumber(name string) (n uint64, ok bool) {
+	_, err := fmt.Sscanf(name, "blocks-%d.log", &n)
+	return n, err == nil && name == segmentName(n)
+}
+
+// openBlocks reads all segments. Complete ones are hopped over record by record without reading bodies, whose sums are
+// checked when they are read; the last is read whole, its torn tail cut off, and the rest made durable.
+func openBlocks(o Options) (*blocks, error) {
+	b := &blocks{o: o, index: map[consensus.Hash]held{}, certs: map[consensus.Height]place{}}
+	names, err := o.FS.List(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("blocklog: %w", err)
+	}
+	for _, name := range names {
+		if n, ok := segmentNumber(name); ok {
+			b.segs = append(b.segs, &segment{number: n, path: o.FS.PathJoin(o.Dir, name)})
+		} else if strings.HasSuffix(name, tempSuffix) { // a rewrite that a crash cut short; the original is in place
+			if err := o.FS.Remove(o.FS.PathJoin(o.Dir, name)); err != nil {
+				return nil, &WriteError{"remove", name, err}
+			}
+		}
+	}
+	slices.SortFunc(b.segs, func(x, y *segment) int { return cmp.Compare(x.number, y.number) })
+	if len(b.segs) == 0 {
+		return nil, &CorruptionError{o.FS.PathJoin(o.Dir, segmentName(1)), 0, "no segment of the block log is there"}
+	}
+	for i, s := range b.segs {
+		if want := b.segs[0].number + uint64(i); s.number != want {
+			return nil, &CorruptionError{o.FS.PathJoin(o.Dir, segmentName(want)), 0, "the segment is missing"}
+		}
+		if i < len(b.segs)-1 {
+			err = b.readSealed(s)
+		} else {
+			err = b.readLast(s)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func (b *blocks) readSealed(s *segment) error {
+	f, err := openSealed(b.o.FS, s.path, kindBlocks, s.number)
+	if err != nil {
+		return err
+	}
+	_, err = f.scan(false, func(r record) error { return b.admit(s, r) })
+	return errors.Join(err, f.close())
+}
+
+// readLast reads the last segment and leaves it open for appending, durable to its end.
+func (b *blocks) readLast(s *segment) error {
+	if info, err := b.o.FS.Stat(s.path); err != nil {
+		return fmt.Errorf("blocklog: %w", err)
+	} else if info.Size() <= segmentHeadBytes {
+		// Made just before a crash: its head was synced before any record could follow. Make it again.
+		if err := createFile(b.o.FS, s.path, kindBlocks, s.number); err != nil {
+			return err
+		}
+		if err := syncDir(b.o.FS, b.o.Dir); err != nil {
+			return err
+		}
+	}
+	f, err := openFile(b.o.FS, s.path, kindBlocks, s.number)
+	if err != nil {
+		return err
+	}
+	end, err := f.scan(true, func(r record) error { return b.admit(s, r) })
+	if err != nil {
+		return errors.Join(err, f.close())
+	}
+	if end == f.size {
+		b.w = f
+		return f.sync()
+	}
+	if err := b.cutTail(f, end); err != nil {
+		return errors.Join(err, f.close())
+	}
+	if err := f.close(); err != nil {
+		return err
+	}
+	if b.w, err = openFile(b.o.FS, s.path, kindBlocks, s.number); err != nil {
+		return err
+	}
+	b.w.synced = b.w.size
+	return nil
+}
+
+// cutTail replaces f's file by its first end bytes. A copy and a rename, so that what stands is never less than was good.
+func (b *blocks) cutTail(f *file, end int64) error {
+	content, err := f.read(0, int(end))
+	if err != nil {
+		return err
+	}
+	if err := writeFile(b.o.FS, f.path+tempSuffix, content); err != nil {
+		return err
+	}
+	if err := b.o.FS.Rename(f.path+tempSuffix, f.path); err != nil {
+		return &WriteError{"rename", f.path, err}
+	}
+	return syncDir(b.o.FS, b.o.Dir)
+}
+
+// admit puts a record that was read into the index.
+func (b *blocks) admit(s *segment, r record) error {
+	switch r.typ {
+	case recordBlock:
+		h, err := consensus.DecodeHeader(r.meta)
+		if err != nil {
+			return err
+		}
+		if int64(h.Body.Length) != r.dataLen {
+			return errors.New("the body's length is not the header's")
+		}
+		b.noteBlock(s, r.off, h)
+		return nil
+	case recordFinal:
+		height, cert, err := decodeFinal(r.meta)
+		if err != nil {
+			return err
+		}
+		if r.dataLen != 0 {
+			return errors.New("a finalization with data")
+		}
+		if _, ok := b.index[cert.Block]; !ok && len(b.chain) == 0 {
+			s.maxHeight = max(s.maxHeight, height) // its block was in a segment that retention removed
+			return nil
+		}
+		return b.noteFinal(place{s, r.off}, height, cert)
+	}
+	return fmt.Errorf("record type %d in a block log", r.typ)
+}
+
+func decodeFinal(meta []byte) (consensus.Height, *consensus.Certificate, error) {
+	if len(meta) < 8 {
+		return 0, nil, errors.New("finalization too short")
+	}
+	cert, err := consensus.DecodeCertificate(meta[8:])
+	if err != nil {
+		return 0, nil, err
+	}
+	if cert.Kind != consensus.Finalize {
+		return 0, nil, errors.New("not a finalization")
+	}
+	return consensus.Height(binary.BigEndian.Uint64(meta)), cert, nil
+}
+
+func (b *blocks) noteBlock(s *segment, off int64, h *consensus.Header) {
+	hash := h.Hash()
+	b.index[hash] = held{place{s, off}, h.Height, h.Parent}
+	s.hashes = append(s.hashes, hash)
+	s.maxHeight = max(s.maxHeight, h.Height)
+}
+
+// noteFinal extends the finalised chain up to cert's block.
+func (b *blocks) noteFinal(at place, height consensus.Height, cert *consensus.Certificate) error {
+	run, err := b.link(cert.Block)
+	if err != nil {
+		return err
+	}
+	if len(b.chain) == 0 {
+		b.base = height + 1 - consensus.Height(len(run))
+	}
+	b.chain = append(b.chain, run...)
+	b.certs[height] = at
+	at.seg.maxHeight = max(at.seg.maxHeight, height)
+	return nil
+}
+
+// link returns the blocks above the final tip up to hash, in height order.
+func (b *blocks) link(hash consensus.Hash) ([]consensus.Hash, error) {
+	at, ok := b.index[hash]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, hash.Short())
+	}
+	tip, tipHash := b.final()
+	var run []consensus.Hash
+	for {
+		run = append(run, hash)
+		if len(b.chain) > 0 && at.height == tip+1 {
+			if at.parent != tipHash {
+				return nil, fmt.Errorf("%w: block %s at height %d", ErrConflict, hash.Short(), at.height)
+			}
+			break
+		}
+		parent, ok := b.index[at.parent]
+		if !ok && len(b.chain) == 0 {
+			break // the oldest that is held
+		}
+		if !ok {
+			return nil, fmt.Errorf("%w: %s, parent of %s", ErrNotFound, at.parent.Short(), hash.Short())
+		}
+		if parent.height+1 != at.height {
+			return nil, fmt.Errorf("%w: block %s at height %d has a parent at %d", ErrConflict, hash.Short(), at.height, parent.height)
+		}
+		hash, at = at.parent, parent
+	}
+	slices.Reverse(run)
+	return run, nil
+}
+
+// final is the height and hash of the finalised tip; zero while nothing is final.
+func (b *blocks) final() (consensus.Height, consensus.Hash) {
+	if len(b.chain) == 0 {
+		return 0, consensus.Hash{}
+	}
+	return b.base + consensus.Height(len(b.chain)) - 1, b.chain[len(b.chain)-1]
+}
+
+// finalAt is the finalised block at a height, as far as it is held.
+func (b *blocks) finalAt(h consensus.Height) (consensus.Hash, bool) {
+	if h < b.base || h-b.base >= consensus.Height(len(b.chain)) {
+		return consensus.Hash{}, false
+	}
+	return b.chain[h-b.base], true
+}
+
+func (b *blocks) appendBlock(bl consensus.Block) error {
+	if _, ok := b.index[bl.Header.Hash()]; ok {
+		return nil
+	}
+	off, err := b.append(recordBlock, bl.Header.Append(nil), bl.Body)
+	if err == nil {
+		b.noteBlock(b.segs[len(b.segs)-1], off, bl.Header)
+	}
+	return err
+}
+
+func (b *blocks) appendFinal(cert *consensus.Certificate) error {
+	at, ok := b.index[cert.Block]
+	if !ok || cert.Kind != consensus.Finalize {
+		return fmt.Errorf("%w: %s, of a %s", ErrNotFound, cert.Block.Short(), cert.Kind)
+	}
+	if tip, _ := b.final(); len(b.chain) > 0 && at.height <= tip {
+		if hash, ok := b.finalAt(at.height); ok && hash != cert.Block {
+			return fmt.Errorf("%w: %s and %s at height %d", ErrConflict, hash.Short(), cert.Block.Short(), at.height)
+		}
+		return nil
+	}
+	if _, err := b.link(cert.Block); err != nil { // before anything is written
+		return err
+	}
+	meta := cert.Append(binary.BigEndian.AppendUint64(nil, uint64(at.height)))
+	off, err := b.append(recordFinal, meta, nil)
+	if err != nil {
+		return err
+	}
+	return b.noteFinal(place{b.segs[len(b.segs)-1], off}, at.height, cert)
+}
+
+// append writes a record, in a new segment when the last is full.
+func (b *blocks) append(typ byte, meta, data []byte) (int64, error) {
+	if b.w.size >= b.o.SegmentBytes {
+		if err := b.roll(); err != nil {
+			return 0, err
+		}
+	}
+	return b.w.append(typ, meta, data)
+}
+
+// roll completes the last segment and begins another: the old is durable before the new one has a name.
+func (b *blocks) roll() error {
+	if err := b.w.sync(); err != nil {
+		return err
+	}
+	n := b.segs[len(b.segs)-1].number + 1
+	s := &segment{number: n, path: b.o.FS.PathJoin(b.o.Dir, segmentName(n))}
+	if err := createFile(b.o.FS, s.path, kindBlocks, n); err != nil {
+		return err
+	}
+	if err := syncDir(b.o.FS, b.o.Dir); err != nil {
+		return err
+	}
+	w, err := openFile(b.o.FS, s.path, kindBlocks, n)
+	if err != nil {
+		return err
+	}
+	w.synced = w.size
+	old := b.w
+	b.segs, b.w = append(b.segs, s), w
+	return old.close()
+}
+
+func (b *blocks) sync() error { return b.w.sync() }
+
+// prune removes the oldest segments while they lie wholly below the retention line. The directory is synced after each, so
+// that a crash can't leave a gap in the numbers.
+func (b *blocks) prune() error {
+	tip, _ := b.final()
+	for len(b.segs) > 1 && tip > b.o.Retention && b.segs[0].maxHeight < tip-b.o.Retention {
+		s := b.segs[0]
+		if err := b.o.FS.Remove(s.path); err != nil {
+			return &WriteError{"remove", s.path, err}
+		}
+		if err := syncDir(b.o.FS, b.o.Dir); err != nil {
+			return err
+		}
+		b.segs = b.segs[1:]
+		for _, hash := range s.hashes {
+			if at := b.index[hash]; at.height >= b.base {
+				b.dropBelow(at.height + 1)
+			}
+			delete(b.index, hash)
+		}
+		for h, at := range b.certs {
+			if at.seg == s {
+				delete(b.certs, h)
+			}
+		}
+	}
+	return nil
+}
+
+// dropBelow shortens the held part of the finalised chain from below.
+func (b *blocks) dropBelow(base consensus.Height) {
+	n := min(base-b.base, consensus.Height(len(b.chain)))
+	for h := b.base; h < b.base+n; h++ {
+		delete(b.certs, h)
+	}
+	b.chain, b.base = slices.Delete(b.chain, 0, int(n)), b.base+n
+}
+
+func (b *blocks) close() error { return b.w.close() }
+
+// readAt reads the record at p through a handle of its own.
+func (b *blocks) readAt(p place, withData bool) (rec record, data []byte, err error) {
+	f, err := openSealed(b.o.FS, p.seg.path, kindBlocks, p.seg.number)
+	if errors.Is(err, fs.ErrNotExist) { // pruned since it was looked up
+		return rec, nil, ErrNotFound
+	}
+	if err != nil {
+		return rec, nil, err
+	}
+	if rec, err = f.at(p.off); err == nil && withData {
+		data, err = f.data(rec)
+	}
+	if errors.Is(err, errFrame) {
+		err = &CorruptionError{p.seg.path, p.off, "the record cannot be read back"}
+	}
+	return rec, data, errors.Join(err, f.close())
+}
+
+// lookup finds a block in the index.
+func (l *Log) lookup(hash consensus.Hash) (held, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	at, ok := l.blocks.index[hash]
+	if !ok {
+		return held{}, ErrNotFound
+	}
+	return at, nil
+}
+
+// Has reports whether the block is held.
+func (l *Log) Has(hash consensus.Hash) bool {
+	_, err := l.lookup(hash)
+	return err == nil
+}
+
+// Header reads a block's header. Errors: ErrNotFound, *CorruptionError.
+func (l *Log) Header(hash consensus.Hash) (*consensus.Header, error) {
+	at, err := l.lookup(hash)
+	if err != nil {
+		return nil, err
+	}
+	rec, _, err := l.blocks.readAt(at.place, false)
+	if err != nil {
+		return nil, err
+	}
+	return consensus.DecodeHeader(rec.meta)
+}
+
+// Block reads a block. Errors: ErrNotFound, *CorruptionError.
+func (l *Log) Block(hash consensus.Hash) (consensus.Block, error) {
+	at, err := l.lookup(hash)
+	if err != nil {
+		return consensus.Block{}, err
+	}
+	rec, body, err := l.blocks.readAt(at.place, true)
+	if err != nil {
+		return consensus.Block{}, err
+	}
+	h, err := consensus.DecodeHeader(rec.meta)
+	if err != nil {
+		return consensus.Block{}, err
+	}
+	return consensus.Block{Header: h, Body: body}, nil
+}
+
+// Final is the highest block that the log knows to be final; height 0 and a zero hash while there is none.
+func (l *Log) Final() (consensus.Height, consensus.Hash) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.blocks.final()
+}
+
+// Base is the lowest height from which on every final block is held; 0 while nothing is final.
+func (l *Log) Base() consensus.Height {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.blocks.base
+}
+
+// FinalAt is the finalised block at a height, if it is held.
+func (l *Log) FinalAt(h consensus.Height) (consensus.Hash, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.blocks.finalAt(h)
+}
+
+// Finalization reads the lowest finalization at or above a height: it makes the block at its own height final, and so
+// everything below. Errors: ErrNotFound when there is none, *CorruptionError.
+func (l *Log) Finalization(from consensus.Height) (consensus.Height, *consensus.Certificate, error) {
+	at, err := l.nextCert(from)
+	if err != nil {
+		return 0, nil, err
+	}
+	rec, _, err := l.blocks.readAt(at, false)
+	if err != nil {
+		return 0, nil, err
+	}
+	return decodeFinal(rec.meta)
+}
+
+func (l *Log) nextCert(from consensus.Height) (place, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	tip, _ := l.blocks.final()
+	for h := max(from, l.blocks.base); h <= tip; h++ {
+		if at, ok := l.blocks.certs[h]; ok {
+			return at, nil
+		}
+	}
+	return place{}, ErrNotFound
+}
+
+// Undecided lists the held blocks above the final height, lowest first: what a restart may have to judge again.
+func (l *Log) Undecided() []consensus.Hash {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	tip, _ := l.blocks.final()
+	var out []consensus.Hash
+	for hash, at := range l.blocks.index {
+		if at.height > tip {
+			out = append(out, hash)
+		}
+	}
+	slices.SortFunc(out, func(x, y consensus.Hash) int {
+		return cmp.Or(cmp.Compare(l.blocks.index[x].height, l.blocks.index[y].height), slices.Compare(x[:], y[:]))
+	})
+	return out
+}
+
+// Stats describes the folder's size.
+type Stats struct {
+	Segments int
+	Blocks   int
+	Base     consensus.Height // as Base
+	Final    consensus.Height // as Final
+}
+
+// Stats is a snapshot.
+func (l *Log) Stats() Stats {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	tip, _ := l.blocks.final()
+	return Stats{Segments: len(l.blocks.segs), Blocks: len(l.blocks.index), Base: l.blocks.base, Final: tip}
+}

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"tutti/consensus"
+	"tutti/consensus/simplex"
+)
+
+// peers lists the members to ask, each once, from the one after the last that was asked; those in penalty left out. Owner only.
+func (e *Engine) peers() []int {
+	n := len(e.c.Committee.Validators)
+	now := time.Now()
+	var out []int
+	for k := range n {
+		if i := (e.rotor + 1 + k) % n; i != e.c.Index && !e.penalties.serves(i, now) {
+			out = append(out, i)
+		}
+	}
+	if len(out) > 0 {
+		e.rotor = out[0]
+	}
+	return out
+}
+
+// ask sends a request to a member and waits at most timeout. A nil answer says that the member does not hold it.
+func (e *Engine) ask(ctx context.Context, to int, r request, timeout time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	b, err := e.c.Network.Request(ctx, to, r.encode())
+	if err != nil || isNothing(b) {
+		return nil, err
+	}
+	return b, nil
+}
+
+// blame is penalise for goroutines other than the owner's.
+func (e *Engine) blame(i int, reason string) {
+	e.post(func() error { e.penalise(i, reason); return nil })
+}
+
+// fetch is one block being fetched.
+type fetch struct{ cancel context.CancelFunc }
+
+// fetch asks peers in turn for a block until one has it, each once; the machine calls again if none had.
+func (e *Engine) fetch(hash consensus.Hash) {
+	if e.fetches[hash] != nil {
+		return
+	}
+	if len(e.fetches) >= maxFetches {
+		e.status.count(func(c *Counters) { c.DroppedFetch++ })
+		return
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	f := &fetch{cancel}
+	e.fetches[hash] = f
+	peers := e.peers()
+	e.spawn(func() {
+		from, a, ok := e.fetchFrom(ctx, peers, hash)
+		e.post(func() error {
+			cancel()
+			if e.fetches[hash] == f {
+				delete(e.fetches, hash)
+			}
+			if !ok {
+				return nil
+			}
+			return e.step(simplex.BlockFetched{From: from, Block: a.block, Notarization: a.notarization})
+		})
+	})
+}
+
+func (e *Engine) fetchFrom(ctx context.Context, peers []int, hash consensus.Hash) (int, blockAnswer, bool) {
+	for _, to := range peers {
+		b, err := e.ask(ctx, to, request{typ: typeGetBlock, hash: hash}, fetchTimeout)
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil || b == nil {
+			continue
+		}
+		a, err := decodeBlockAnswer(b)
+		if err == nil && a.block.Header.Hash() != hash {
+			err = malformed("another block than the one asked for")
+		}
+		if err != nil {
+			e.blame(to, err.Error())
+			continue
+		}
+		return to, a, true
+	}
+	return 0, blockAnswer{}, false
+}
+
+func (e *Engine) cancelFetch(hash consensus.Hash) {
+	if f := e.fetches[hash]; f != nil {
+		f.cancel()
+		delete(e.fetches, hash)
+	}
+}
+
+// poll asks the next peer for its last finalization, so that a node that hears nothing, or not enough, finds out how far
+// the shard is. The machine judges the answer like any certificate.
+func (e *Engine) poll() error {
+	peers := e.peers()
+	if e.polling || len(peers) == 0 {
+		return nil
+	}
+	e.polling = true
+	to := peers[0]
+	e.spawn(func() {
+		b, err := e.ask(e.ctx, to, request{typ: typeGetLatest}, fetchTimeout)
+		var f *consensus.FinalHeader
+		if err == nil && b != nil {
+			if f, err = decodeLatest(b); err != nil {
+				e.blame(to, err.Error())
+			}
+		}
+		e.post(func() error {
+			e.polling = false
+			if f == nil || f.Header.Height <= e.final.Height {
+				return nil
+			}
+			return e.step(simplex.CertificateReceived{From: to, Cert: f.Cert})
+		})
+	})
+	return nil
+}
+
+// check verifies a run that should continue the finalised chain at height from: heights and links, and the certificate.
+func (c *Config) check(r run, from consensus.Height) error {
+	last, at := r.blocks[0].Header, from
+	for i, n := 0, len(r.blocks)+len(r.links); i < n; i, at = i+1, at+1 {
+		h := (*consensus.Header)(nil)
+		if i < len(r.blocks) {
+			h = r.blocks[i].Header
+		} else {
+			h = r.links[i-len(r.blocks)]
+		}
+		if h.Chain != c.Chain || h.Shard != c.Committee.Shard || h.Height != at || i > 0 && h.Parent != last.Hash() {
+			return malformed("run broken at height %d", at)
+		}
+		last = h
+	}
+	want := consensus.Statement{Kind: consensus.Finalize, Shard: last.Shard, Epoch: last.Epoch, View: last.View, Block: last.Hash()}
+	if r.cert.Statement != want {
+		return malformed("run whose certificate is not for its end")
+	}
+	if err := c.Committee.VerifyCertificate(c.Chain, c.Keys, &r.cert); err != nil {
+		return fmt.Errorf("%w: %w", ErrWire, err)
+	}
+	return nil
+}

@@ -1,0 +1,319 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tutti/consensus"
+	"tutti/consensus/blocklog"
+	"tutti/consensus/simplex"
+)
+
+// run is the owner. first is what the machine wanted when it was made. It returns nil when the engine was closed.
+func (e *Engine) run(first simplex.Ready) error {
+	defer e.timer.Stop()
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	err := e.perform(first)
+	if err == nil {
+		err = e.poll()
+	}
+	for err == nil {
+		votes, proposals := e.votes, e.proposals
+		if len(e.queue) >= maxJobs {
+			votes, proposals = nil, nil // they wait
+		}
+		var work chan func() outcome
+		var next func() outcome
+		if len(e.queue) > 0 {
+			work, next = e.work, e.queue[0]
+		}
+		select {
+		case <-e.ctx.Done():
+			return nil
+		case work <- next:
+			e.queue[0] = nil
+			e.queue = e.queue[1:]
+		case f := <-e.results:
+			err = f()
+		case ev := <-votes:
+			err = e.heard(ev)
+		case ev := <-proposals:
+			err = e.heard(ev)
+		case <-e.timer.C:
+			err = e.step(simplex.TimerFired{View: e.timerView})
+		case <-tick.C:
+			err = e.onTick()
+		}
+	}
+	if e.ctx.Err() != nil {
+		return nil // closed while something was under way; whatever failed, failed because of that
+	}
+	return err
+}
+
+// step feeds the machine and obeys it.
+func (e *Engine) step(ev simplex.Event) error { return e.perform(e.machine.Step(ev)) }
+
+// heard feeds a message of the network.
+func (e *Engine) heard(ev simplex.Event) error {
+	if v, ok := ev.(simplex.VoteReceived); ok && v.From == int(v.Vote.Validator) {
+		e.noteVote(&v.Vote)
+	}
+	return e.step(ev)
+}
+
+// noteVote remembers for Status how far a validator is.
+func (e *Engine) noteVote(v *consensus.Vote) {
+	var height consensus.Height
+	if bl, _, ok := e.machine.Block(v.Block); ok {
+		height = bl.Header.Height
+	}
+	e.status.voted(int(v.Validator), v.View, height)
+}
+
+func (e *Engine) onTick() error {
+	if err := e.step(simplex.Tick{}); err != nil {
+		return err
+	}
+	e.sinceFinal++
+	if e.sinceFinal%pollTicks == 0 {
+		if err := e.poll(); err != nil {
+			return err
+		}
+	}
+	return e.rested()
+}
+
+// perform does the three duties of simplex.Ready, in their order.
+func (e *Engine) perform(r simplex.Ready) error {
+	if err := e.persist(r.Persist); err != nil {
+		return err
+	}
+	for i := range r.Send {
+		e.sendOut(&r.Send[i])
+	}
+	for _, a := range r.Apply {
+		if err := e.apply(a); err != nil {
+			return err
+		}
+	}
+	e.follow()
+	return nil
+}
+
+// persist is duty 1: append, then sync.
+func (e *Engine) persist(p simplex.Persist) error {
+	if len(p.Blocks) == 0 && len(p.Records) == 0 {
+		return nil
+	}
+	for _, bl := range p.Blocks {
+		if err := e.c.Log.AppendBlock(bl); err != nil {
+			return fatal("block log", err)
+		}
+	}
+	for _, r := range p.Records {
+		if err := e.c.Log.AppendRecord(r); err != nil {
+			return fatal("vote log", err)
+		}
+		if r.Vote != nil {
+			e.noteVote(r.Vote)
+		}
+	}
+	return e.syncLog()
+}
+
+func (e *Engine) syncLog() error {
+	began := time.Now()
+	if err := e.c.Log.Sync(); err != nil {
+		return fatal("log sync", err)
+	}
+	e.c.Observer.Persisted(time.Since(began))
+	return nil
+}
+
+// sendOut is duty 2 for one message.
+func (e *Engine) sendOut(o *simplex.Outbound) {
+	class, payload := ClassVote, []byte(nil)
+	switch {
+	case o.Proposal != nil:
+		class, payload = ClassProposal, encodeProposal(o.Proposal)
+	case o.Vote != nil:
+		payload = encodeVote(o.Vote)
+	default:
+		payload = encodeCertificate(o.Cert)
+	}
+	if o.To != simplex.ToAll {
+		e.c.Network.Send(o.To, class, payload)
+		return
+	}
+	for i := range e.c.Committee.Validators {
+		if i != e.c.Index {
+			e.c.Network.Send(i, class, payload)
+		}
+	}
+}
+
+// apply is duty 3 for one action.
+func (e *Engine) apply(a simplex.Action) error {
+	switch a := a.(type) {
+	case simplex.SetTimer:
+		e.timerView = a.View
+		e.timer.Reset(a.After)
+	case simplex.Build:
+		e.build(a)
+	case simplex.Certify:
+		e.enqueue(e.certify(a.Block))
+	case simplex.Fetch:
+		e.fetch(a.Block)
+	case simplex.CancelFetch:
+		e.cancelFetch(a.Block)
+	case simplex.SyncNeeded:
+		return e.catchUp()
+	case simplex.Finalised:
+		_, err := e.finalise(a.Blocks, a.Cert)
+		return err
+	case simplex.Abandoned:
+		if !e.sync.executed(a.Block) { // what sync has executed is final; it only has not said so yet
+			e.enqueue(func() outcome { e.worker.abandon(a.Block); return nil })
+		}
+	case simplex.Evidence:
+		e.c.Observer.Evidence(a.First, a.Second)
+	case simplex.Misbehaved:
+		e.penalise(a.Validator, a.Reason)
+	case simplex.Halted:
+		return fatal(fmt.Sprintf("halted at a %s of view %d (%s)", a.Cert.Kind, a.Cert.View, a.Reason), haltReason(a))
+	}
+	return nil
+}
+
+// haltReason tells this node's own contradiction from a broken committee.
+func haltReason(a simplex.Halted) error {
+	if a.Reason == "a finalised block is invalid here" {
+		return ErrContradiction
+	}
+	return ErrHalted
+}
+
+// follow brings what depends on the machine's view up to date.
+func (e *Engine) follow() {
+	s := e.machine.Status()
+	if s.View != e.view {
+		e.view = s.View
+		e.c.Observer.ViewEntered(s.View, s.Leader)
+		if e.building != nil && e.building.view != s.View {
+			e.building.cancel()
+			e.building = nil
+		}
+	}
+	e.status.follow(s, e.final, len(e.queue), len(e.fetches), e.sync.active)
+}
+
+// finalise logs that cert makes the last of blocks final and has the application finalise those that it was not already
+// told about; it reports whether there were any.
+func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) (bool, error) {
+	for len(blocks) > 0 && blocks[0].Header.Height <= e.final.Height {
+		hash := blocks[0].Header.Hash()
+		if known, ok := e.c.Log.FinalAt(blocks[0].Header.Height); ok && known != hash {
+			return false, fatal(fmt.Sprintf("blocks %s and %s final at height %d", known.Short(), hash.Short(), blocks[0].Header.Height), ErrHalted)
+		}
+		blocks = blocks[1:]
+	}
+	if len(blocks) == 0 {
+		return false, nil
+	}
+	for _, bl := range blocks {
+		if err := e.c.Log.AppendBlock(bl); err != nil {
+			return false, fatal("block log", err)
+		}
+	}
+	if err := e.c.Log.AppendFinal(&cert); errors.Is(err, blocklog.ErrConflict) {
+		return false, fatal(err.Error(), ErrHalted)
+	} else if err != nil {
+		return false, fatal("block log", err)
+	}
+	if err := e.syncLog(); err != nil {
+		return false, err
+	}
+	last := blocks[len(blocks)-1].Header
+	e.final, e.sinceFinal = last, 0
+	e.latest.Store(&consensus.FinalHeader{Header: last, Cert: cert})
+	e.enqueue(func() outcome {
+		err := e.worker.finalise(e.ctx, blocks, cert)
+		return func() error {
+			if err != nil {
+				return fatal(fmt.Sprintf("finalising up to height %d", last.Height), err)
+			}
+			for _, bl := range blocks {
+				e.status.finalised(bl.Header)
+				e.c.Observer.Finalised(bl.Header, cert)
+			}
+			return nil
+		}
+	})
+	return true, nil
+}
+
+// building is the block that this validator is to propose in a view.
+type building struct {
+	view   consensus.View
+	cancel context.CancelFunc
+}
+
+// build waits beside the owner until the block is due and then has the worker make it.
+func (e *Engine) build(req BuildRequest) {
+	if e.building != nil {
+		e.building.cancel()
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	e.building = &building{view: req.View, cancel: cancel}
+	e.spawn(func() {
+		err := e.c.App.Await(ctx, req)
+		e.post(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				cancel()
+				return fatal("waiting to build", err)
+			}
+			e.enqueue(func() outcome { return e.built(ctx, req) })
+			return nil
+		})
+	})
+}
+
+// built runs on the worker.
+func (e *Engine) built(ctx context.Context, req BuildRequest) outcome {
+	block, err := e.worker.build(ctx, req)
+	return func() error {
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fatal(fmt.Sprintf("building for view %d", req.View), err)
+		}
+		return e.step(simplex.Built{View: req.View, Block: block})
+	}
+}
+
+// certify makes the worker's job for a verdict.
+func (e *Engine) certify(bl consensus.Block) func() outcome {
+	return func() outcome {
+		began := time.Now()
+		valid, known, err := e.worker.certify(e.ctx, bl)
+		took := time.Since(began)
+		return func() error {
+			switch {
+			case err != nil:
+				return fatal(fmt.Sprintf("certifying a block of height %d", bl.Header.Height), err)
+			case !known:
+				return nil // beside the finalised chain: the machine is about to learn that
+			}
+			e.c.Observer.Judged(bl.Header, valid, took)
+			return e.step(simplex.Judged{Block: bl.Header.Hash(), Valid: valid})
+		}
+	}
+}

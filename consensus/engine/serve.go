@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tutti/consensus"
+	"tutti/consensus/blocklog"
+)
+
+// Refusals of a request, for the peer that asked.
+var (
+	errPenalty = errors.New("engine: no answer to a peer that broke the rules")
+	errBusy    = errors.New("engine: busy, ask another peer")
+	errClosed  = errors.New("engine: closed")
+)
+
+// serve answers a peer's request. It runs on the network's goroutines.
+func (e *Engine) serve(ctx context.Context, from int, req []byte) ([]byte, error) {
+	if e.penalties.serves(from, time.Now()) {
+		e.status.count(func(c *Counters) { c.RefusedPenalty++ })
+		return nil, errPenalty
+	}
+	if !e.limits.request(from) {
+		e.status.count(func(c *Counters) { c.RefusedRate++ })
+		return nil, errBusy
+	}
+	r, err := decodeRequest(req)
+	if err != nil {
+		if from >= 0 {
+			e.blame(from, err.Error())
+		}
+		return nil, err
+	}
+	select {
+	case e.serving <- struct{}{}:
+		defer func() { <-e.serving }()
+	default:
+		e.status.count(func(c *Counters) { c.RefusedBusy++ })
+		return nil, errBusy
+	}
+	e.status.count(func(c *Counters) { c.Served++ })
+	var answer []byte
+	switch r.typ {
+	case typeGetBlock:
+		answer, err = e.serveBlock(ctx, r.hash)
+	case typeGetRun:
+		answer, err = e.serveRun(r.from)
+	default:
+		if f := e.latest.Load(); f != nil {
+			answer = encodeLatest(f)
+		}
+	}
+	if err == nil && answer == nil {
+		answer = []byte{typeNothing}
+	}
+	return answer, err
+}
+
+// serveBlock answers with what the machine holds, or else the log.
+func (e *Engine) serveBlock(ctx context.Context, hash consensus.Hash) ([]byte, error) {
+	type found struct {
+		a  blockAnswer
+		ok bool
+	}
+	reply := make(chan found, 1)
+	e.post(func() error {
+		bl, notarization, ok := e.machine.Block(hash)
+		reply <- found{blockAnswer{bl, notarization}, ok}
+		return nil
+	})
+	select {
+	case f := <-reply:
+		if f.ok {
+			return f.a.encode(), nil
+		}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-e.ctx.Done():
+		return nil, errClosed
+	}
+	bl, err := e.c.Log.Block(hash)
+	if errors.Is(err, blocklog.ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return blockAnswer{block: bl}.encode(), nil
+}
+
+// serveRun answers with the run from a height: whole groups of blocks up to a finalization while they fit, or as much of
+// the first group as fits and the headers that link it to its finalization.
+func (e *Engine) serveRun(from consensus.Height) ([]byte, error) {
+	var r run
+	size := 0
+	for h := from; ; {
+		at, cert, err := e.c.Log.Finalization(h)
+		if err != nil {
+			break // nothing final from h on
+		}
+		whole := len(r.blocks)
+		next, err := e.readBlocks(&r, h, at, &size)
+		if err != nil {
+			return nil, err
+		}
+		if next <= at && whole > 0 {
+			r.blocks = r.blocks[:whole] // up to the finalization before
+			break
+		}
+		r.cert = *cert
+		if next <= at {
+			if r.links, err = e.readLinks(next, at); err != nil || r.links == nil {
+				return nil, err
+			}
+			break
+		}
+		h = next
+	}
+	if len(r.blocks) == 0 {
+		return nil, nil
+	}
+	return r.encode(), nil
+}
+
+// readBlocks adds the final blocks at heights h to at while they fit; the very first always does. It returns the height
+// after the last one added.
+func (e *Engine) readBlocks(r *run, h, at consensus.Height, size *int) (consensus.Height, error) {
+	for ; h <= at && len(r.blocks) < maxRunBlocks; h++ {
+		header, err := e.finalHeader(h)
+		if header == nil {
+			return h, err
+		}
+		length := len(header.Append(nil)) + int(header.Body.Length)
+		if len(r.blocks) > 0 && *size+length > runBlockBytes {
+			break
+		}
+		bl, err := e.c.Log.Block(header.Hash())
+		if err != nil {
+			return h, notHeld(err)
+		}
+		r.blocks, *size = append(r.blocks, bl), *size+length
+	}
+	return h, nil
+}
+
+// readLinks reads the final headers at heights h to at; nil if they are more than an answer may carry.
+func (e *Engine) readLinks(h, at consensus.Height) (links []*consensus.Header, err error) {
+	for size := 0; h <= at; h++ {
+		header, err := e.finalHeader(h)
+		if header == nil {
+			return nil, err
+		}
+		if size += len(header.Append(nil)); len(links) == maxRunLinks || size > runLinkBytes {
+			return nil, nil
+		}
+		links = append(links, header)
+	}
+	return links, nil
+}
+
+// finalHeader reads the final header at a height; nil without error if it is not held.
+func (e *Engine) finalHeader(h consensus.Height) (*consensus.Header, error) {
+	hash, ok := e.c.Log.FinalAt(h)
+	if !ok {
+		return nil, nil
+	}
+	header, err := e.c.Log.Header(hash)
+	return header, notHeld(err)
+}
+
+// notHeld makes a block that was pruned while it was looked for a case of nothing to say.
+func notHeld(err error) error {
+	if errors.Is(err, blocklog.ErrNotFound) {
+		return nil
+	}
+	return err
+}

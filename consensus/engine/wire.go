@@ -1,0 +1,266 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+
+	"tutti/consensus"
+)
+
+// A payload is one type byte and the encoding of what it carries. Integers are big-endian; every payload has exactly one
+// encoding.
+//
+//	class vote       0x01 vote | 0x02 certificate
+//	class proposal   0x03 proposal
+//	request          0x11 block by hash:        hash(32)
+//	                 0x12 run from height:      u64 height
+//	                 0x13 latest finalization:  empty
+//	answer           0x21 block:  u16 length of notarization (0: none), notarization, block
+//	                 0x22 run:    u16 count, count * (u32 length, block); u16 count, count * (u32 length, header); finalization
+//	                 0x23 latest: final header
+//	                 0x2f nothing: this peer does not hold it
+//
+// A run is blocks in height order from the one asked for, then the headers that link the last of them to the block that
+// the finalization is of (none if it is that block itself).
+const (
+	typeVote        = 0x01
+	typeCertificate = 0x02
+	typeProposal    = 0x03
+	typeGetBlock    = 0x11
+	typeGetRun      = 0x12
+	typeGetLatest   = 0x13
+	typeBlock       = 0x21
+	typeRun         = 0x22
+	typeLatest      = 0x23
+	typeNothing     = 0x2f
+)
+
+// Limits of a run. A run has at least one block, however long; MaxAnswerBytes bounds any answer.
+const (
+	MaxAnswerBytes = 16 << 20
+	runBlockBytes  = 4 << 20
+	runLinkBytes   = 7 << 20
+	maxRunBlocks   = 1024
+	maxRunLinks    = 8192
+)
+
+// ErrWire wraps every decoding error of this package.
+var ErrWire = errors.New("engine: malformed message")
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrWire, fmt.Sprintf(format, args...))
+}
+
+func encodeVote(v *consensus.Vote) []byte { return v.Append([]byte{typeVote}) }
+
+func encodeCertificate(c *consensus.Certificate) []byte { return c.Append([]byte{typeCertificate}) }
+
+func encodeProposal(p *consensus.Proposal) []byte {
+	b := make([]byte, 0, 1+consensus.VoteBytes+4+1024+len(p.Block.Body))
+	return p.Append(append(b, typeProposal))
+}
+
+// inbound is a decoded message of the committee; exactly one field is set.
+type inbound struct {
+	vote     *consensus.Vote
+	cert     *consensus.Certificate
+	proposal *consensus.Proposal
+}
+
+// decodeInbound decodes a payload of a class. A proposal's body aliases it.
+func decodeInbound(class Class, b []byte) (m inbound, err error) {
+	switch {
+	case len(b) == 0:
+		return m, malformed("empty")
+	case b[0] == typeVote && class == ClassVote:
+		m.vote, err = consensus.DecodeVote(b[1:])
+	case b[0] == typeCertificate && class == ClassVote:
+		m.cert, err = consensus.DecodeCertificate(b[1:])
+	case b[0] == typeProposal && class == ClassProposal:
+		m.proposal, err = consensus.DecodeProposal(b[1:])
+	default:
+		return m, malformed("type %#02x in class %d", b[0], class)
+	}
+	if err != nil {
+		return inbound{}, fmt.Errorf("%w: %w", ErrWire, err)
+	}
+	return m, nil
+}
+
+// request is a decoded request; typ says which field counts.
+type request struct {
+	typ  byte
+	hash consensus.Hash
+	from consensus.Height
+}
+
+func (r request) encode() []byte {
+	switch r.typ {
+	case typeGetBlock:
+		return append([]byte{typeGetBlock}, r.hash[:]...)
+	case typeGetRun:
+		return binary.BigEndian.AppendUint64([]byte{typeGetRun}, uint64(r.from))
+	}
+	return []byte{typeGetLatest}
+}
+
+func decodeRequest(b []byte) (r request, err error) {
+	s := cryptobyte.String(b)
+	ok := s.ReadUint8(&r.typ)
+	switch {
+	case ok && r.typ == typeGetBlock:
+		ok = s.CopyBytes(r.hash[:])
+	case ok && r.typ == typeGetRun:
+		ok = s.ReadUint64((*uint64)(&r.from))
+	default:
+		ok = ok && r.typ == typeGetLatest
+	}
+	if !ok || !s.Empty() {
+		return request{}, malformed("request")
+	}
+	return r, nil
+}
+
+// blockAnswer is a block by hash, with its notarization if the peer still has it.
+type blockAnswer struct {
+	block        consensus.Block
+	notarization consensus.Certificate // Kind 0: none
+}
+
+func (a blockAnswer) encode() []byte {
+	b := make([]byte, 3, 1024+len(a.block.Body))
+	b[0] = typeBlock
+	if a.notarization.Kind != 0 {
+		b = a.notarization.Append(b)
+		binary.BigEndian.PutUint16(b[1:], uint16(len(b)-3))
+	}
+	return a.block.Append(b)
+}
+
+func decodeBlockAnswer(b []byte) (a blockAnswer, err error) {
+	s := cryptobyte.String(b)
+	var typ uint8
+	var n uint16
+	var cert []byte
+	if !(s.ReadUint8(&typ) && typ == typeBlock && s.ReadUint16(&n) && s.ReadBytes(&cert, int(n))) {
+		return a, malformed("block answer")
+	}
+	if n > 0 {
+		c, err := consensus.DecodeCertificate(cert)
+		if err != nil {
+			return a, fmt.Errorf("%w: %w", ErrWire, err)
+		}
+		if c.Kind != consensus.Notarize {
+			return a, malformed("block answer with a %s", c.Kind)
+		}
+		a.notarization = *c
+	}
+	if a.block, err = consensus.DecodeBlock(s); err != nil {
+		return blockAnswer{}, fmt.Errorf("%w: %w", ErrWire, err)
+	}
+	return a, nil
+}
+
+// run is a piece of the finalised chain with its proof.
+type run struct {
+	blocks []consensus.Block
+	links  []*consensus.Header
+	cert   consensus.Certificate
+}
+
+func (r run) encode() []byte {
+	size := 16 << 10
+	for _, bl := range r.blocks {
+		size += 1024 + len(bl.Body)
+	}
+	b := append(make([]byte, 0, size), typeRun)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.blocks)))
+	for _, bl := range r.blocks {
+		b = appendSized(b, bl.Append)
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.links)))
+	for _, h := range r.links {
+		b = appendSized(b, h.Append)
+	}
+	return r.cert.Append(b)
+}
+
+// appendSized appends what f appends behind its u32 length.
+func appendSized(b []byte, f func([]byte) []byte) []byte {
+	at := len(b)
+	b = f(append(b, 0, 0, 0, 0))
+	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4))
+	return b
+}
+
+// decodeRun decodes a run. Bodies alias b. Nothing is verified but that bodies match their headers.
+func decodeRun(b []byte) (run, error) {
+	s := cryptobyte.String(b)
+	var r run
+	var typ uint8
+	if len(b) > MaxAnswerBytes || !s.ReadUint8(&typ) || typ != typeRun {
+		return run{}, malformed("run")
+	}
+	err := readSized(&s, maxRunBlocks, func(enc []byte) error {
+		bl, err := consensus.DecodeBlock(enc)
+		r.blocks = append(r.blocks, bl)
+		return err
+	})
+	if err != nil {
+		return run{}, err
+	}
+	err = readSized(&s, maxRunLinks, func(enc []byte) error {
+		h, err := consensus.DecodeHeader(enc)
+		r.links = append(r.links, h)
+		return err
+	})
+	if err != nil {
+		return run{}, err
+	}
+	cert, err := consensus.DecodeCertificate(s)
+	if err != nil {
+		return run{}, fmt.Errorf("%w: %w", ErrWire, err)
+	}
+	if len(r.blocks) == 0 {
+		return run{}, malformed("run without blocks")
+	}
+	r.cert = *cert
+	return r, nil
+}
+
+func readSized(s *cryptobyte.String, limit int, item func([]byte) error) error {
+	var n uint16
+	if !s.ReadUint16(&n) || int(n) > limit {
+		return malformed("run of %d items, limit %d", n, limit)
+	}
+	for range n {
+		var size uint32
+		var enc []byte
+		if !s.ReadUint32(&size) || size > MaxAnswerBytes || !s.ReadBytes(&enc, int(size)) {
+			return malformed("run cut short")
+		}
+		if err := item(enc); err != nil {
+			return fmt.Errorf("%w: %w", ErrWire, err)
+		}
+	}
+	return nil
+}
+
+func encodeLatest(f *consensus.FinalHeader) []byte { return f.Append([]byte{typeLatest}) }
+
+func decodeLatest(b []byte) (*consensus.FinalHeader, error) {
+	if len(b) == 0 || b[0] != typeLatest {
+		return nil, malformed("latest finalization")
+	}
+	f, err := consensus.DecodeFinalHeader(b[1:])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrWire, err)
+	}
+	return f, nil
+}
+
+// isNothing reports whether an answer says that the peer does not hold what was asked for.
+func isNothing(b []byte) bool { return len(b) == 1 && b[0] == typeNothing }

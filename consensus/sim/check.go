@@ -1,0 +1,211 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+
+	"tutti/consensus"
+	"tutti/consensus/simplex"
+)
+
+// checker watches every step of every honest host. It fails on:
+//
+//   - agreement: two blocks final at one height;
+//   - validity: a final block whose body is invalid, or that does not extend the final one below it, or that was
+//     handed over out of order;
+//   - a vote or an own proposal sent that the disk does not hold synced;
+//   - own votes that contradict each other over a validator's whole life, restarts included;
+//   - a vote to notarize on a parent that was not executed, or without the nullifications between;
+//   - committed loss: a block final somewhere that is not on the disks of a quorum less the adversaries;
+//   - an honest validator accused or blamed, or an honest machine that halts;
+//   - a machine that holds more than its limits allow.
+type checker struct {
+	s     *simulation
+	err   error
+	chain []consensus.Block // final anywhere, by height
+	votes []map[consensus.View]*[4]consensus.Hash
+	null  []map[consensus.View]bool
+}
+
+func newChecker(s *simulation) *checker {
+	c := &checker{s: s, chain: []consensus.Block{{Header: s.o.Genesis}}}
+	for range len(s.o.Committee.Validators) {
+		c.votes = append(c.votes, make(map[consensus.View]*[4]consensus.Hash))
+		c.null = append(c.null, make(map[consensus.View]bool))
+	}
+	return c
+}
+
+func (c *checker) fail(format string, args ...any) {
+	err := fmt.Errorf("at %v: "+format, append([]any{c.s.now}, args...)...)
+	if c.err == nil && (c.s.o.Skip == "" || !strings.Contains(err.Error(), c.s.o.Skip)) {
+		c.err = err
+		c.s.trace("FAILED: %v", err)
+	}
+}
+
+func (c *checker) top() consensus.Height { return consensus.Height(len(c.chain) - 1) }
+
+// bounds checks a machine's size after a step.
+func (c *checker) bounds(h *host) {
+	if h.adversary {
+		return
+	}
+	st := h.node.Status()
+	limits := h.s.o.Limits
+	if limits == (simplex.Limits{}) {
+		limits = simplex.DefaultLimits()
+	}
+	span := int(st.View-st.Final.View) + int(limits.Window) + 1
+	if st.Rounds > span || st.Blocks > 2*span || st.Fetches > 2*span {
+		c.fail("host %d holds %d rounds, %d blocks and %d fetches with %d views open", h.i, st.Rounds, st.Blocks, st.Fetches, span)
+	}
+}
+
+// sent checks an outgoing message: own votes and proposals are on the disk and contradict nothing ever sent.
+func (c *checker) sent(h *host, o simplex.Outbound) {
+	if h.adversary || (o.Vote == nil && o.Proposal == nil) {
+		return
+	}
+	v := o.Vote
+	if o.Proposal != nil {
+		v = &o.Proposal.Vote
+		if h.disk.block(v.Block) == nil {
+			c.fail("host %d proposes in view %d what is not in its synced block log", h.i, v.View)
+		}
+	}
+	if !h.disk.vote(v) {
+		c.fail("host %d sends %s of view %d that is not in its synced vote log", h.i, v.Kind, v.View)
+	}
+	if v.Kind == consensus.Finalize && h.disk.block(v.Block) == nil {
+		c.fail("host %d votes final in view %d what is not in its synced block log", h.i, v.View)
+	}
+	mine := c.votes[h.i][v.View]
+	if mine == nil {
+		mine = new([4]consensus.Hash)
+		c.votes[h.i][v.View] = mine
+	}
+	if old := mine[v.Kind]; !old.IsZero() && old != v.Block {
+		c.fail("host %d sends two %s votes in view %d", h.i, v.Kind, v.View)
+	}
+	if v.Kind == consensus.Notarize && mine[v.Kind].IsZero() {
+		c.extends(h, v)
+	}
+	mine[v.Kind] = v.Block
+	if v.Kind == consensus.Nullify {
+		c.null[h.i][v.View] = true
+		c.s.report.Nullify++
+	}
+	if c.null[h.i][v.View] && !mine[consensus.Finalize].IsZero() {
+		c.fail("host %d both nullifies and finalizes view %d", h.i, v.View)
+	}
+}
+
+// extends checks that a vote to notarize is for a child of an executed block, with the views between nullified.
+func (c *checker) extends(h *host, v *consensus.Vote) {
+	b, _, ok := h.node.Block(v.Block)
+	if !ok {
+		return // repeated, and decided since
+	}
+	if !h.app.executed[b.Header.Parent] {
+		c.fail("host %d votes in view %d on a parent that was not executed", h.i, v.View)
+		return
+	}
+	var from consensus.View
+	if p, _, ok := h.node.Block(b.Header.Parent); ok {
+		from = p.Header.View
+	} else if f := h.node.Status().Final; f.Hash() == b.Header.Parent {
+		from = f.View
+	} else {
+		return
+	}
+	for u := from + 1; u < v.View; u++ {
+		if !h.disk.nullified[u] {
+			c.fail("host %d votes in view %d on a block of view %d without a nullification of view %d", h.i, v.View, from, u)
+		}
+	}
+}
+
+// finalised checks blocks that a host hands to its application.
+func (c *checker) finalised(h *host, f simplex.Finalised) {
+	if h.adversary {
+		return
+	}
+	at := h.app.final().Height
+	if n := len(h.app.pending); n > 0 {
+		last := h.app.pending[n-1].Blocks
+		at = max(at, last[len(last)-1].Header.Height)
+	}
+	if err := c.s.o.Committee.VerifyCertificate(c.s.o.Chain, c.s.o.Keys, &f.Cert); err != nil || f.Cert.Kind != consensus.Finalize ||
+		f.Cert.Block != f.Blocks[len(f.Blocks)-1].Header.Hash() {
+		c.fail("host %d: blocks final by a certificate that is not theirs: %v", h.i, err)
+	}
+	for _, b := range f.Blocks {
+		name := b.Header.Hash()
+		if b.Header.Height != at+1 {
+			c.fail("host %d: height %d final after %d", h.i, b.Header.Height, at)
+			return
+		}
+		at++
+		if !h.app.executed[name] || !bodyValid(b.Body) {
+			c.fail("host %d: block at height %d final without a good verdict", h.i, at)
+		}
+		if h.disk.block(name) == nil {
+			c.fail("host %d: block at height %d final and not in its synced block log", h.i, at)
+		}
+		switch {
+		case at <= c.top() && c.chain[at].Header.Hash() != name:
+			c.fail("agreement: host %d finalises %s of view %d at height %d, others %s of view %d", h.i,
+				name.Short(), b.Header.View, at, c.chain[at].Header.Hash().Short(), c.chain[at].Header.View)
+			return
+		case at == c.top()+1:
+			if b.Header.Parent != c.chain[at-1].Header.Hash() {
+				c.fail("agreement: host %d finalises %s at height %d on another parent", h.i, name.Short(), at)
+				return
+			}
+			c.chain = append(c.chain, b)
+			c.kept(name, at)
+		}
+	}
+}
+
+// kept checks that a block that has just become final survives every honest crash.
+func (c *checker) kept(name consensus.Hash, at consensus.Height) {
+	var p consensus.Power
+	for i, v := range c.s.o.Committee.Validators {
+		if h := c.s.hosts[i]; h.adversary || h.disk.block(name) != nil {
+			p += v.Power
+		}
+	}
+	if !c.s.o.Committee.IsQuorum(p) {
+		c.fail("committed loss: height %d is final and on the disks of %d of %d power", at, p, c.s.o.Committee.Total())
+	}
+}
+
+func (c *checker) evidence(h *host, e simplex.Evidence) {
+	if h.adversary {
+		return
+	}
+	for _, v := range []consensus.Vote{e.First, e.Second} {
+		if !c.s.o.Keys.Verify(int(v.Validator), consensus.VoteMessage(c.s.o.Chain, v.Statement), v.Signature) {
+			c.fail("host %d: evidence with a bad signature", h.i)
+		}
+	}
+	a, b := e.First, e.Second
+	slashable := a.Validator == b.Validator && a.View == b.View && a.Epoch == b.Epoch && a.Statement != b.Statement &&
+		(a.Kind == b.Kind || a.Kind+b.Kind == consensus.Nullify+consensus.Finalize)
+	if i := int(a.Validator); !slashable || !c.s.hosts[i].adversary {
+		c.fail("host %d: no evidence against %d: %+v %+v", h.i, i, a.Statement, b.Statement)
+	}
+	c.s.report.Evidence[int(a.Validator)]++
+}
+
+func (c *checker) misbehaved(h *host, m simplex.Misbehaved) {
+	if h.adversary {
+		return
+	}
+	if !c.s.hosts[m.Validator].adversary {
+		c.fail("host %d blames honest %d: %s", h.i, m.Validator, m.Reason)
+	}
+	c.s.report.Blamed[m.Validator] = append(c.s.report.Blamed[m.Validator], m.Reason)
+}

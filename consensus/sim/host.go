@@ -1,0 +1,301 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"tutti/consensus"
+	"tutti/consensus/simplex"
+)
+
+// Participant is what a host runs: a simplex.Machine, or an adversary around one.
+type Participant interface {
+	Step(simplex.Event) simplex.Ready
+	Status() simplex.Status
+	Block(consensus.Hash) (consensus.Block, consensus.Certificate, bool)
+}
+
+// host is one node: the engine's duties around a machine, a disk, an application.
+type host struct {
+	s         *simulation
+	i, index  int
+	adversary bool
+	rate      float64 // of its timers
+
+	up    bool
+	life  int // restarts; what was started in an earlier life does not come back
+	node  Participant
+	busy  bool // a sync runs
+	inbox []simplex.Event
+	timer int // number of the armed timer
+	disk  disk
+	app   app
+}
+
+const maxInbox = 10_000
+
+// disk is the block log and the vote log. What is not synced may be lost in a crash, its end first.
+type disk struct {
+	blocks        []loggedBlock
+	records       []simplex.Record
+	syncedBlocks  int
+	syncedRecords int
+	nullified     map[consensus.View]bool // nullifications ever logged
+}
+
+type loggedBlock struct {
+	consensus.Block
+	hash consensus.Hash
+}
+
+func (d *disk) write(b consensus.Block) {
+	d.blocks = append(d.blocks, loggedBlock{b, b.Header.Hash()})
+}
+
+// block is a synced block, or nil.
+func (d *disk) block(h consensus.Hash) *loggedBlock {
+	for i := d.syncedBlocks - 1; i >= 0; i-- {
+		if d.blocks[i].hash == h {
+			return &d.blocks[i]
+		}
+	}
+	return nil
+}
+
+// vote reports whether a vote is synced.
+func (d *disk) vote(v *consensus.Vote) bool {
+	for i := d.syncedRecords - 1; i >= 0; i-- {
+		if own := d.records[i].Vote; own != nil && *own == *v {
+			return true
+		}
+	}
+	return false
+}
+
+// start begins a life with what is on the disk.
+func (h *host) start() {
+	o := &h.s.o
+	c := simplex.Config{
+		Chain: o.Chain, Root: h.app.final(), RootCert: h.app.cert, Committee: o.Committee, Keys: o.Keys, Index: h.index,
+		Limits: o.Limits, Log: append([]simplex.Record(nil), h.disk.records...),
+	}
+	for _, b := range h.disk.blocks {
+		c.Blocks = append(c.Blocks, b.Block)
+	}
+	if h.index >= 0 {
+		c.Signer = o.Signers[h.index]
+	}
+	if o.ForgetLog {
+		c.Log, c.Blocks = nil, nil
+	}
+	h.up, h.busy, h.inbox = true, false, nil
+	h.life++
+	h.app.restart()
+	maker := o.Honest
+	if maker == nil {
+		maker = Honest
+	}
+	if h.adversary {
+		maker = o.Adversaries[h.i]
+	}
+	node, ready, err := maker(Env{Config: c, Rand: h.s.rng, Life: h.life})
+	if err != nil {
+		h.s.check.fail("host %d: %v", h.i, err)
+		return
+	}
+	h.node = node
+	h.s.trace("%d starts at height %d, view %d", h.i, h.app.final().Height, node.Status().View)
+	h.duties(ready)
+}
+
+// crash ends a life. Of what was not synced a prefix survives, blocks before votes.
+func (h *host) crash() {
+	h.s.trace("%d crashes", h.i)
+	h.s.report.Restarts++
+	h.up = false
+	d := &h.disk
+	d.syncedBlocks += h.s.rng.IntN(len(d.blocks) - d.syncedBlocks + 1)
+	if d.syncedBlocks == len(d.blocks) {
+		d.syncedRecords += h.s.rng.IntN(len(d.records) - d.syncedRecords + 1)
+	}
+	d.blocks, d.records = d.blocks[:d.syncedBlocks], d.records[:d.syncedRecords]
+}
+
+// local runs do after a while unless this life has ended.
+func (h *host) local(d time.Duration, do func()) {
+	life := h.life
+	h.s.after(time.Duration(float64(d)*h.rate), func() {
+		if h.up && h.life == life {
+			do()
+		}
+	})
+}
+
+func (h *host) tick() {
+	h.s.after(time.Duration(float64(250*time.Millisecond)*h.rate), func() {
+		if h.up {
+			h.deliver(simplex.Tick{})
+		}
+		h.tick()
+	})
+}
+
+// deliver steps the machine, or keeps the event while the disk is busy.
+func (h *host) deliver(e simplex.Event) {
+	if h.busy {
+		if len(h.inbox) < maxInbox {
+			h.inbox = append(h.inbox, e)
+		}
+		return
+	}
+	h.duties(h.node.Step(e))
+}
+
+// duties does what a Ready asks for, in its order.
+func (h *host) duties(r simplex.Ready) {
+	for _, b := range r.Persist.Blocks {
+		h.disk.write(b)
+	}
+	h.disk.records = append(h.disk.records, r.Persist.Records...)
+	for _, rec := range r.Persist.Records {
+		if rec.Cert != nil && rec.Cert.Kind == consensus.Nullify {
+			h.disk.nullified[rec.Cert.View] = true
+		}
+	}
+	h.s.check.bounds(h)
+	if len(r.Persist.Blocks)+len(r.Persist.Records) == 0 {
+		h.release(r)
+		return
+	}
+	h.busy = true
+	takes := h.s.spread(4 * time.Millisecond)
+	if h.s.chance(h.s.o.Faults.SlowDisk) {
+		takes = h.s.spread(time.Second)
+	}
+	h.local(takes, func() {
+		h.disk.syncedBlocks, h.disk.syncedRecords = len(h.disk.blocks), len(h.disk.records)
+		h.busy = false
+		h.release(r)
+		for !h.busy && len(h.inbox) > 0 && h.up {
+			e := h.inbox[0]
+			h.inbox = h.inbox[1:]
+			h.duties(h.node.Step(e))
+		}
+	})
+}
+
+// release sends and starts the actions, after the sync.
+func (h *host) release(r simplex.Ready) {
+	for _, o := range r.Send {
+		h.s.check.sent(h, o)
+		h.s.send(h, o)
+	}
+	for _, a := range r.Apply {
+		h.act(a)
+	}
+}
+
+// act starts one action.
+func (h *host) act(a simplex.Action) {
+	if h.s.o.Trace != nil {
+		h.s.trace("%d wants %s", h.i, describe(a))
+	}
+	switch a := a.(type) {
+	case simplex.SetTimer:
+		h.timer++
+		id := h.timer
+		h.local(a.After, func() {
+			if id == h.timer {
+				h.deliver(simplex.TimerFired{View: a.View})
+			}
+		})
+	case simplex.Build:
+		h.build(a)
+	case simplex.Certify:
+		h.certify(a)
+	case simplex.Fetch:
+		h.fetch(a)
+	case simplex.SyncNeeded:
+		h.sync()
+	case simplex.Finalised:
+		h.finalise(a)
+	case simplex.Abandoned:
+		if a.Block != h.app.final().Hash() {
+			delete(h.app.executed, a.Block)
+		}
+	case simplex.Evidence:
+		h.s.check.evidence(h, a)
+	case simplex.Misbehaved:
+		h.s.check.misbehaved(h, a)
+	case simplex.Halted:
+		if !h.adversary {
+			h.s.check.fail("host %d halts: %s", h.i, a.Reason)
+		}
+	}
+}
+
+// fetch asks some peer, which answers from its machine or its log.
+func (h *host) fetch(a simplex.Fetch) {
+	peer := h.s.hosts[h.s.rng.IntN(len(h.s.hosts))]
+	if peer == h {
+		return
+	}
+	h.s.carry(h, peer, func() {
+		b, cert, ok := peer.node.Block(a.Block)
+		if logged := peer.disk.block(a.Block); !ok && logged != nil {
+			b, ok = logged.Block, true
+		}
+		if ok {
+			h.s.carry(peer, h, func() { h.deliver(simplex.BlockFetched{From: peer.index, Block: b, Notarization: cert}) })
+		}
+	})
+}
+
+// sync copies the final chain of an honest host that is ahead, and comes back either way.
+func (h *host) sync() {
+	h.local(h.s.spread(2*time.Second), func() {
+		peer := h.s.hosts[h.s.rng.IntN(len(h.s.hosts))]
+		if !peer.adversary && peer.up && peer.app.final().Height > h.app.final().Height {
+			h.s.report.Synced++
+			for _, b := range peer.app.chain[len(h.app.chain):] {
+				h.app.chain = append(h.app.chain, b)
+				h.disk.write(b)
+			}
+			h.disk.syncedBlocks = len(h.disk.blocks)
+			h.app.cert = peer.app.cert
+			h.app.executed[h.app.final().Hash()] = true
+			h.s.trace("%d synced to height %d", h.i, h.app.final().Height)
+		}
+		h.deliver(simplex.Synced{Header: h.app.final(), Cert: h.app.cert})
+	})
+}
+
+// describe is an action or message in one line, for traces.
+func describe(x any) string {
+	switch x := x.(type) {
+	case simplex.Outbound:
+		switch {
+		case x.Proposal != nil:
+			return fmt.Sprintf("to %d: proposal of view %d, %s", x.To, x.Proposal.Vote.View, x.Proposal.Vote.Block.Short())
+		case x.Vote != nil:
+			return fmt.Sprintf("to %d: %s of view %d, %s", x.To, x.Vote.Kind, x.Vote.View, x.Vote.Block.Short())
+		default:
+			return fmt.Sprintf("to %d: certificate %s of view %d, %s", x.To, x.Cert.Kind, x.Cert.View, x.Cert.Block.Short())
+		}
+	case simplex.Certify:
+		return fmt.Sprintf("Certify %s of view %d", x.Block.Header.Hash().Short(), x.Block.Header.View)
+	case simplex.Build:
+		return fmt.Sprintf("Build for view %d on height %d", x.View, x.Parent.Height)
+	case simplex.Finalised:
+		return fmt.Sprintf("Finalised %d blocks to height %d", len(x.Blocks), x.Blocks[len(x.Blocks)-1].Header.Height)
+	case simplex.Fetch:
+		return fmt.Sprintf("Fetch %s of view %d", x.Block.Short(), x.View)
+	case simplex.SyncNeeded:
+		return fmt.Sprintf("SyncNeeded to view %d", x.Cert.View)
+	case simplex.Abandoned:
+		return "Abandoned " + x.Block.Short()
+	case simplex.Evidence:
+		return fmt.Sprintf("Evidence: %s and %s of validator %d in view %d", x.First.Kind, x.Second.Kind, x.First.Validator, x.First.View)
+	}
+	return fmt.Sprintf("%T %+v", x, x)
+}

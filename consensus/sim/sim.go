@@ -1,0 +1,209 @@
+// Package sim is the seeded simulator of a shard: the production machines (consensus/simplex) of a whole committee and
+// an observer in one goroutine and virtual time, with a toy application, a network that drops, delays, reorders,
+// duplicates and partitions, disks that are slow and lose what was not synced, crashes and restarts, drifting timers,
+// and adversaries, one a file. One seed is one schedule, byte for byte.
+//
+// A run has two parts. In the first, faults happen as Faults says. Then the network settles: messages arrive within
+// 100 ms, everybody is up, adversaries go on. What must hold is checked after every step (see checker) and, after
+// settling, that every honest node finalises Goal more blocks within GoalViews views.
+//
+// The keys come from the caller: tests use the tags of simtest or the product's.
+package sim
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"tutti/consensus"
+	"tutti/consensus/simplex"
+)
+
+// Options describe one run.
+type Options struct {
+	Seed        uint64
+	Chain       consensus.Hash
+	Committee   *consensus.Committee
+	Genesis     *consensus.Header
+	Keys        consensus.Keys
+	Signers     []consensus.Signer
+	Adversaries map[int]Maker // by validator; together at most a third of the power, or the checks may rightly fail
+	Honest      Maker         // nil: simplex.New. Tests of the checker put broken machines here
+	ForgetLog   bool          // restarts start from an empty vote log: only for tests of the checker
+	Skip        string        // failures whose text has this in it are overlooked: only for tests of the checker
+	Limits      simplex.Limits
+	Faults      Faults
+	Trace       func(format string, args ...any) // nil: none
+}
+
+// Faults are what happens before the network settles. The zero value is a calm network from the start.
+type Faults struct {
+	For       time.Duration // how long they last, virtual
+	Drop      float64       // share of messages lost
+	Duplicate float64       // share of messages that come twice
+	Delay     time.Duration // mean of the exponential part of the delay
+	Partition time.Duration // mean time between partitions; 0: never
+	Crash     time.Duration // mean time between crashes; 0: never
+	Down      time.Duration // mean time before the restart
+	SlowDisk  float64       // share of syncs that take up to a second
+	SlowApp   float64       // share of verdicts that take up to three seconds
+}
+
+// Goals of the second part.
+const (
+	Goal      = 5   // blocks
+	GoalViews = 60  // views; each may last until the timer's cap
+	settleFor = 600 // seconds
+)
+
+// Report says what happened in a run.
+type Report struct {
+	Height   consensus.Height // finalised by all at the end
+	View     consensus.View   // highest at the end
+	Settled  consensus.View   // views the second part took
+	Events   int
+	Messages map[string]int // sent, by what they are, one for each receiver
+	Nullify  int            // votes to nullify sent by honest hosts
+	Restarts int
+	Synced   int              // times block sync was used
+	Evidence map[int]int      // pieces of evidence by validator
+	Blamed   map[int][]string // reasons of Misbehaved by validator
+	Took     time.Duration    // virtual
+}
+
+type simulation struct {
+	o       Options
+	rng     *rand.Rand
+	now     time.Duration
+	seq     uint64
+	queue   events
+	hosts   []*host // the committee, then one observer
+	calm    bool
+	groups  []int // partition by host; nil: none
+	check   *checker
+	report  Report
+	blockNo int
+}
+
+// Run simulates. The error is the first check that failed.
+func Run(o Options) (Report, error) {
+	n := len(o.Committee.Validators)
+	s := &simulation{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7475747469))}
+	s.report.Evidence, s.report.Blamed, s.report.Messages = make(map[int]int), make(map[int][]string), make(map[string]int)
+	s.check = newChecker(s)
+	for i := range n + 1 {
+		h := &host{s: s, i: i, index: i, rate: 0.9 + 0.2*s.rng.Float64()}
+		if i == n {
+			h.index = -1
+		}
+		h.app.reset(o.Genesis)
+		h.disk.nullified = make(map[consensus.View]bool)
+		h.adversary = o.Adversaries[i] != nil
+		s.hosts = append(s.hosts, h)
+	}
+	for _, h := range s.hosts {
+		h.start()
+		h.tick()
+	}
+	s.calm = o.Faults.For == 0
+	s.disturb()
+	if err := s.until(func() bool { return s.now >= o.Faults.For }); err != nil {
+		return s.report, err
+	}
+	return s.settle()
+}
+
+// settle is the second part.
+func (s *simulation) settle() (Report, error) {
+	s.calm, s.groups = true, nil
+	for _, h := range s.hosts {
+		if !h.up {
+			h.start()
+		}
+	}
+	s.trace("the network settles")
+	start, from := s.view(), s.now
+	goal := s.check.top() + Goal
+	err := s.until(func() bool {
+		return s.lowest() >= goal || s.now > from+settleFor*time.Second || s.view() > start+GoalViews
+	})
+	s.report.Height, s.report.View, s.report.Settled, s.report.Took = s.lowest(), s.view(), s.view()-start, s.now
+	if err == nil && s.lowest() < goal {
+		err = fmt.Errorf("liveness: %d views and %v after settling, height %d of %d is final everywhere", s.view()-start, s.now-from, s.lowest(), goal)
+	}
+	return s.report, err
+}
+
+// until runs events until done or a check fails.
+func (s *simulation) until(done func() bool) error {
+	for s.check.err == nil && !done() {
+		e := heap.Pop(&s.queue).(*event)
+		s.now = e.at
+		s.report.Events++
+		e.do()
+	}
+	return s.check.err
+}
+
+func (s *simulation) trace(format string, args ...any) {
+	if s.o.Trace != nil {
+		s.o.Trace("%9.3fs "+format, append([]any{s.now.Seconds()}, args...)...)
+	}
+}
+
+// view is the highest view of an honest host.
+func (s *simulation) view() (v consensus.View) {
+	for _, h := range s.hosts {
+		if h.up && !h.adversary {
+			v = max(v, h.node.Status().View)
+		}
+	}
+	return v
+}
+
+// lowest is the lowest height that is final at an honest host.
+func (s *simulation) lowest() consensus.Height {
+	low := ^consensus.Height(0)
+	for _, h := range s.hosts {
+		if !h.adversary {
+			low = min(low, h.app.final().Height)
+		}
+	}
+	return low
+}
+
+// spread is a random duration of at most d, never 0.
+func (s *simulation) spread(d time.Duration) time.Duration {
+	return 1 + time.Duration(s.rng.Int64N(int64(d)))
+}
+
+func (s *simulation) chance(p float64) bool { return !s.calm && s.rng.Float64() < p }
+
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+// after schedules do.
+func (s *simulation) after(d time.Duration, do func()) {
+	s.seq++
+	heap.Push(&s.queue, &event{s.now + d, s.seq, do})
+}
+
+// events is a heap by time, then by order of scheduling.
+type events []*event
+
+func (q events) Len() int { return len(q) }
+func (q events) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q events) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *events) Push(x any)   { *q = append(*q, x.(*event)) }
+func (q *events) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return e
+}

@@ -1,0 +1,117 @@
+// Package simplex is the consensus machine of one shard for one epoch: Simplex (Chan and Pass 2023) with a certify
+// step between notarization and finality, over a committee with voting power as numbers. It is pure: Step takes one
+// Event and returns a Ready of things to do; there is no goroutine, clock, map iteration, random source, I/O or logger
+// inside. The node (consensus/engine), the simulator (consensus/sim) and the tests run this same code.
+//
+// This comment is the specification; code and tests refer to its rules by number.
+//
+// # Words
+//
+// A view is one attempt at a block with one leader, Committee.Leader. A quorum is strictly more than two thirds of the
+// power, and at most a third is faulty. Three kinds of vote, notarize, nullify and finalize, become notarization,
+// nullification and finalization by a quorum. A block is certified if it is notarized and its verdict is valid. The
+// root is the highest block that this machine has handed over as final; it is certified, and so at first is genesis,
+// in view 0.
+//
+// # Rules
+//
+// R1. View. The machine is in one view at a time, at first the one above the root's. It enters v+1, if that is higher,
+// when it certifies a block of view v (R6) or holds a nullification or finalization of view v, for any v. Entering arms
+// the timer.
+//
+// R2. Propose. The leader of the current view asks its application for a block (Build) on the highest certified block,
+// once it holds a nullification for every view strictly between that block's and its own. The answer (Built) is
+// checked like anybody's, logged with the leader's notarize vote, and sent; before it go the notarization of the parent
+// and those nullifications, if this machine has not sent them to all before. No answer, or a wrong one: R7.
+//
+// R3. Notarize. In the current view, for the first proposal that carries its leader's good notarize vote, if this
+// machine has sent neither notarize nor nullify there: the parent is certified, a nullification is held for every view
+// strictly between, and the header is right. Right is: version, chain, shard, epoch, committee; the body is the one that
+// it commits to; view above the parent's, height one above, time strictly above. How far the time may be from the clock
+// is judged by the caller before the event, all else by the application (R5).
+//
+// R4. Ancestors. The parent of a notarized block counts as notarized: some honest validator voted for the block, and so
+// held the parent's notarization (R3). There is at most one notarized block in a view.
+//
+// R5. Certify. The verdict on a block is asked for (Certify) once its parent is valid and it is notarized or this
+// machine voted notarize for it. A wrong header (R3), an invalid parent, or Judged with Valid false make it invalid.
+// Until Judged comes the machine waits, whatever else it sends or enters in the meantime.
+//
+// R6. Certified. A notarized block with a valid verdict ends its view, whether it comes in time or late: finalize goes
+// out if nullify was not sent in that view and no finalization is held of it or a later one, the block is a possible
+// parent, and R1.
+//
+// R7. Nullify goes out, if finalize was not sent in that view: when the timer runs out in the current view; when the
+// view's notarized block, or the current view's first proposal, is invalid; when the leader's own application has
+// nothing to propose.
+//
+// R8. Own votes. In a view at most one vote of each kind leaves, and never both nullify and finalize. A vote is in
+// Persist of the Ready that sends it first; with finalize go the block and its ancestors above the root, with the
+// leader's notarize its proposal. None leaves for the root's view or below. Function cast enforces all this.
+//
+// R9. Finality. A finalization, whose block and ancestors down to the root are all here and valid, makes them final:
+// they are handed over in height order (Finalised), the root moves up, all at or below its view is dropped (Abandoned if
+// it was valid).
+//
+// R10. Counting. A vote is taken only from the validator that cast it, in views from Window below the current one to
+// Window above, above the root's; one for each kind, view and validator. Signatures are pooled unchecked; at a quorum the
+// sum is checked once; if it is bad, halving finds the bad votes. A contradiction (two notarize, two finalize, finalize
+// and nullify) is looked into once for each view and validator: both votes are checked by themselves, and if good they are
+// Evidence. The first vote counts on. A certificate is checked unless it is held already or not above the root.
+//
+// R11. Blame. Who sends a bad signature, an impossible header or another's vote is Misbehaved. Its vote is struck, from
+// then on its votes are checked as they come, and its proposals and certificates dropped. One bad message costs at most
+// one check, then.
+//
+// R12. Room. Above the root: with Depth notarized blocks held, only bodies up to TailBody bytes are proposed and voted
+// for, up to TailDepth heights. Finality ends it. Small bodies leave room for as many views as an asynchronous
+// network can waste in hours, since a shard that could not extend an unfinalised chain would stand still for ever.
+//
+// R13. Missing blocks. A notarized block that is not here, and the missing parent of one that is, are fetched; what is on
+// its way as a proposal gets a moment first. Blocks fetched need no signature: they are named by hash. If a finalization
+// is more than Reach views ahead and its block not here, or more than Reach heights and its ancestors not here, block
+// sync is asked for once (SyncNeeded); until Synced nothing is judged, fetched or handed over.
+//
+// R14. Repeat. While a view lasts, every second Tick repeats to all: the root's finalization, the highest certified block's
+// notarization, some nullifications since, own votes that have not become certificates, and at growing distances the own
+// proposal to those who did not vote for it. A validator whose vote is of an earlier view is sent what leads out of
+// it, once between Ticks. A certificate made from votes goes to all at once if this validator leads its view or the next;
+// with the others it waits for need. So after any loss everybody gets what one honest validator has.
+//
+// R15. Restart. Own votes and certificates come back from the vote log: own votes bind as if just sent (R8), the view is
+// the highest voted in or entered. Own proposals that were voted for are sent again, not made again. Certificates are
+// logged with the next vote, not for themselves: losing the last ones loses no promise. A block is taken back if a
+// certificate, an own finalize or a descendant vouches for it. Verdicts are asked for again.
+//
+// R16. Halt. A finalised block that is invalid here, two notarized blocks in a view, a view both nullified and final, or
+// a certificate of one view for a block of another mean that more than a third of the power lied or that this node is broken: Halted, and no further step does anything.
+//
+// # Invariants
+//
+// At most one block of a view is notarized; no view has both a nullification and a finalization; hence every block that
+// is notarized after the view of a final block descends from it, and final blocks form one chain. Whatever the events, even with
+// every other validator faulty: R8 holds over restarts, and what is handed over is a chain of valid blocks above the root.
+//
+// # Bounds
+//
+// Ballots: 2*Window+1 views, 3 kinds, one vote a validator. Proposals: one a view in those views. Notarized blocks above
+// the root: as R12. Rounds (one small record a view): the views from the root's to Window above the current one that
+// something is known of; between the highest certified block and the current view they are the nullifications that a
+// leader needs, 300 bytes and at most one every timeout, made by a quorum. Wants: one for each round. Signature checks:
+// R10 and R11 for members; for senders outside the committee (From -1) every certificate and proposal costs one, and the
+// caller limits their rate.
+//
+// # Deviations from the design page, with reasons
+//
+//   - Bodies travel whole, not as shreds: the shred transport does not exist yet. The rules do not depend on it.
+//   - The verdict is asked for when the own notarize vote leaves, not after the notarization: execution and the round of
+//     votes overlap. It counts only with the notarization, except that an invalid body is nullified at once.
+//   - A view is also nullified without waiting for the timer when its proposal has an impossible header or its own leader
+//     has nothing to propose: the wait could bring nothing.
+//   - Finalize is not sent for what is known to be final already: it would cost a sync and convince nobody.
+//   - R4 and R12 to R14 fill what the page leaves open.
+//   - The timer grows with each one that ran out since the last finality, rather than with consecutive nullified views:
+//     a late certificate is progress but no sign that the timer was long enough.
+//   - One machine is one epoch. The hand-over is the caller's: a new machine whose Root is the final last block. While no
+//     next committee can be known, headers must name the present one as the next, that is, the epoch is extended.
+package simplex

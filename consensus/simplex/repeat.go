@@ -1,0 +1,216 @@
+package simplex
+
+import (
+	"slices"
+
+	"tutti/consensus"
+)
+
+// Bounds of what is sent again.
+const (
+	repeatTicks = 2 // ticks in a view before messages are repeated, and between repetitions
+	repeatMost  = 8 // rounds whose votes, nullifications or certificates go out at a time
+)
+
+// onTick repeats what may have been lost if the view has lasted (R14).
+func (m *Machine) onTick() {
+	m.age++
+	for i := range m.helped {
+		m.helped[i] = false
+	}
+	if m.age%repeatTicks == 0 {
+		m.repeat(m.age > repeatTicks && m.age&(m.age-1) == 0)
+	}
+}
+
+// repeat sends to all what a peer needs to get here, and to the rest of the committee the own votes that still count;
+// with proposal also the own proposal, to those who did not vote for it.
+func (m *Machine) repeat(proposal bool) {
+	if m.c.Index < 0 {
+		return
+	}
+	if m.final.Kind != 0 {
+		final := m.final
+		m.send(Outbound{To: ToAll, Cert: &final})
+	}
+	if r := m.find(m.high.view); r != nil && r.certs[notarize] != nil {
+		m.send(Outbound{To: ToAll, Cert: r.certs[notarize]})
+	}
+	m.repeatNullifications()
+	left := repeatMost
+	for i := len(m.rounds) - 1; i >= 0 && left > 0; i-- {
+		r := m.rounds[i]
+		for k, v := range r.own {
+			if v != nil && r.certs[k] == nil && (r.view >= m.high.view || k == finalize) {
+				m.send(Outbound{To: ToAll, Vote: v})
+				left--
+			}
+		}
+	}
+	r := m.find(m.view)
+	if !proposal || r == nil || r.proposal == nil || !r.votedFor(r.proposal) || !m.leads(m.view) {
+		return
+	}
+	for i := range m.n {
+		if b := r.ballots[notarize]; i != m.c.Index && (b == nil || b.state[i] == absent || b.votes[i].Block != r.proposal.hash) {
+			m.send(Outbound{To: i, Proposal: &consensus.Proposal{Block: r.proposal.Block, Vote: *r.own[notarize]}})
+		}
+	}
+}
+
+// repeatNullifications sends some nullifications of views between the highest certified one and the current, in turn.
+func (m *Machine) repeatNullifications() {
+	first := m.search(m.high.view + 1)
+	span := m.search(m.view) - first
+	for range min(span, repeatMost) {
+		m.rotor++
+		if r := m.rounds[first+m.rotor%span]; r.certs[nullify] != nil {
+			m.send(Outbound{To: ToAll, Cert: r.certs[nullify]})
+		}
+	}
+}
+
+// help sends a validator that is seen in an earlier view, at most once between two Ticks, what leads out of it.
+func (m *Machine) help(to int, from consensus.View) {
+	if m.helped[to] || m.c.Index < 0 {
+		return
+	}
+	m.helped[to] = true
+	if m.final.Kind != 0 && m.final.View >= from {
+		final := m.final
+		m.send(Outbound{To: to, Cert: &final})
+	}
+	first := m.search(from)
+	for _, r := range m.rounds[first:min(first+repeatMost, m.search(m.view))] {
+		for _, c := range r.certs {
+			if c != nil {
+				m.send(Outbound{To: to, Cert: c})
+			}
+		}
+	}
+}
+
+// want is a block to be fetched. Every want has a verified certificate behind it: for the block or for a descendant.
+type want struct {
+	hash  consensus.Hash
+	view  consensus.View // 0: not known
+	ticks int            // since it was noticed
+}
+
+func (m *Machine) wanted(h consensus.Hash) *want {
+	for i := range m.wants {
+		if m.wants[i].hash == h {
+			return &m.wants[i]
+		}
+	}
+	return nil
+}
+
+// updateWants brings the wants up to date: notarized blocks that are not here, and missing parents of those that are
+// (R13). A block of the current view or a later one may be on its way as a proposal, so the first Fetch waits.
+func (m *Machine) updateWants() {
+	old := m.wants
+	m.wants = nil
+	note := func(h consensus.Hash, v consensus.View) {
+		if m.wanted(h) != nil {
+			return
+		}
+		w := want{hash: h, view: v}
+		if i := slices.IndexFunc(old, func(o want) bool { return o.hash == h }); i >= 0 {
+			w.ticks = old[i].ticks
+		} else if v < m.view || m.c.Index < 0 {
+			m.apply(Fetch{Block: h, View: v})
+		}
+		m.wants = append(m.wants, w)
+	}
+	for _, r := range m.rounds {
+		if r.block.IsZero() || m.syncing {
+			continue
+		}
+		b := m.blocks[r.block]
+		if b == nil {
+			note(r.block, r.view)
+			continue
+		}
+		over := b.Header.Height - m.root.Header.Height
+		if m.get(b.Header.Parent) == nil && b.verdict != invalid && over > 1 && over <= m.c.Limits.TailDepth {
+			note(b.Header.Parent, 0)
+		}
+	}
+	for _, w := range old {
+		if m.wanted(w.hash) == nil {
+			m.apply(CancelFetch{Block: w.hash})
+		}
+	}
+}
+
+// repeatFetches asks again, at growing distances.
+func (m *Machine) repeatFetches() {
+	for i := range m.wants {
+		w := &m.wants[i]
+		if w.ticks++; w.ticks > 1 && (w.ticks&(w.ticks-1) == 0 || w.ticks%32 == 0) {
+			m.apply(Fetch{Block: w.hash, View: w.view})
+		}
+	}
+}
+
+// onFetched takes in a block that was asked for (R13).
+func (m *Machine) onFetched(e BlockFetched) {
+	b := &block{Block: e.Block, hash: e.Block.Header.Hash(), view: e.Block.Header.View}
+	w := m.wanted(b.hash)
+	if w == nil || b.view <= m.root.view || (w.view != 0 && w.view != b.view) || !m.trusts(e.From) {
+		return
+	}
+	if !e.Block.Header.Body.Matches(e.Block.Body) {
+		m.blame(e.From, "block with another body")
+		return
+	}
+	if m.blocks[b.hash] == nil { // else it came as a proposal
+		m.blocks[b.hash] = b
+	}
+	r := m.at(b.view)
+	if !r.block.IsZero() && r.block != b.hash {
+		m.halt(m.evidence(r), "two blocks notarized in one view")
+		return
+	}
+	r.block = b.hash
+	if c := e.Notarization; c.Kind == consensus.Notarize && c.Block == b.hash {
+		m.onCertificate(e.From, &c)
+	}
+}
+
+// Status is a look at a machine for logs, metrics and checks of its bounds.
+type Status struct {
+	View    consensus.View
+	Leader  int               // of View
+	Final   *consensus.Header // the last final block
+	Highest *consensus.Header // the highest certified block
+	Rounds  int               // views with anything known above Final's
+	Blocks  int               // blocks held above Final
+	Fetches int               // blocks being fetched
+	Syncing bool              // a SyncNeeded waits for its Synced
+	Halted  bool
+}
+
+// Status describes the machine.
+func (m *Machine) Status() Status {
+	return Status{
+		View: m.view, Leader: m.c.Committee.Leader(m.view), Final: m.root.Header, Highest: m.high.Header,
+		Rounds: len(m.rounds), Blocks: len(m.blocks), Fetches: len(m.wants), Syncing: m.syncing, Halted: m.halted,
+	}
+}
+
+// Final is the last final block and the certificate that finalizes it, zero if the machine started without one.
+func (m *Machine) Final() (*consensus.Header, consensus.Certificate) { return m.root.Header, m.final }
+
+// Block is a block above the final one, for peers that fetch it, with its notarization, zero if there is none here.
+func (m *Machine) Block(h consensus.Hash) (b consensus.Block, notarization consensus.Certificate, ok bool) {
+	held := m.blocks[h]
+	if held == nil {
+		return b, notarization, false
+	}
+	if r := m.find(held.view); r != nil && r.block == h && r.certs[notarize] != nil {
+		notarization = *r.certs[notarize]
+	}
+	return held.Block, notarization, true
+}

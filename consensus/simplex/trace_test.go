@@ -1,0 +1,364 @@
+package simplex_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"tutti/consensus"
+	"tutti/consensus/sim/simtest"
+	"tutti/consensus/simplex"
+)
+
+// TestTraces runs the scenarios in testdata. One line of input is one event for a machine, its output is the Ready.
+// Rewrite them with: go test ./consensus/simplex -run TestTraces -rewrite
+func TestTraces(t *testing.T) {
+	datadriven.Walk(t, "testdata/traces", func(t *testing.T, path string) {
+		var s *scene
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			if d.Cmd == "start" {
+				s = newScene(t, d)
+			}
+			return s.run(d)
+		})
+	})
+}
+
+// scene is a machine, its disk, and the blocks that a scenario has named.
+type scene struct {
+	t       *testing.T
+	c       *consensus.Committee
+	index   int
+	limits  simplex.Limits
+	machine *simplex.Machine
+	blocks  map[string]consensus.Block
+	names   map[consensus.Hash]string
+	log     []simplex.Record
+	disk    []consensus.Block
+	build   *simplex.Build
+}
+
+func newScene(t *testing.T, d *datadriven.TestData) *scene {
+	s := &scene{t: t, blocks: make(map[string]consensus.Block), names: make(map[consensus.Hash]string)}
+	powers := []consensus.Power{1, 1, 1, 1}
+	if d.HasArg("powers") {
+		powers = nil
+		var list string
+		d.ScanArgs(t, "powers", &list)
+		for _, f := range strings.Split(list, "-") {
+			var p consensus.Power
+			if _, err := fmt.Sscan(f, &p); err != nil {
+				d.Fatalf(t, "%v", err)
+			}
+			powers = append(powers, p)
+		}
+	}
+	s.c = simtest.Committee(1, powers...)
+	if s.index = 0; d.HasArg("index") {
+		d.ScanArgs(t, "index", &s.index)
+	}
+	s.limits = simplex.DefaultLimits()
+	if d.HasArg("reach") {
+		s.limits.Reach = consensus.Height(number(t, d, "reach"))
+	}
+	if d.HasArg("depth") {
+		d.ScanArgs(t, "depth", &s.limits.Depth)
+	}
+	s.name("genesis", consensus.Block{Header: simtest.Genesis(s.c)})
+	return s
+}
+
+func number(t *testing.T, d *datadriven.TestData, key string) (n uint64) {
+	d.ScanArgs(t, key, &n)
+	return n
+}
+
+func (s *scene) name(name string, b consensus.Block) consensus.Block {
+	s.blocks[name], s.names[b.Header.Hash()] = b, name
+	return b
+}
+
+func (s *scene) config() simplex.Config {
+	c := simplex.Config{
+		Chain: simtest.Chain, Root: s.blocks["genesis"].Header, Committee: s.c, Keys: simtest.NewKeys(len(s.c.Validators)),
+		Index: s.index, Limits: s.limits, Log: s.log, Blocks: s.disk,
+	}
+	if s.index >= 0 {
+		c.Signer = simtest.NewKeys(len(s.c.Validators)).Signer(s.index)
+	}
+	return c
+}
+
+func (s *scene) run(d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "start", "restart":
+		m, r, err := simplex.New(s.config())
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		s.machine = m
+		var leaders []string
+		for v := consensus.View(1); v <= 8; v++ {
+			leaders = append(leaders, fmt.Sprint(s.c.Leader(v)))
+		}
+		return "leaders of views 1 to 8: " + strings.Join(leaders, " ") + "\n" + s.print(r)
+	case "block": // makes a block without any event
+		s.make(d)
+		return ""
+	case "propose":
+		b := s.make(d)
+		st := s.statement(consensus.Notarize, b.Header.View, b.Header.Hash())
+		p := &consensus.Proposal{Block: b, Vote: s.sign(st, s.c.Leader(b.Header.View), d.HasArg("forged"))}
+		return s.step(simplex.ProposalReceived{From: s.c.Leader(b.Header.View), Proposal: p})
+	case "vote":
+		var out string
+		for _, i := range s.list(d, "from") {
+			out += fmt.Sprintf("%d:\n", i) + s.step(simplex.VoteReceived{From: i, Vote: s.sign(s.about(d), i, d.HasArg("forged"))})
+		}
+		return out
+	case "cert":
+		c := s.cert(s.about(d), s.list(d, "by"))
+		if d.HasArg("forged") {
+			c.Signature[3]++
+		}
+		return s.step(simplex.CertificateReceived{From: 1, Cert: c})
+	case "judged":
+		return s.step(simplex.Judged{Block: s.block(d).Header.Hash(), Valid: d.CmdArgs[1].Key == "valid"})
+	case "built":
+		if d.HasArg("nothing") {
+			return s.step(simplex.Built{View: s.build.View})
+		}
+		var name string
+		d.ScanArgs(s.t, "name", &name)
+		b := s.name(name, simtest.Child(s.c, s.build.Parent, s.build.View, []byte(name)))
+		return s.step(simplex.Built{View: s.build.View, Block: &b})
+	case "fetched":
+		b := s.block(d)
+		e := simplex.BlockFetched{From: 1, Block: b}
+		if d.HasArg("by") {
+			e.Notarization = s.cert(s.statement(consensus.Notarize, b.Header.View, b.Header.Hash()), s.list(d, "by"))
+		}
+		return s.step(e)
+	case "synced":
+		b := s.block(d)
+		c := s.cert(s.statement(consensus.Finalize, b.Header.View, b.Header.Hash()), s.list(d, "by"))
+		return s.step(simplex.Synced{Header: b.Header, Cert: c})
+	case "timer":
+		return s.step(simplex.TimerFired{View: consensus.View(number(s.t, d, "view"))})
+	case "tick":
+		return s.step(simplex.Tick{})
+	}
+	d.Fatalf(s.t, "unknown command")
+	return ""
+}
+
+// make makes the block name= on parent= in view=, with one thing wrong= if asked for.
+func (s *scene) make(d *datadriven.TestData) consensus.Block {
+	var name, parent, wrong string
+	d.ScanArgs(s.t, "name", &name)
+	d.ScanArgs(s.t, "parent", &parent)
+	view := consensus.View(number(s.t, d, "view"))
+	body := []byte(name)
+	if d.HasArg("size") {
+		var size int
+		d.ScanArgs(s.t, "size", &size)
+		body = make([]byte, size)
+	}
+	b := simtest.Child(s.c, s.blocks[parent].Header, view, body)
+	if d.HasArg("wrong") {
+		d.ScanArgs(s.t, "wrong", &wrong)
+		spoil(b.Header, wrong)
+	}
+	return s.name(name, b)
+}
+
+// spoil makes one thing of a header wrong.
+func spoil(h *consensus.Header, what string) {
+	switch what {
+	case "version":
+		h.Version++
+	case "chain":
+		h.Chain[0]++
+	case "height":
+		h.Height++
+	case "parent":
+		h.Parent[0]++
+	case "time":
+		h.TimeMs--
+	case "body":
+		h.Body.Length++
+	case "committee":
+		h.Committee[0]++
+	case "next":
+		h.NextCommittee[0]++
+	}
+}
+
+func (s *scene) block(d *datadriven.TestData) consensus.Block {
+	b, ok := s.blocks[d.CmdArgs[0].Key]
+	if !ok {
+		d.Fatalf(s.t, "no block of that name")
+	}
+	return b
+}
+
+// about is the statement of a vote or cert command: kind view=V block=NAME.
+func (s *scene) about(d *datadriven.TestData) consensus.Statement {
+	view := consensus.View(number(s.t, d, "view"))
+	switch d.CmdArgs[0].Key {
+	case "nullify":
+		return s.statement(consensus.Nullify, view, consensus.Hash{})
+	case "notarize", "finalize":
+		var name string
+		d.ScanArgs(s.t, "block", &name)
+		k := consensus.Notarize
+		if d.CmdArgs[0].Key == "finalize" {
+			k = consensus.Finalize
+		}
+		if s.blocks[name].Header == nil {
+			d.Fatalf(s.t, "no block of that name")
+		}
+		return s.statement(k, view, s.blocks[name].Header.Hash())
+	}
+	d.Fatalf(s.t, "unknown kind")
+	return consensus.Statement{}
+}
+
+func (s *scene) list(d *datadriven.TestData, key string) (ids []int) {
+	for _, a := range d.CmdArgs {
+		if a.Key == key {
+			for _, v := range a.Vals {
+				var i int
+				if _, err := fmt.Sscan(v, &i); err != nil {
+					d.Fatalf(s.t, "%v", err)
+				}
+				ids = append(ids, i)
+			}
+		}
+	}
+	return ids
+}
+
+func (s *scene) statement(k consensus.Kind, v consensus.View, h consensus.Hash) consensus.Statement {
+	return consensus.Statement{Kind: k, Shard: s.c.Shard, Epoch: s.c.Epoch, View: v, Block: h}
+}
+
+func (s *scene) sign(st consensus.Statement, i int, forged bool) consensus.Vote {
+	return sign(s.c, st, i, forged)
+}
+
+func sign(c *consensus.Committee, st consensus.Statement, i int, forged bool) consensus.Vote {
+	v := consensus.Vote{Statement: st, Validator: uint16(i)}
+	v.Signature = simtest.NewKeys(len(c.Validators)).Signer(i).Sign(consensus.VoteMessage(simtest.Chain, st))
+	if forged {
+		v.Signature[7]++
+	}
+	return v
+}
+
+func (s *scene) cert(st consensus.Statement, ids []int) consensus.Certificate {
+	return cert(s.c, st, ids)
+}
+
+func cert(c *consensus.Committee, st consensus.Statement, ids []int) consensus.Certificate {
+	all := consensus.NewSigners(len(c.Validators))
+	var sigs []consensus.Signature
+	for _, i := range ids {
+		all.Add(i)
+		sigs = append(sigs, sign(c, st, i, false).Signature)
+	}
+	sum, err := simtest.NewKeys(len(c.Validators)).Aggregate(sigs)
+	if err != nil {
+		panic(err)
+	}
+	return consensus.Certificate{Statement: st, Signers: all, Signature: sum}
+}
+
+func (s *scene) step(e simplex.Event) string { return s.print(s.machine.Step(e)) }
+
+// print keeps what is persisted and describes a Ready.
+func (s *scene) print(r simplex.Ready) string {
+	var b strings.Builder
+	s.disk = append(s.disk, r.Persist.Blocks...)
+	s.log = append(s.log, r.Persist.Records...)
+	for _, bl := range r.Persist.Blocks {
+		fmt.Fprintf(&b, "log block %s\n", s.short(bl.Header.Hash()))
+	}
+	for _, rec := range r.Persist.Records {
+		if rec.Vote != nil {
+			fmt.Fprintf(&b, "log vote %s\n", s.says(rec.Vote.Statement))
+		} else {
+			fmt.Fprintf(&b, "log certificate %s\n", s.says(rec.Cert.Statement))
+		}
+	}
+	for _, o := range r.Send {
+		to := "all"
+		if o.To != simplex.ToAll {
+			to = fmt.Sprint(o.To)
+		}
+		switch {
+		case o.Proposal != nil:
+			fmt.Fprintf(&b, "send %s proposal %s\n", to, s.says(o.Proposal.Vote.Statement))
+		case o.Vote != nil:
+			fmt.Fprintf(&b, "send %s vote %s\n", to, s.says(o.Vote.Statement))
+		default:
+			fmt.Fprintf(&b, "send %s certificate %s\n", to, s.says(o.Cert.Statement))
+		}
+	}
+	for _, a := range r.Apply {
+		fmt.Fprintf(&b, "%s\n", s.wish(a))
+	}
+	if b.Len() == 0 {
+		return "-\n"
+	}
+	return b.String()
+}
+
+func (s *scene) wish(a simplex.Action) string {
+	switch a := a.(type) {
+	case simplex.SetTimer:
+		return fmt.Sprintf("SetTimer view %d after %v", a.View, a.After)
+	case simplex.Build:
+		s.build = &a
+		return fmt.Sprintf("Build view %d on %s, body up to %d", a.View, s.short(a.Parent.Hash()), a.MaxBody)
+	case simplex.Certify:
+		return "Certify " + s.short(a.Block.Header.Hash())
+	case simplex.Fetch:
+		return fmt.Sprintf("Fetch %s view %d", s.short(a.Block), a.View)
+	case simplex.CancelFetch:
+		return "CancelFetch " + s.short(a.Block)
+	case simplex.SyncNeeded:
+		return "SyncNeeded " + s.says(a.Cert.Statement)
+	case simplex.Finalised:
+		var names []string
+		for _, bl := range a.Blocks {
+			names = append(names, s.short(bl.Header.Hash()))
+		}
+		return fmt.Sprintf("Finalised %s by %s", strings.Join(names, " "), s.says(a.Cert.Statement))
+	case simplex.Abandoned:
+		return "Abandoned " + s.short(a.Block)
+	case simplex.Evidence:
+		return fmt.Sprintf("Evidence against %d: %s, %s", a.First.Validator, s.says(a.First.Statement), s.says(a.Second.Statement))
+	case simplex.Misbehaved:
+		return fmt.Sprintf("Misbehaved %d: %s", a.Validator, a.Reason)
+	case simplex.Halted:
+		return fmt.Sprintf("Halted: %s (%s)", a.Reason, s.says(a.Cert.Statement))
+	}
+	return fmt.Sprintf("%T", a)
+}
+
+func (s *scene) short(h consensus.Hash) string {
+	if n, ok := s.names[h]; ok {
+		return n
+	}
+	return h.Short()
+}
+
+func (s *scene) says(st consensus.Statement) string {
+	if st.Kind == consensus.Nullify {
+		return fmt.Sprintf("%s view %d", st.Kind, st.View)
+	}
+	return fmt.Sprintf("%s view %d %s", st.Kind, st.View, s.short(st.Block))
+}

@@ -1,0 +1,240 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"tutti/state/store"
+	"tutti/state/tx"
+)
+
+// A stored block is hash 32, parent's hash 32, state root 32, diff hash 32, head length 4, head, sections.
+const storedFixed = 4*32 + 4
+
+func (b *block) appendStored(out []byte) []byte {
+	parent := tx.Hash{}
+	if b.parent != nil {
+		parent = b.parent.hash
+	}
+	for _, h := range [...]tx.Hash{b.hash, parent, b.root, b.diff} {
+		out = append(out, h[:]...)
+	}
+	out = binary.BigEndian.AppendUint32(out, uint32(len(b.head)))
+	out = append(out, b.head...)
+	for i := range b.sections {
+		out = append(out, b.sections[i].bytes...)
+	}
+	return out
+}
+
+// stored is a decoded stored block. It aliases what it was decoded from.
+type stored struct {
+	hash, parent, root, diff tx.Hash
+	head                     []byte
+	sections                 []section // with slot, without leaf and before
+}
+
+func (t *table) readStored(v []byte) (*stored, error) {
+	if len(v) < storedFixed {
+		return nil, fmt.Errorf("ledger: stored block: %w: %d bytes", ErrMalformed, len(v))
+	}
+	s := &stored{hash: tx.Hash(v[:32]), parent: tx.Hash(v[32:64]), root: tx.Hash(v[64:96]), diff: tx.Hash(v[96:128])}
+	n := binary.BigEndian.Uint32(v[128:])
+	v = v[storedFixed:]
+	if uint64(n) > uint64(len(v)) {
+		return nil, fmt.Errorf("ledger: stored block: %w: head of %d bytes", ErrMalformed, n)
+	}
+	s.head, v = v[:n], v[n:]
+	var err error
+	s.sections, err = t.readSections(v)
+	return s, err
+}
+
+// readSections decodes all of b as sections ascending by partition, each of a partition of this shard.
+func (t *table) readSections(b []byte) ([]section, error) {
+	var out []section
+	for last := -1; len(b) > 0; {
+		var k section
+		var err error
+		if k, b, err = readSection(b); err != nil {
+			return nil, err
+		}
+		k.slot = int(t.route[binary.BigEndian.Uint16(k.bytes)])
+		if k.slot <= last {
+			return nil, fmt.Errorf("ledger: difference: %w: partition %d is out of place", ErrMalformed, binary.BigEndian.Uint16(k.bytes))
+		}
+		last = k.slot
+		out = append(out, k)
+	}
+	return out, nil
+}
+
+// recover makes the ledger from its store: pages and differences up to the base, which are hashed and compared with
+// the base's root, then the blocks above it as if they were executed again.
+func (l *Ledger) recover() error {
+	progress, err := l.store.Progress()
+	if err != nil {
+		return err
+	}
+	l.final.progress = progress
+	base := progress.Final - min(progress.Final, StateLag)
+	var recent []*stored // base to final
+	if err := l.store.Blocks(base, func(height uint64, v []byte) error {
+		if height != base+uint64(len(recent)) || height > progress.Final {
+			return l.corrupt("block %d is stored, expected %d", height, base+uint64(len(recent)))
+		}
+		s, err := l.table.readStored(append([]byte{}, v...))
+		if err != nil {
+			return l.corrupt("block %d: %v", height, err)
+		}
+		recent = append(recent, s)
+		return nil
+	}); err != nil {
+		return err
+	}
+	if uint64(len(recent)) != progress.Final-base+1 {
+		return l.corrupt("block %d is not stored", base+uint64(len(recent)))
+	}
+	b, err := l.blockOf(recent[0], base)
+	if err != nil {
+		return err
+	}
+	if err := l.load(b); err != nil {
+		return err
+	}
+	if err := l.begin(b); err != nil {
+		return l.corrupt("at block %d: %v", base, err)
+	}
+	if b.root != recent[0].root {
+		return l.corrupt("its pages and differences give state root %v at block %d, the stored one is %v", b.root, base, recent[0].root)
+	}
+	for i, s := range recent[1:] {
+		if err := l.replay(s, base+1+uint64(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) corrupt(format string, args ...any) error {
+	return store.Corrupt(l.o.Dir, format, args...)
+}
+
+// blockOf is a stored block as one in memory, without sections.
+func (l *Ledger) blockOf(s *stored, height uint64) (*block, error) {
+	m, returns, keys, err := readHead(s.head, genesisMeta(&l.o.Params), l.table.parts)
+	if err == nil && m.Height != height {
+		err = fmt.Errorf("its height is %d", m.Height)
+	}
+	if err != nil {
+		return nil, l.corrupt("block %d: %v", height, err)
+	}
+	return &block{hash: s.hash, diff: s.diff, height: height, meta: m, head: s.head, returns: returns, keys: keys}, nil
+}
+
+// load fills the table with the state of b from pages and differences.
+func (l *Ledger) load(b *block) error {
+	heights := make([][]uint64, len(l.table.parts)) // by slot and page: 1 + its height, 0: not stored
+	for slot, next := range b.meta.Next {
+		heights[slot] = make([]uint64, pagesOf(next))
+		if err := l.table.reserve(slot, next); err != nil {
+			return err
+		}
+		l.table.parts[slot].next = next
+	}
+	if err := l.store.Pages(func(number uint16, page uint32, v []byte) error {
+		slot := l.table.route[number]
+		if slot < 0 || int(page) >= len(heights[slot]) || len(v) < 8 || (len(v)-8)%RecordBytes != 0 || len(v) > 8+pageAccounts*RecordBytes {
+			return l.corrupt("page %d of partition %d is out of place or has %d bytes", page, number, len(v))
+		}
+		height := binary.BigEndian.Uint64(v)
+		if height > b.height {
+			return l.corrupt("page %d of partition %d is of height %d, above %d", page, number, height, b.height)
+		}
+		heights[slot][page] = height + 1
+		p := &l.table.parts[slot]
+		for at := page << pageLog; len(v) > 8; at, v = at+1, v[RecordBytes:] {
+			if at >= p.next {
+				return l.corrupt("page %d of partition %d has more accounts than were opened", page, number)
+			}
+			p.open(at, (*cell)(v[8:]))
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	return l.store.Blocks(0, func(height uint64, v []byte) error {
+		if height > b.height {
+			return nil
+		}
+		s, err := l.table.readStored(v)
+		if err == nil {
+			err = l.loadDifference(s, height, heights)
+		}
+		if err != nil {
+			return l.corrupt("block %d: %v", height, err)
+		}
+		return nil
+	})
+}
+
+// loadDifference makes a block's changes to the pages that are older than the block.
+func (l *Ledger) loadDifference(d *stored, height uint64, heights [][]uint64) error {
+	for i := range d.sections {
+		s := &d.sections[i]
+		p := &l.table.parts[s.slot]
+		if s.next() > p.next {
+			return fmt.Errorf("it opens account %d of partition %d, %d were opened", s.next()-1, p.number, p.next)
+		}
+		older := func(index uint32) bool { return heights[s.slot][index>>pageLog] <= height }
+		for j := range s.touches() {
+			if at := s.index(j); older(at) {
+				nonce, balance := s.values(j)
+				p.put(at, balance, nonce, uint32(height))
+			}
+		}
+		for j, r := range s.records() {
+			if at := s.first() + uint32(j); older(at) {
+				p.open(at, &r)
+			}
+		}
+	}
+	return nil
+}
+
+// replay makes a stored block on top of the final one.
+func (l *Ledger) replay(s *stored, height uint64) error {
+	b, err := l.blockOf(s, height)
+	if err != nil {
+		return err
+	}
+	parent := l.last
+	if s.parent != parent.hash {
+		return l.corrupt("block %d is not a child of block %d", height, height-1)
+	}
+	for i := range s.sections {
+		k := &s.sections[i]
+		if k.first() != parent.meta.Next[k.slot] || k.next() != b.meta.Next[k.slot] {
+			return l.corrupt("block %d opens accounts [%d, %d) of partition %d, the counters say [%d, %d)", height,
+				k.first(), k.next(), l.table.parts[k.slot].number, parent.meta.Next[k.slot], b.meta.Next[k.slot])
+		}
+		if err := l.table.reserve(k.slot, k.next()); err != nil {
+			return err
+		}
+		k.leaf = diffLeaf(1, k.bytes)
+	}
+	if diff := diffHash(s.head, s.sections); diff != s.diff {
+		return l.corrupt("the difference of block %d has hash %v, the stored one is %v", height, diff, s.diff)
+	}
+	b.parent, b.below, b.sections = parent, rootAndDiff{parent.root, parent.diff}, s.sections
+	l.blocks[b.hash] = b
+	l.move(b)
+	if err := l.hash(b); err != nil {
+		return l.corrupt("at block %d: %v", height, err)
+	}
+	if b.root != s.root {
+		return l.corrupt("its difference gives state root %v at block %d, the stored one is %v", b.root, height, s.root)
+	}
+	l.last = b
+	return nil
+}

@@ -1,0 +1,132 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Progress is how far the store is.
+type Progress struct {
+	Final     uint64 // height of the last final block
+	Cycle     uint64 // height of the pages when the running page cycle began: all pages are at least so high once it ends
+	Partition uint16 // the next page that the cycle rewrites
+	Page      uint32
+}
+
+const progressBytes = 8 + 8 + 2 + 4
+
+func key(prefix byte, numbers ...any) []byte {
+	k := make([]byte, 1, 16)
+	k[0] = prefix
+	for _, n := range numbers {
+		switch n := n.(type) {
+		case uint16:
+			k = binary.BigEndian.AppendUint16(k, n)
+		case uint32:
+			k = binary.BigEndian.AppendUint32(k, n)
+		case uint64:
+			k = binary.BigEndian.AppendUint64(k, n)
+		}
+	}
+	return k
+}
+
+// Batch is what one Commit makes durable. Values are copied. It belongs to one goroutine and is not used again after
+// Commit.
+type Batch struct {
+	s   *Store
+	b   *pebble.Batch
+	err error // the first one met; Commit returns it
+}
+
+// NewBatch begins a batch.
+func (s *Store) NewBatch() *Batch { return &Batch{s: s, b: s.db.NewBatch()} }
+
+func (b *Batch) set(k, v []byte) {
+	if b.err == nil {
+		b.err = b.b.Set(k, v, nil)
+	}
+}
+
+func (b *Batch) drop(from, to []byte) {
+	if b.err == nil && bytes.Compare(from, to) < 0 {
+		b.err = b.b.DeleteRange(from, to, nil)
+	}
+}
+
+// Bytes is the size of the batch so far.
+func (b *Batch) Bytes() int { return b.b.Len() }
+
+// Progress sets how far the store is once the batch is committed.
+func (b *Batch) Progress(p Progress) {
+	v := binary.BigEndian.AppendUint64(make([]byte, 0, progressBytes), p.Final)
+	v = binary.BigEndian.AppendUint64(v, p.Cycle)
+	v = binary.BigEndian.AppendUint16(v, p.Partition)
+	b.set(key('s'), binary.BigEndian.AppendUint32(v, p.Page))
+}
+
+// Block sets a final block.
+func (b *Batch) Block(height uint64, v []byte) { b.set(key('b', height), v) }
+
+// Page sets a page of records.
+func (b *Batch) Page(partition uint16, page uint32, v []byte) { b.set(key('p', partition, page), v) }
+
+// Receipts sets a range of receipts to a shard that begins with sequence number first.
+func (b *Batch) Receipts(shard uint16, first uint64, v []byte) { b.set(key('r', shard, first), v) }
+
+// Key sets an entry of the directory of BLS keys.
+func (b *Batch) Key(place uint64, v []byte) { b.set(key('k', place), v) }
+
+// Credits sets what became of the receipts that the block at a height consumed, one byte for each.
+func (b *Batch) Credits(height uint64, v []byte) { b.set(key('c', height), v) }
+
+// DropCredits removes what is stored about the receipts of blocks below height.
+func (b *Batch) DropCredits(height uint64) { b.drop(key('c', uint64(0)), key('c', height)) }
+
+// DropBlocks removes the blocks below height.
+func (b *Batch) DropBlocks(height uint64) { b.drop(key('b', uint64(0)), key('b', height)) }
+
+// DropReceipts removes the stored ranges to a shard that hold only receipts below acked.
+func (b *Batch) DropReceipts(shard uint16, acked uint64) error {
+	holder, err := b.s.rangeOf(shard, acked)
+	if err == nil {
+		b.drop(key('r', shard, uint64(0)), holder)
+	}
+	return err
+}
+
+// Commit makes the batch durable, whole or not at all.
+func (s *Store) Commit(b *Batch) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if b.err != nil {
+		return fmt.Errorf("store: %w", b.err)
+	}
+	// Pebble reports a failed log by Fatalf or a panic in the committing goroutine, so that is not the caller's.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				err, ok := r.(error)
+				if !ok {
+					err = fmt.Errorf("%v", r)
+				}
+				s.fail("write", err)
+			}
+		}()
+		if err := s.db.Apply(b.b, pebble.Sync); err != nil {
+			s.fail("write", err)
+		}
+	}()
+	select {
+	case <-done:
+		return s.Err()
+	case <-s.fatal:
+		return s.fatalErr
+	}
+}

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+func bounds(prefix byte) *pebble.IterOptions {
+	return &pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}}
+}
+
+func receiptBounds(shard uint16) *pebble.IterOptions {
+	o := bounds('r')
+	o.LowerBound = key('r', shard)
+	if shard < 1<<16-1 {
+		o.UpperBound = key('r', shard+1)
+	}
+	return o
+}
+
+// scan visits keys and values in order, beginning at from, until visit says to stop.
+func (s *Store) scan(o *pebble.IterOptions, from []byte, visit func(k, v []byte) (more bool, err error)) error {
+	it, err := s.db.NewIter(o)
+	if err != nil {
+		return s.unreadable(err)
+	}
+	var fault error
+	for ok := it.SeekGE(from); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return errors.Join(s.unreadable(err), it.Close())
+		}
+		more, err := visit(it.Key(), v)
+		if err != nil || !more {
+			fault = err
+			break
+		}
+	}
+	if err := it.Close(); err != nil {
+		return s.unreadable(err)
+	}
+	return fault
+}
+
+func (s *Store) unreadable(err error) error {
+	if pebble.IsCorruptionError(err) {
+		return Corrupt(s.dir, "%v", err)
+	}
+	return fmt.Errorf("store: read %s: %w", s.dir, err)
+}
+
+// get returns a copy of a value; nil: there is none.
+func (s *Store) get(k []byte) ([]byte, error) {
+	v, closer, err := s.db.Get(k)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.unreadable(err)
+	}
+	v = append([]byte{}, v...)
+	return v, closer.Close()
+}
+
+// Progress reads how far the store is.
+func (s *Store) Progress() (Progress, error) {
+	v, err := s.get(key('s'))
+	if err != nil {
+		return Progress{}, err
+	}
+	if len(v) != progressBytes {
+		return Progress{}, Corrupt(s.dir, "its progress record has %d bytes", len(v))
+	}
+	be := binary.BigEndian
+	return Progress{be.Uint64(v), be.Uint64(v[8:]), be.Uint16(v[16:]), be.Uint32(v[18:])}, nil
+}
+
+// Credits reads what became of the receipts that the block at a height consumed; nil: it consumed none, or so long ago
+// that it was dropped.
+func (s *Store) Credits(height uint64) ([]byte, error) { return s.get(key('c', height)) }
+
+// Blocks visits the stored blocks at heights from and above, ascending. v is valid during the visit.
+func (s *Store) Blocks(from uint64, visit func(height uint64, v []byte) error) error {
+	return s.scan(bounds('b'), key('b', from), func(k, v []byte) (bool, error) {
+		if len(k) != 9 {
+			return false, Corrupt(s.dir, "a block key has %d bytes", len(k))
+		}
+		return true, visit(binary.BigEndian.Uint64(k[1:]), v)
+	})
+}
+
+// Pages visits the stored pages by partition and page, ascending. v is valid during the visit.
+func (s *Store) Pages(visit func(partition uint16, page uint32, v []byte) error) error {
+	return s.scan(bounds('p'), []byte{'p'}, func(k, v []byte) (bool, error) {
+		if len(k) != 7 {
+			return false, Corrupt(s.dir, "a page key has %d bytes", len(k))
+		}
+		return true, visit(binary.BigEndian.Uint16(k[1:]), binary.BigEndian.Uint32(k[3:]), v)
+	})
+}
+
+// Receipts visits the stored ranges of receipts to a shard, ascending, beginning with the one that holds sequence
+// number from, until visit says to stop. v is valid during the visit.
+func (s *Store) Receipts(shard uint16, from uint64, visit func(first uint64, v []byte) (more bool, err error)) error {
+	at, err := s.rangeOf(shard, from)
+	if err != nil {
+		return err
+	}
+	return s.scan(receiptBounds(shard), at, func(k, v []byte) (bool, error) {
+		if len(k) != 11 {
+			return false, Corrupt(s.dir, "a receipt key has %d bytes", len(k))
+		}
+		return visit(binary.BigEndian.Uint64(k[3:]), v)
+	})
+}
+
+// rangeOf is the key of the last stored range to a shard that begins at or below seq, the one that seq may fall into;
+// without one, the lowest key a range to the shard can have.
+func (s *Store) rangeOf(shard uint16, seq uint64) ([]byte, error) {
+	it, err := s.db.NewIter(receiptBounds(shard))
+	if err != nil {
+		return nil, s.unreadable(err)
+	}
+	k := key('r', shard, uint64(0))
+	if it.SeekLT(key('r', shard, seq+1)) {
+		k = append([]byte{}, it.Key()...)
+	}
+	if err := it.Close(); err != nil {
+		return nil, s.unreadable(err)
+	}
+	return k, nil
+}
+
+// Key reads an entry of the directory of BLS keys; nil: there is none.
+func (s *Store) Key(place uint64) ([]byte, error) { return s.get(key('k', place)) }

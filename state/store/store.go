@@ -1,0 +1,280 @@
+// Package store keeps one shard's ledger in a folder: pages of account records, the differences that blocks made,
+// the outbox of receipts and the directory of BLS keys. It knows keys, atomicity and durability; what the values
+// mean is the business of state/ledger.
+//
+// # Layout of a folder
+//
+//	FORMAT   "tutti-ledger 1", then the binding (hash of the ledger's parameters) in hex; written last at creation
+//	db/      pebble
+//
+// Keys are a prefix byte and big-endian numbers:
+//
+//	's'                             Progress: height of the final block, and the page cursor
+//	'b' height 8                    a final block: its difference and what follows from it
+//	'p' partition 2, page 4         a page of records
+//	'r' shard 2, first sequence 8   receipts to a shard, in order from that sequence number
+//	'k' place 8                     an entry of the directory of BLS keys
+//
+// # Guarantees
+//
+// A batch is atomic, and durable when Commit returns. Batches come from one goroutine at a time; reads from any.
+//
+// # What is fatal
+//
+// Any error of a write, in Commit or in pebble's background work, is a *FatalError: the store takes no more batches,
+// every later Commit returns the same error, and the process must end; what was committed before is safe. Pebble's
+// own goroutine that met the error is parked for good (pebble expects its logger to exit the process). A folder that
+// must not be used is a *RefusedError, which names the remedy. Nothing is logged.
+package store
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Version is the format of the folder.
+const Version = 1
+
+const (
+	formatFile  = "FORMAT"
+	formatLine  = "tutti-ledger %d"
+	formatBytes = 1 << 10 // at most
+	dbFolder    = "db"
+)
+
+// Sizes in bytes.
+const (
+	memTableBytes = 8 << 20
+	cacheBytes    = 8 << 20
+)
+
+// Options say where a store is and whose.
+type Options struct {
+	FS      vfs.FS
+	Dir     string
+	Binding [32]byte // hash of the parameters that the content depends on
+}
+
+// Store is an open folder. Its methods may be called from any goroutine, Commit from one at a time.
+type Store struct {
+	dir string
+	db  *pebble.DB
+
+	fatalOnce sync.Once
+	fatal     chan struct{} // closed when fatalErr is set
+	fatalErr  *FatalError
+}
+
+// Create makes a new store in a missing or empty folder. seed commits the first content; the folder counts as created
+// only after seed returned and FORMAT is durable.
+func Create(o Options, seed func(*Store) error) (*Store, error) {
+	names, err := list(o)
+	if err != nil {
+		return nil, err
+	}
+	if has(names, formatFile) {
+		return nil, &RefusedError{o.Dir, ErrExists, "it holds a ledger already",
+			"start without creating, or name another folder"}
+	}
+	if len(names) > 0 {
+		return nil, incomplete(o.Dir)
+	}
+	if err := makeDir(o.FS, o.Dir); err != nil {
+		return nil, fmt.Errorf("store: create %s: %w", o.Dir, err)
+	}
+	s, err := open(o, true)
+	if err != nil {
+		return nil, err
+	}
+	if err = seed(s); err == nil {
+		err = writeFormat(o)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Open opens the store that Create made.
+func Open(o Options) (*Store, error) {
+	names, err := list(o)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, &RefusedError{o.Dir, ErrMissing, "there is no ledger in it",
+			"if this is a new node, create it; if not, check the path and that the disk is mounted"}
+	}
+	if !has(names, formatFile) {
+		return nil, incomplete(o.Dir)
+	}
+	if err := checkFormat(o); err != nil {
+		return nil, err
+	}
+	return open(o, false)
+}
+
+func incomplete(dir string) error {
+	return &RefusedError{dir, ErrIncomplete, "it has content but no " + formatFile + " file",
+		"if its creation was interrupted, delete the folder and create again; if it is something else, name another folder"}
+}
+
+func list(o Options) ([]string, error) {
+	names, err := o.FS.List(o.Dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	return names, nil
+}
+
+func has(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// makeDir makes dir and its parents, each synced into its parent.
+func makeDir(fs vfs.FS, dir string) error {
+	if _, err := fs.Stat(dir); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	parent := fs.PathDir(dir)
+	if parent != dir {
+		if err := makeDir(fs, parent); err != nil {
+			return err
+		}
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return syncDir(fs, parent)
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// writeFormat makes FORMAT durable, whole or not at all.
+func writeFormat(o Options) error {
+	name := o.FS.PathJoin(o.Dir, formatFile)
+	f, err := o.FS.Create(name+".new", vfs.WriteCategoryUnspecified)
+	if err == nil {
+		_, err = fmt.Fprintf(f, formatLine+"\n%s\n", Version, hex.EncodeToString(o.Binding[:]))
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err == nil {
+		err = o.FS.Rename(name+".new", name)
+	}
+	if err == nil {
+		err = syncDir(o.FS, o.Dir)
+	}
+	if err != nil {
+		return newFatal(o.Dir, "write "+formatFile, err)
+	}
+	return nil
+}
+
+func checkFormat(o Options) error {
+	f, err := o.FS.Open(o.FS.PathJoin(o.Dir, formatFile))
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, formatBytes))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	lines := strings.Split(string(b), "\n")
+	if want := fmt.Sprintf(formatLine, Version); lines[0] != want {
+		return &RefusedError{o.Dir, ErrFormat, fmt.Sprintf("its format is %.40q, this build knows %q", lines[0], want),
+			"use the release of tutti that wrote it, or start with an empty folder and sync from the other validators"}
+	}
+	if len(lines) != 3 || lines[2] != "" || lines[1] != hex.EncodeToString(o.Binding[:]) {
+		return &RefusedError{o.Dir, ErrBinding, "it was made for another chain, shard or set of genesis parameters",
+			"check the genesis file and the path; give each node its own folder"}
+	}
+	return nil
+}
+
+func open(o Options, fresh bool) (*Store, error) {
+	s := &Store{dir: o.Dir, fatal: make(chan struct{})}
+	options := &pebble.Options{
+		FS:                 o.FS,
+		FormatMajorVersion: pebble.FormatNewest,
+		CacheSize:          cacheBytes,
+		MemTableSize:       memTableBytes,
+		ErrorIfExists:      fresh,
+		ErrorIfNotExists:   !fresh,
+		Logger:             quiet{s},
+		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
+			s.fail("background write", err)
+		}},
+	}
+	// Keys and hashes do not compress, and the rest of a record is not worth the time.
+	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	var err error
+	if s.db, err = pebble.Open(o.FS.PathJoin(o.Dir, dbFolder), options); err != nil {
+		return nil, openError(o.Dir, err)
+	}
+	return s, nil
+}
+
+// Close releases the folder. After a fatal error it leaves pebble as it is, whose locks may be held for good.
+func (s *Store) Close() error {
+	if s.Err() != nil {
+		return nil
+	}
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("store: close %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// Err is the fatal error, if there was one.
+func (s *Store) Err() error {
+	select {
+	case <-s.fatal:
+		return s.fatalErr
+	default:
+		return nil
+	}
+}
+
+func (s *Store) fail(op string, err error) {
+	s.fatalOnce.Do(func() {
+		s.fatalErr = newFatal(s.dir, op, err)
+		close(s.fatal)
+	})
+}
+
+// quiet is pebble's logger. Pebble relies on Fatalf not to return.
+type quiet struct{ s *Store }
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+
+func (q quiet) Fatalf(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			err = fmt.Errorf("%s: %w", strings.TrimSuffix(err.Error(), ": "+cause.Error()), cause)
+			break
+		}
+	}
+	q.s.fail("write", err)
+	select {}
+}
