@@ -191,7 +191,7 @@ func TestRoutes(t *testing.T) {
 				t.Error("no nosniff")
 			}
 			status := strconv.Itoa(a.status)
-			d.checkAnswer(t, "GET", tc.pattern, status, bytes.ReplaceAll(a.body, []byte("null"), []byte("[]")))
+			d.checkAnswer(t, "GET", tc.pattern, status, a.body)
 		})
 	}
 	if strings.Contains(string(w.do(t, "GET", "/v1/accounts/"+account+"/proof", "", nil).body), "fire") {

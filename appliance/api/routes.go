@@ -356,7 +356,9 @@ func flag(r *http.Request, name string) (bool, error) {
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, s.backend.Status())
+	v := s.backend.Status()
+	v.FinalityHistogram, v.Validators, v.Links = list(v.FinalityHistogram), list(v.Validators), list(v.Links)
+	return writeJSON(w, http.StatusOK, v)
 }
 
 func (s *Server) network(w http.ResponseWriter, r *http.Request) error {
@@ -364,7 +366,19 @@ func (s *Server) network(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	n.Shards, n.APIs = append([]ShardStatus{}, n.Shards...), list(n.APIs)
+	for i := range n.Shards {
+		n.Shards[i].Validators = list(n.Shards[i].Validators)
+	}
 	return writeJSON(w, http.StatusOK, n)
+}
+
+// list makes an empty list show as [] in JSON, not as null.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }
 
 func (s *Server) params(w http.ResponseWriter, _ *http.Request) error {

@@ -1,30 +1,30 @@
 package localnet
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
 
 const (
-	stopGrace    = 10 * time.Second // from SIGTERM to SIGKILL
-	maxLastWords = 4 << 10          // of a child's standard error kept to explain its end
+	stopGrace = 10 * time.Second // from SIGTERM to SIGKILL
+	maxStderr = 1 << 20          // of a child's standard error read to explain its end
 )
 
 // child is one node's process.
 type child struct {
-	name string
-	cmd  *exec.Cmd
-	said *lastWords
-	done chan struct{} // closed when the process has been reaped
-	err  error         // how it ended; read after done
+	name   string
+	cmd    *exec.Cmd
+	stderr string        // file with its standard error
+	done   chan struct{} // closed when the process has been reaped
+	err    error         // how it ended; read after done
 }
 
 // children are the processes of a local network. They end when this process does, however it ends: each holds the read
@@ -47,11 +47,16 @@ func newChildren(n int) (*children, error) {
 	return &children{alive: w, inner: r, ended: make(chan *child, n)}, nil
 }
 
-// start runs the binary with args. Its standard error is kept for the case that it ends.
-func (c *children) start(name, binary string, args ...string) error {
-	ch := &child{name: name, said: &lastWords{}, done: make(chan struct{})}
+// start runs the binary with args. Its standard error goes to the file stderr, which is begun anew.
+func (c *children) start(name, stderr, binary string, args ...string) error {
+	f, err := os.Create(stderr)
+	if err != nil {
+		return fmt.Errorf("localnet: %w", err)
+	}
+	defer f.Close() // the child has its own
+	ch := &child{name: name, stderr: stderr, done: make(chan struct{})}
 	ch.cmd = exec.Command(binary, args...)
-	ch.cmd.Stderr = ch.said
+	ch.cmd.Stderr = f
 	ch.cmd.ExtraFiles = []*os.File{c.inner}
 	ch.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches us alone; we stop them in order
 	if err := ch.cmd.Start(); err != nil {
@@ -94,31 +99,30 @@ func (ch *child) why() string {
 	if ch.err != nil {
 		how = ch.err.Error()
 	}
-	if line := ch.said.line(); line != "" {
+	if line := lastLine(ch.stderr); line != "" {
 		return how + ": " + line
 	}
 	return how
 }
 
-// lastWords keeps the end of what is written to it. Safe for concurrent use.
-type lastWords struct {
-	mu sync.Mutex // guards b
-	b  []byte
-}
-
-func (l *lastWords) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b = append(l.b, p...)
-	if over := len(l.b) - maxLastWords; over > 0 {
-		l.b = append(l.b[:0], l.b[over:]...)
+// lastLine is what best explains the end of a process in what it wrote to standard error: the first line of a panic,
+// else the last line.
+func lastLine(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
 	}
-	return len(p), nil
-}
-
-func (l *lastWords) line() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b := bytes.TrimSpace(l.b)
-	return strings.TrimSpace(string(b[bytes.LastIndexByte(b, '\n')+1:]))
+	defer f.Close()
+	last := ""
+	lines := bufio.NewScanner(io.LimitReader(f, maxStderr))
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
+			return line
+		}
+		if line != "" {
+			last = line
+		}
+	}
+	return last
 }

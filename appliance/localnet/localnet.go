@@ -159,7 +159,7 @@ func Start(ctx context.Context, opt Options) (_ *Network, err error) {
 		}
 	}()
 	for _, name := range n.Names {
-		if err := n.children.start(name, opt.Binary, "run", "--home", n.nodeHome(name), "--parent-fd", strconv.Itoa(ParentFD)); err != nil {
+		if err := n.children.start(name, filepath.Join(n.nodeHome(name), "stderr.log"), opt.Binary, "run", "--home", n.nodeHome(name), "--parent-fd", strconv.Itoa(ParentFD)); err != nil {
 			return nil, err
 		}
 	}

@@ -74,7 +74,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestShares(t *testing.T) {
-	const n = 50_000
+	const n = 20_000
 	g, all := drawn(t, Options{Kind: Uniform, Seed: 3, Shards: 4, Accounts: 4003, CrossShard: 0.2, Invalid: 0.05}, n)
 	if g.Accounts() != 4000 {
 		t.Errorf("draws from %d accounts, want whole rows of 4 shards", g.Accounts())
@@ -102,7 +102,7 @@ func TestShares(t *testing.T) {
 		}
 	}
 	near := func(what string, got, want float64) {
-		if math.Abs(got-want) > 0.01 {
+		if math.Abs(got-want) > 0.015 {
 			t.Errorf("%s %.3f, want %.3f", what, got, want)
 		}
 	}
@@ -112,7 +112,7 @@ func TestShares(t *testing.T) {
 		near("share of a shard", float64(shards[s])/n, 0.25)
 	}
 	for i, k := range payers {
-		if k > 50 { // 12.5 expected
+		if k > 30 { // 5 expected
 			t.Errorf("account %d paid %d times", i, k)
 		}
 	}
@@ -120,7 +120,7 @@ func TestShares(t *testing.T) {
 
 // TestZipf compares the frequencies of the most popular accounts with the law, at both ends.
 func TestZipf(t *testing.T) {
-	const n, accounts = 200_000, 1000
+	const n, accounts = 50_000, 1000
 	g, all := drawn(t, Options{Kind: Zipf, Seed: 5, Shards: 1, Accounts: accounts, Window: 1000}, n)
 	var from, to [accounts]float64
 	for _, x := range all {
@@ -131,11 +131,11 @@ func TestZipf(t *testing.T) {
 	for i := range accounts {
 		harmonic += 1 / float64(i+1)
 	}
-	for rank := range 10 {
+	for rank := range 5 {
 		want := n / float64(rank+1) / harmonic
 		for end, counts := range map[string]*[accounts]float64{"payer": &from, "receiver": &to} {
 			// A receiver that was drawn to be the payer is its neighbour instead, so the law holds a little less there.
-			if got := counts[g.shuffle[rank]]; math.Abs(got-want)/want > 0.15 {
+			if got := counts[g.shuffle[rank]]; math.Abs(got-want)/want > 0.18 {
 				t.Errorf("%s of rank %d drawn %.0f times, want about %.0f", end, rank, got, want)
 			}
 		}
@@ -249,9 +249,9 @@ func testCrowd(tb testing.TB, first, n uint64) (genesis.Crowd, *Crowd) {
 
 // TestCrowd: signatures are those of genesis.Crowd's keys, byte for byte, under the network's rule.
 func TestCrowd(t *testing.T) {
-	c, crowd := testCrowd(t, 10, 2500)
-	for _, i := range []uint32{0, 1, 1023, 1024, 2499} {
-		x := Transfer{From: i, To: (i + 1) % 2500, Amount: 77, Nonce: 3}
+	c, crowd := testCrowd(t, 10, 1500)
+	for _, i := range []uint32{0, 1, 1023, 1024, 1499} {
+		x := Transfer{From: i, To: (i + 1) % 1500, Amount: 77, Nonce: 3}
 		s, id := crowd.Sign(x, 500)
 		want := tx.Tx{Kind: tx.Transfer, From: crowd.ID(x.From), To: crowd.ID(x.To), Amount: 77, Nonce: 3, Expiry: 500}
 		if d := cmp.Diff(want, s.Tx); d != "" {

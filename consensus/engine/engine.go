@@ -104,7 +104,7 @@ type Network interface {
 // return at once.
 type Observer interface {
 	ViewEntered(view consensus.View, leader int)
-	// Persisted: a sync of the log took this long.
+	// Persisted: what one step had to log was appended and synced in this time.
 	Persisted(took time.Duration)
 	// Judged: a verdict of the application took this long.
 	Judged(block *consensus.Header, valid bool, took time.Duration)

@@ -134,6 +134,27 @@ func TestSilentThenCatchesUp(t *testing.T) {
 	})
 }
 
+// TestCatchUpInSeveralRuns: blocks too long for one run come in several, each finalised before the next is asked for.
+func TestCatchUpInSeveralRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4)
+		c.options = func(i int, cfg *Config) {
+			cfg.App.(*toyApp).padding = 1 << 20
+			cfg.Limits = nearReach()
+		}
+		c.wire.unplug(3)
+		c.start(0, 1, 2)
+		c.reach(14, 5*time.Minute, 0, 1, 2)
+		c.start(3)
+		c.reach(16, 20*time.Second, 3)
+		if s := c.nodes[3].Status(); s.Counters.Syncs < 3 || s.Counters.SyncedBlocks < 9 {
+			t.Errorf("caught up with %+v", s.Counters)
+		}
+		c.stop(all(4)...)
+		c.agree()
+	})
+}
+
 // TestRestartOne: a validator that is stopped for a few blocks fetches them by hash and goes on.
 func TestRestartOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

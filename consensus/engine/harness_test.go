@@ -24,6 +24,7 @@ type toyApp struct {
 	tb      testing.TB
 	chain   consensus.Hash
 	durable *toyDisk
+	padding int           // bytes more in a body
 	every   time.Duration // a block is due this long after its parent's Finalise or verdict
 
 	gate   chan struct{}              // if set, Certify takes one token for each call
@@ -92,7 +93,7 @@ func (a *toyApp) Build(ctx context.Context, req BuildRequest) (*consensus.Block,
 	if _, ok := a.state(req.Parent.Hash()); !ok {
 		a.tb.Errorf("build on %d, whose state is not here", req.Parent.Height)
 	}
-	body := fmt.Appendf(nil, "body of view %d", req.View)
+	body := append(fmt.Appendf(nil, "body of view %d", req.View), make([]byte, a.padding)...)
 	return &consensus.Block{Body: body, Header: &consensus.Header{
 		Version: consensus.HeaderVersion, Chain: a.chain, Shard: testShard, Epoch: req.Epoch, View: req.View, Height: req.Parent.Height + 1,
 		TimeMs: max(time.Now().UnixMilli(), req.Parent.TimeMs+1), Parent: req.Parent.Hash(), Body: consensus.NewBodyRef(body),
@@ -327,7 +328,7 @@ func (c *cluster) config(i int) Config {
 	c.tb.Helper()
 	n := c.nodes[i]
 	var err error
-	n.log, err = blocklog.Open(blocklog.Options{FS: n.view, Dir: "log", Chain: testChain, Shard: testShard, Create: true, Retention: 1000})
+	n.log, err = blocklog.Open(blocklog.Options{FS: n.view, Dir: "log", Chain: testChain, Shard: testShard, Create: true, Retention: 1000, SegmentBytes: 256 << 10})
 	must(c.tb, err)
 	n.app = newToyApp(c.tb, testChain, n.disk)
 	cfg := Config{

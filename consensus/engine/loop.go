@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tutti/consensus"
@@ -109,6 +110,7 @@ func (e *Engine) persist(p simplex.Persist) error {
 	if len(p.Blocks) == 0 && len(p.Records) == 0 {
 		return nil
 	}
+	began := time.Now()
 	for _, bl := range p.Blocks {
 		if err := e.c.Log.AppendBlock(bl); err != nil {
 			return fatal("block log", err)
@@ -122,11 +124,11 @@ func (e *Engine) persist(p simplex.Persist) error {
 			e.noteVote(r.Vote)
 		}
 	}
-	return e.syncLog()
+	return e.syncLog(began)
 }
 
-func (e *Engine) syncLog() error {
-	began := time.Now()
+// syncLog makes durable what was appended since began.
+func (e *Engine) syncLog(began time.Time) error {
 	if err := e.c.Log.Sync(); err != nil {
 		return fatal("log sync", err)
 	}
@@ -184,17 +186,13 @@ func (e *Engine) apply(a simplex.Action) error {
 	case simplex.Misbehaved:
 		e.penalise(a.Validator, a.Reason)
 	case simplex.Halted:
-		return fatal(fmt.Sprintf("halted at a %s of view %d (%s)", a.Cert.Kind, a.Cert.View, a.Reason), haltReason(a))
+		why := ErrHalted
+		if a.Own {
+			why = ErrContradiction
+		}
+		return fatal(fmt.Sprintf("halted at a %s of view %d (%s)", a.Cert.Kind, a.Cert.View, a.Reason), why)
 	}
 	return nil
-}
-
-// haltReason tells this node's own contradiction from a broken committee.
-func haltReason(a simplex.Halted) error {
-	if a.Reason == "a finalised block is invalid here" {
-		return ErrContradiction
-	}
-	return ErrHalted
 }
 
 // follow brings what depends on the machine's view up to date.
@@ -224,6 +222,8 @@ func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) 
 	if len(blocks) == 0 {
 		return false, nil
 	}
+	blocks = slices.Clone(blocks) // the machine's, until its next step
+	began := time.Now()
 	for _, bl := range blocks {
 		if err := e.c.Log.AppendBlock(bl); err != nil {
 			return false, fatal("block log", err)
@@ -234,7 +234,7 @@ func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) 
 	} else if err != nil {
 		return false, fatal("block log", err)
 	}
-	if err := e.syncLog(); err != nil {
+	if err := e.syncLog(began); err != nil {
 		return false, err
 	}
 	last := blocks[len(blocks)-1].Header

@@ -8,6 +8,7 @@ import (
 type ballot struct {
 	votes []consensus.Vote // by validator
 	state []voteState
+	power consensus.Power // of all who ever voted: no quorum here, no quorum for a statement
 }
 
 type voteState uint8
@@ -29,6 +30,7 @@ func (m *Machine) add(r *round, v consensus.Vote, known bool) {
 	switch {
 	case b.state[i] == absent:
 		b.votes[i], b.state[i] = v, pooled
+		b.power += m.c.Committee.Validators[i].Power
 		if known {
 			b.state[i] = verified
 		} else if m.distrusted[i] && !m.proven(b, i) {
@@ -101,7 +103,7 @@ func (m *Machine) proven(b *ballot, i int) bool {
 // that fails a search for the bad ones (R10).
 func (m *Machine) tally(r *round, k consensus.Kind, h consensus.Hash) {
 	b := r.ballots[k]
-	for r.certs[k] == nil {
+	for r.certs[k] == nil && m.c.Committee.IsQuorum(b.power) {
 		var power consensus.Power
 		var ids []int
 		for i := range b.votes {

@@ -72,6 +72,7 @@ type block struct {
 	hash      consensus.Hash
 	view      consensus.View
 	notarized bool
+	checked   bool // check found nothing wrong
 	logged    bool // persisted in the block log
 	final     bool
 	verdict   verdict

@@ -74,6 +74,7 @@ func (r *round) votedFor(b *block) bool {
 func (m *Machine) check(b *block) string {
 	h, c := b.Header, m.c.Committee
 	switch {
+	case b.checked:
 	case h.Version != consensus.HeaderVersion:
 		return "header of an unknown version"
 	case h.Chain != m.c.Chain || h.Shard != c.Shard || h.Epoch != c.Epoch:
@@ -83,6 +84,7 @@ func (m *Machine) check(b *block) string {
 	case !h.Body.Matches(b.Body):
 		return "body that its header does not commit to"
 	}
+	b.checked = true
 	return ""
 }
 

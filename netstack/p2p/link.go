@@ -222,6 +222,7 @@ func (l *link) keep() {
 		if l.newest() != nil {
 			l.rest(jitter(l.n.limits.PingInterval))
 			l.pingAll()
+			l.thin()
 			continue
 		}
 		if wait := l.untilDial(); wait > 0 {
@@ -316,6 +317,30 @@ func (l *link) pingAll() {
 		})
 	}
 	wait.Wait()
+}
+
+// thin closes the second of two connections that stand since both nodes dialled at once. Only the node with the lower
+// NodeID does so, and keeps its own, so that the two never close one each.
+func (l *link) thin() {
+	if bytes.Compare(l.n.self[:], l.id[:]) > 0 {
+		return
+	}
+	var ours, theirs network.Conn
+	l.mu.Lock()
+	for _, c := range l.conns {
+		stat := c.Stat()
+		switch {
+		case c.IsClosed() || time.Since(stat.Opened) < shortLife:
+		case stat.Direction == network.DirOutbound:
+			ours = c
+		default:
+			theirs = c
+		}
+	}
+	l.mu.Unlock()
+	if ours != nil && theirs != nil {
+		_ = theirs.Close()
+	}
 }
 
 // ping is one round trip on a stream of its own.

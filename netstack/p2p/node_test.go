@@ -438,12 +438,9 @@ func (p *proxy) setMute(mute bool) {
 }
 
 func TestDeadConnectionIsReplaced(t *testing.T) {
-	quick := func(c *Config) {
-		c.Limits.PingInterval, c.Limits.PingTimeout = 50*time.Millisecond, 100*time.Millisecond
-	}
-	ca, cb := Config{Seed: seed(0), Listen: tcpOnly}, Config{Seed: seed(1), Listen: tcpOnly}
-	quick(&ca)
-	a, b := startOne(t, ca), startOne(t, cb)
+	quick := Limits{PingInterval: 50 * time.Millisecond, PingTimeout: 100 * time.Millisecond, DialTimeout: 200 * time.Millisecond}
+	a := startOne(t, Config{Seed: seed(0), Listen: tcpOnly, Limits: quick})
+	b := startOne(t, Config{Seed: seed(1), Listen: tcpOnly})
 	port := strings.Split(b.Addrs()[0], "/")[4]
 	p := newProxy(t, "127.0.0.1:"+port)
 	through := strings.Split(p.listener.Addr().String(), ":")[1]

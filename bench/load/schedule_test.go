@@ -1,0 +1,68 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestDueBy: dueBy is the inverse of due, at any rate.
+func TestDueBy(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := schedule{rapid.Float64Range(0.5, 1e6).Draw(t, "rate")}
+		at := time.Duration(rapid.Int64Range(0, int64(10*time.Minute)).Draw(t, "at"))
+		n := s.dueBy(at)
+		if n == 0 || s.due(n-1) > at || s.due(n) <= at {
+			t.Fatalf("%d due by %s, but %d at %s and %d at %s", n, at, n-1, s.due(n-1), n, s.due(n))
+		}
+	})
+	if n := (schedule{1000}).dueBy(-1); n != 0 {
+		t.Errorf("%d due before the start", n)
+	}
+}
+
+// TestOpenLoop: a generator that is held up for a while emits everything that came due meanwhile, once, in order, and
+// the number of transactions depends on rate and length alone.
+func TestOpenLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, length, tick = 1000, 3 * time.Second, 10 * time.Millisecond
+		start := time.Now()
+		var emitted uint64
+		var worst time.Duration
+		err := schedule{rate}.run(t.Context(), start, length, tick, func(first, next uint64) {
+			if first != emitted || next <= first {
+				t.Errorf("emitted %d to %d after %d", first, next, emitted)
+			}
+			emitted = next
+			worst = max(worst, time.Since(start)-schedule{rate}.due(first))
+			if first >= 1000 && worst < 100*time.Millisecond {
+				time.Sleep(400 * time.Millisecond) // the generator is held up
+			}
+		})
+		if err != nil || emitted != rate*3 {
+			t.Errorf("%d emitted, want %d; %v", emitted, rate*3, err)
+		}
+		if worst < 395*time.Millisecond || worst > 400*time.Millisecond {
+			t.Errorf("the transaction that waited longest was %s late, want its whole wait of about 400 ms", worst)
+		}
+		if d := time.Since(start); d < length-tick || d > length+tick {
+			t.Errorf("took %s", d)
+		}
+	})
+}
+
+func TestScheduleEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var emitted uint64
+		err := schedule{100}.run(ctx, time.Now(), 0, time.Millisecond, func(_, next uint64) { emitted = next })
+		if !errors.Is(err, context.DeadlineExceeded) || emitted < 99 || emitted > 101 {
+			t.Errorf("%d emitted in a second at 100 a second: %v", emitted, err)
+		}
+	})
+}

@@ -1,0 +1,157 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+)
+
+func fresh(t *testing.T) (*Store, Options) {
+	t.Helper()
+	o := Options{FS: vfs.NewMem(), Dir: "a/b/store", Binding: [32]byte{1}}
+	s, err := Create(o, func(s *Store) error {
+		b := s.NewBatch()
+		b.Progress(Progress{1, 2, 3, 4})
+		return s.Commit(b)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, o
+}
+
+func TestReadBack(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	s, o := fresh(t)
+	b := s.NewBatch()
+	for h := range uint64(300) {
+		b.Block(h, []byte{byte(h)})
+	}
+	b.Page(7, 1, []byte("p71"))
+	b.Page(7, 0, []byte("p70"))
+	b.Page(300, 0, []byte("p300"))
+	b.Page(0, 1<<31, []byte("p0"))
+	b.Key(5, []byte("key"))
+	b.DropBlocks(290)
+	if b.Bytes() == 0 {
+		t.Error("a batch of no bytes")
+	}
+	if err := s.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.Progress(); err != nil || p != (Progress{1, 2, 3, 4}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	var heights []uint64
+	if err := s.Blocks(295, func(h uint64, v []byte) error { heights = append(heights, h); return nil }); err != nil || !reflect.DeepEqual(heights, []uint64{295, 296, 297, 298, 299}) {
+		t.Error(heights, err)
+	}
+	heights = nil
+	stop := errors.New("stop")
+	if err := s.Blocks(0, func(h uint64, v []byte) error { heights = append(heights, h); return stop }); err != stop || !reflect.DeepEqual(heights, []uint64{290}) {
+		t.Error(heights, err)
+	}
+	var pages []string
+	if err := s.Pages(func(p uint16, n uint32, v []byte) error {
+		pages = append(pages, fmt.Sprintf("%d %d %s", p, n, v))
+		return nil
+	}); err != nil || !reflect.DeepEqual(pages, []string{"0 2147483648 p0", "7 0 p70", "7 1 p71", "300 0 p300"}) {
+		t.Error(pages, err)
+	}
+	for place, want := range map[uint64]string{5: "key", 6: ""} {
+		if v, err := s.Key(place); err != nil || string(v) != want {
+			t.Errorf("key %d: %q, %v", place, v, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReceipts(t *testing.T) {
+	s, _ := fresh(t)
+	put := func(edit func(b *Batch) error) {
+		t.Helper()
+		b := s.NewBatch()
+		if err := errors.Join(edit(b), s.Commit(b)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(func(b *Batch) error {
+		for _, shard := range []uint16{1, 2, 65535} {
+			for _, first := range []uint64{0, 10, 25, 300} {
+				b.Receipts(shard, first, []byte(fmt.Sprint(shard, "/", first)))
+			}
+		}
+		return nil
+	})
+	from := func(shard uint16, seq uint64) (firsts []uint64) {
+		t.Helper()
+		if err := s.Receipts(shard, seq, func(first uint64, v []byte) (bool, error) {
+			if string(v) != fmt.Sprint(shard, "/", first) {
+				t.Errorf("shard %d, first %d: %s", shard, first, v)
+			}
+			firsts = append(firsts, first)
+			return first < 25, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return firsts
+	}
+	for _, shard := range []uint16{1, 2, 65535} {
+		for seq, want := range map[uint64][]uint64{0: {0, 10, 25}, 9: {0, 10, 25}, 10: {10, 25}, 24: {10, 25}, 25: {25}, 299: {25}, 1 << 40: {300}} {
+			if got := from(shard, seq); !reflect.DeepEqual(got, want) {
+				t.Errorf("shard %d from %d: %v, want %v", shard, seq, got, want)
+			}
+		}
+	}
+	if got := from(7, 0); got != nil {
+		t.Errorf("a shard without receipts: %v", got)
+	}
+	// 24 is in the range that begins at 10: only the one before goes, and only of that shard.
+	put(func(b *Batch) error {
+		return errors.Join(b.DropReceipts(2, 24), b.DropReceipts(7, 24), b.DropReceipts(1, 0))
+	})
+	for shard, want := range map[uint16][]uint64{1: {0, 10, 25}, 2: {10, 25}, 65535: {0, 10, 25}} {
+		if got := from(shard, 0); !reflect.DeepEqual(got, want) {
+			t.Errorf("shard %d: %v, want %v", shard, got, want)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCreateFails(t *testing.T) {
+	o := Options{FS: vfs.NewMem(), Dir: "store"}
+	broken := errors.New("broken")
+	if _, err := Create(o, func(*Store) error { return broken }); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	if _, err := Open(o); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("a ledger whose creation failed: %v", err)
+	}
+	s, o := fresh(t)
+	b := s.NewBatch()
+	b.set(key('s'), []byte("short"))
+	if err := s.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Progress(); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a short progress record: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
