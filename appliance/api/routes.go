@@ -357,7 +357,7 @@ func flag(r *http.Request, name string) (bool, error) {
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
 	v := s.backend.Status()
-	v.FinalityHistogram, v.Validators, v.Links = list(v.FinalityHistogram), list(v.Validators), list(v.Links)
+	v.FinalityHistogram, v.Validators, v.Links = present(v.FinalityHistogram), present(v.Validators), present(v.Links)
 	return writeJSON(w, http.StatusOK, v)
 }
 
@@ -366,15 +366,15 @@ func (s *Server) network(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	n.Shards, n.APIs = append([]ShardStatus{}, n.Shards...), list(n.APIs)
+	n.Shards, n.APIs = append([]ShardStatus{}, n.Shards...), present(n.APIs)
 	for i := range n.Shards {
-		n.Shards[i].Validators = list(n.Shards[i].Validators)
+		n.Shards[i].Validators = present(n.Shards[i].Validators)
 	}
 	return writeJSON(w, http.StatusOK, n)
 }
 
-// list makes an empty list show as [] in JSON, not as null.
-func list[T any](s []T) []T {
+// present makes an empty list show as [] in JSON, not as null.
+func present[T any](s []T) []T {
 	if s == nil {
 		return []T{}
 	}

@@ -22,7 +22,7 @@ func demoKey(t *testing.T, kind Type) *Keystore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := Seal(s, password(t, "password"), CostDemo, "")
+	k, err := Seal(s, password(t, "password"), 1<<6, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ type checker struct {
 	s     *simulation
 	err   error
 	chain []consensus.Block // final anywhere, by height
+	view  consensus.View    // highest anywhere
 	votes []map[consensus.View]*[4]consensus.Hash
 	null  []map[consensus.View]bool
 }
@@ -56,7 +57,8 @@ func (c *checker) bounds(h *host) {
 	if limits == (simplex.Limits{}) {
 		limits = simplex.DefaultLimits()
 	}
-	span := int(st.View-st.Final.View) + int(limits.Window) + 1
+	c.view = max(c.view, st.View) // certificates of later views do not exist yet
+	span := int(c.view-st.Final.View) + int(limits.Window) + 1
 	if st.Rounds > span || st.Blocks > 2*span || st.Fetches > 2*span {
 		c.fail("host %d holds %d rounds, %d blocks and %d fetches with %d views open", h.i, st.Rounds, st.Blocks, st.Fetches, span)
 	}

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 150, "number of seeds of TestSeeds")
+	seeds = flag.Int("seeds", 110, "number of seeds of TestSeeds")
 	seed  = flag.Uint64("seed", 0, "run only this seed, with a trace")
 )
 

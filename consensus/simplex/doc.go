@@ -38,8 +38,7 @@
 // Until Judged comes the machine waits, whatever else it sends or enters in the meantime.
 //
 // R6. Certified. A notarized block with a valid verdict ends its view, whether it comes in time or late: finalize goes
-// out if nullify was not sent in that view and no finalization is held of it or a later one, the block is a possible
-// parent, and R1.
+// out if nullify was not sent in that view (R8), the block is a possible parent, and R1.
 //
 // R7. Nullify goes out, if finalize was not sent in that view: when the timer runs out in the current view; when the
 // view's notarized block, or the current view's first proposal, is invalid; when the leader's own application has
@@ -47,7 +46,8 @@
 //
 // R8. Own votes. In a view at most one vote of each kind leaves, and never both nullify and finalize. A vote is in
 // Persist of the Ready that sends it first; with finalize go the block and its ancestors above the root, with the
-// leader's notarize its proposal. None leaves for the root's view or below. Function cast enforces all this.
+// leader's notarize its proposal. None leaves for a view that is not above the root's and above every view that a
+// finalization is held of: what is decided needs no vote. Function cast enforces all this.
 //
 // R9. Finality. A finalization, whose block and ancestors down to the root are all here and valid, makes them final:
 // they are handed over in height order (Finalised), the root moves up, all at or below its view is dropped (Abandoned if
@@ -70,7 +70,8 @@
 // R13. Missing blocks. A notarized block that is not here, and the missing parent of one that is, are fetched; what is on
 // its way as a proposal gets a moment first. Blocks fetched need no signature: they are named by hash. If a finalization
 // is more than Reach views ahead and its block not here, or more than Reach heights and its ancestors not here, block
-// sync is asked for once (SyncNeeded); until Synced nothing is judged, fetched or handed over.
+// sync is asked for once (SyncNeeded); until Synced nothing is judged, fetched or handed over, and all below the highest
+// finalization is dropped.
 //
 // R14. Repeat. While a view lasts, every second Tick repeats to all: the root's finalization, the highest certified block's
 // notarization, some nullifications since, own votes that have not become certificates, and at growing distances the own
@@ -108,7 +109,7 @@
 //     votes overlap. It counts only with the notarization, except that an invalid body is nullified at once.
 //   - A view is also nullified without waiting for the timer when its proposal has an impossible header or its own leader
 //     has nothing to propose: the wait could bring nothing.
-//   - Finalize is not sent for what is known to be final already: it would cost a sync and convince nobody.
+//   - No vote is sent for what is known to be final already: it would cost a sync and convince nobody.
 //   - R4 and R12 to R14 fill what the page leaves open.
 //   - The timer grows with each one that ran out since the last finality, rather than with consecutive nullified views:
 //     a late certificate is progress but no sign that the timer was long enough.

@@ -2,6 +2,7 @@ package simplex_test
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"tutti/consensus/sim/simtest"
 	"tutti/consensus/simplex"
 )
+
+var stepsSeed = flag.Uint64("seed", 0, "seed of TestRandomSteps; 0: a new one")
 
 // FuzzStep plays a machine against three validators of four that lie at will: they hold a quorum, so certificates for
 // anything exist. In half of the worlds their certificates do not contradict each other, which lasts longer. Own votes must not contradict each other over any number of crashes, nothing leaves before it is
@@ -34,8 +37,11 @@ func FuzzStep(f *testing.F) {
 
 // TestRandomSteps is the same on fresh random inputs.
 func TestRandomSteps(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := *stepsSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("again: go test ./consensus/simplex -run TestRandomSteps -seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 3))
 	var sent, final, lives int
 	for range 400 {

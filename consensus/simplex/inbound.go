@@ -78,7 +78,7 @@ func (m *Machine) onVote(e VoteReceived) {
 		m.help(i, v.View)
 	}
 	old := v.View < m.view && m.view-v.View > m.c.Limits.Window
-	if v.View <= m.root.view || old || v.View > m.view+m.c.Limits.Window {
+	if v.View <= m.floor() || old || v.View > m.view+m.c.Limits.Window {
 		return
 	}
 	m.add(m.at(v.View), v, false)
@@ -96,6 +96,9 @@ func (m *Machine) onCertificate(from int, c *consensus.Certificate) {
 		return
 	}
 	if c.View == m.root.view && (c.Kind != consensus.Finalize || m.final.Kind != 0 && m.final.Statement == c.Statement || m.root.Header.Epoch != c.Epoch) {
+		return
+	}
+	if c.View <= m.floor() && c.View > m.root.view {
 		return
 	}
 	if r := m.find(c.View); r != nil && r.certs[c.Kind-1] != nil && r.certs[c.Kind-1].Statement == c.Statement {

@@ -21,7 +21,7 @@ type Machine struct {
 	syncing bool // a SyncNeeded is out
 
 	root   *block                // the last final block
-	agreed consensus.View        // the highest view that a finalization is held of
+	agreed consensus.View        // the highest view that a finalization is held of, at least root's
 	final  consensus.Certificate // finalizes root; zero if it is not at hand
 	high   *block                // the highest certified block
 	rounds []*round              // ascending, all above root's view
@@ -207,6 +207,10 @@ func (m *Machine) enter(v consensus.View) {
 		return
 	}
 	m.view, m.age = v, 0
+	if m.syncing {
+		m.skip()
+		return
+	}
 	for _, r := range m.rounds {
 		if r.view+m.c.Limits.Window >= v {
 			break
@@ -217,6 +221,35 @@ func (m *Machine) enter(v consensus.View) {
 			m.forget(p)
 		}
 	}
+}
+
+// skip drops all rounds below the highest finalization while block sync runs: their blocks will come by sync, or be
+// fetched as ancestors, and no vote leaves for them any more (R13).
+func (m *Machine) skip() {
+	m.drop(m.search(m.agreed))
+	if m.high.view < m.agreed {
+		m.high = m.root
+	}
+}
+
+// floor is the view up to which nothing is taken in any more.
+func (m *Machine) floor() consensus.View {
+	if m.syncing {
+		return m.agreed - 1
+	}
+	return m.root.view
+}
+
+// drop forgets the lowest rounds and their blocks.
+func (m *Machine) drop(n int) {
+	for _, r := range m.rounds[:n] {
+		for _, b := range []*block{m.blocks[r.block], r.proposal} {
+			if b != nil && m.blocks[b.hash] == b {
+				m.forget(b)
+			}
+		}
+	}
+	m.rounds = append([]*round(nil), m.rounds[n:]...)
 }
 
 // forget drops a block that will not be final, or not soon: it can be fetched again should it be notarized after all.

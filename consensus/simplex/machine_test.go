@@ -169,6 +169,32 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestSyncBounds: while block sync runs, hundreds of views go by and leave nothing, for all that is said about them.
+func TestSyncBounds(t *testing.T) {
+	c, config := bench4()
+	config.Limits = simplex.DefaultLimits()
+	m, _, err := simplex.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := simtest.Child(c, config.Root, 99, nil).Header
+	for v := consensus.View(100); v < 600; v++ {
+		b := simtest.Child(c, parent, v, nil)
+		name := b.Header.Hash()
+		m.Step(simplex.ProposalReceived{From: c.Leader(v), Proposal: proposal(c, b)})
+		for _, k := range []consensus.Kind{consensus.Notarize, consensus.Finalize} {
+			m.Step(simplex.CertificateReceived{From: 1, Cert: cert(c, statement(c, k, v, name), []int{1, 2, 3})})
+		}
+		m.Step(simplex.CertificateReceived{From: 1, Cert: cert(c, statement(c, consensus.Notarize, 50+v/4, name), []int{1, 2, 3})})
+		m.Step(simplex.VoteReceived{From: 2, Vote: sign(c, statement(c, consensus.Finalize, v-1, name), 2, false)})
+		m.Step(simplex.TimerFired{View: m.Status().View})
+		parent = b.Header
+	}
+	if s := m.Status(); !s.Syncing || s.View != 600 || s.Rounds > 3 || s.Blocks > 2 || s.Fetches != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestRestoredFinalize: an own finalize in the log vouches for its block, though the certificate is lost (R15).
 func TestRestoredFinalize(t *testing.T) {
 	c, config := bench4()

@@ -112,9 +112,7 @@ func (m *Machine) advance() (changed bool) {
 		}
 		switch b.verdict {
 		case valid:
-			if r.view > m.agreed {
-				m.cast(consensus.Finalize, r.view, b.hash)
-			}
+			m.cast(consensus.Finalize, r.view, b.hash)
 			if b.view > m.high.view {
 				m.high = b
 			}
@@ -178,6 +176,7 @@ func (m *Machine) ancestry(b *block) (chain []*block, whole bool, v verdict) {
 
 func (m *Machine) needSync(cert *consensus.Certificate) {
 	m.syncing = true
+	m.skip()
 	m.apply(SyncNeeded{Cert: *cert})
 }
 
@@ -200,15 +199,8 @@ func (m *Machine) reroot(b *block, cert consensus.Certificate) {
 	if old := m.blocks[b.hash]; old != nil {
 		old.final = true
 	}
-	for _, r := range m.rounds[:keep] {
-		for _, old := range []*block{m.blocks[r.block], r.proposal} {
-			if old != nil && m.blocks[old.hash] == old {
-				m.forget(old)
-			}
-		}
-	}
-	m.rounds = append([]*round(nil), m.rounds[keep:]...)
-	m.root, m.final = b, cert
+	m.drop(keep)
+	m.root, m.final, m.agreed = b, cert, max(m.agreed, b.view)
 	if m.high.view <= b.view {
 		m.high = b
 	}
@@ -333,7 +325,7 @@ func (m *Machine) sendLacking(p *block) {
 
 // cast makes, logs, sends and counts an own vote, unless an own vote forbids it (R8). It reports whether it did.
 func (m *Machine) cast(k consensus.Kind, view consensus.View, h consensus.Hash) bool {
-	if m.c.Index < 0 || view <= m.root.view {
+	if m.c.Index < 0 || view <= m.agreed {
 		return false
 	}
 	r := m.at(view)

@@ -222,7 +222,7 @@ func (l *link) keep() {
 		if l.newest() != nil {
 			l.rest(jitter(l.n.limits.PingInterval))
 			l.pingAll()
-			l.thin()
+			l.thin(shortLife)
 			continue
 		}
 		if wait := l.untilDial(); wait > 0 {
@@ -319,9 +319,9 @@ func (l *link) pingAll() {
 	wait.Wait()
 }
 
-// thin closes the second of two connections that stand since both nodes dialled at once. Only the node with the lower
+// thin closes the second of two connections of some age that stand since both nodes dialled at once. Only the node with the lower
 // NodeID does so, and keeps its own, so that the two never close one each.
-func (l *link) thin() {
+func (l *link) thin(age time.Duration) {
 	if bytes.Compare(l.n.self[:], l.id[:]) > 0 {
 		return
 	}
@@ -330,7 +330,7 @@ func (l *link) thin() {
 	for _, c := range l.conns {
 		stat := c.Stat()
 		switch {
-		case c.IsClosed() || time.Since(stat.Opened) < shortLife:
+		case c.IsClosed() || time.Since(stat.Opened) < age:
 		case stat.Direction == network.DirOutbound:
 			ours = c
 		default:

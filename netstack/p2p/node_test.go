@@ -364,6 +364,57 @@ func TestPrefersTCP(t *testing.T) {
 	}
 }
 
+// TestBothDial lets two nodes dial at once: they talk over both connections and keep one.
+func TestBothDial(t *testing.T) {
+	patient := Limits{RedialMin: time.Hour, RedialMax: time.Hour}
+	a := startOne(t, Config{Seed: seed(0), Listen: tcpOnly, Limits: patient})
+	b := startOne(t, Config{Seed: seed(1), Listen: tcpOnly, Limits: patient})
+	if err := errors.Join(a.SetPeers([]Peer{{ID: b.Self()}}), b.SetPeers([]Peer{{ID: a.Self()}})); err != nil {
+		t.Fatal(err)
+	}
+	ab, _ := a.peerLink(b.Self())
+	ba, _ := b.peerLink(a.Self())
+	for l, to := range map[*link]*Node{ab: b, ba: a} {
+		l.mu.Lock()
+		l.addrs, l.fails = to.host.swarm.ListenAddresses(), 1 // the keeper waits for an hour
+		l.mu.Unlock()
+	}
+	count := func(l *link) int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.conns)
+	}
+	until(t, "both to get through", func() bool {
+		ab.closeConns()
+		until(t, "no connection", func() bool { return count(ab)+count(ba) == 0 })
+		var both sync.WaitGroup
+		both.Go(ab.dial)
+		both.Go(ba.dial)
+		both.Wait()
+		until(t, "a connection", func() bool { return count(ab) > 0 && count(ba) == count(ab) })
+		return count(ab) == 2
+	})
+	talk(t, a, b, "there")
+	talk(t, b, a, "back")
+	low, high := ab, ba
+	if strings.Compare(a.Self().String(), b.Self().String()) > 0 {
+		low, high = ba, ab
+	}
+	high.thin(0)
+	low.thin(time.Hour)
+	if count(low) != 2 || count(high) != 2 {
+		t.Error("closed by the wrong node or too soon")
+	}
+	low.thin(0)
+	until(t, "one connection to be closed", func() bool { return count(ab) == 1 && count(ba) == 1 })
+	low.thin(0)
+	if c := low.newest(); c == nil || c.Stat().Direction != network.DirOutbound {
+		t.Error("the wrong connection is left")
+	}
+	talk(t, a, b, "there again")
+	talk(t, b, a, "and back")
+}
+
 // proxy passes TCP connections on to an address and can be made to swallow everything.
 type proxy struct {
 	listener net.Listener

@@ -25,10 +25,13 @@ import (
 	"tutti/appliance/keys"
 )
 
-func main() {
+func main() { os.Exit(start(keys.CostStandard)) }
+
+// start runs the process's command line under its signals.
+func start(cost keys.Cost) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the first signal asks, the second one kills
-	os.Exit(run(ctx, app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cost: keys.CostStandard}, os.Args[1:]))
+	return run(ctx, app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cost: cost}, os.Args[1:])
 }
 
 // app is what commands share. It is copied into each run and not modified after flags are parsed.

@@ -1,9 +1,10 @@
 package main
 
 import (
-	"context"
+	"bytes"
+	"net"
 	"os"
-	"os/signal"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,15 +15,44 @@ import (
 	"tutti/appliance/keys"
 )
 
+// testCost makes the tests' keystores open at once.
+const testCost keys.Cost = 1 << 6
+
 // TestMain makes the test binary a tutti whose new keys are cheap to open.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"tutti": func() {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			os.Exit(run(ctx, app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, cost: keys.CostDemo}, os.Args[1:]))
-		},
-	})
+	testscript.Main(m, map[string]func(){"tutti": func() { os.Exit(start(testCost)) }})
+}
+
+// TestSignal: SIGTERM ends a command that waits for a node, with one line and status 1.
+func TestSignal(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	c := &exec.Cmd{Path: self, Args: []string{"tutti", "status", "--api", "http://" + silent.Addr().String()}, Stdout: &stdout, Stderr: &stderr}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := silent.Accept() // it asks, and will wait long for an answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err == nil || c.ProcessState.ExitCode() != 1 {
+		t.Errorf("ended with %v", err)
+	}
+	if stdout.Len() > 0 || stderr.String() != "tutti: interrupted\n" {
+		t.Errorf("stdout %q, stderr %q", &stdout, &stderr)
+	}
 }
 
 // TestScripts runs the command line as a user does, without any network: testdata/script/*.txtar.

@@ -100,7 +100,7 @@ func startTestnet(t testing.TB, home config.Home) *testnet {
 	store := keys.Store{Dir: home.Wallets()}
 	for s, w := range []*keys.Secret{demo, friend} {
 		name := []string{"demo", "friend"}[s]
-		if err := store.Add(name, must(keys.Seal(w, password, keys.CostDemo, ""))); err != nil {
+		if err := store.Add(name, must(keys.Seal(w, password, testCost, ""))); err != nil {
 			t.Fatal(err)
 		}
 		account := keys.Account{Genesis: tx.Hash(n.genesis.Hash()), ID: people.NamedID(consensus.ShardID(s), 0), Shard: uint16(s)}

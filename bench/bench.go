@@ -1,0 +1,332 @@
+// Package bench measures a Tutti network: it starts one on this machine or takes one that runs, loads it at a steady
+// rate or finds the highest rate that it stands, and afterwards checks the validators against one another.
+//
+// The load is bench/load over transfers of bench/workload; the result is a bench/report. CPU, traffic and memory of
+// validators are what their own /v1/status and /metrics say; CPU of this process is in no validator's figure.
+//
+// # Checks after every run
+//
+//   - state_root_agrees: all validators of a shard show one state root at one height, and never two.
+//   - supply_conserved: on every validator balances, fees, deposits and treasury add up to the genesis supply and what
+//     came in less what went out; shards together hold what genesis gave them less what is on its way between them.
+//   - finalised_kept: every validator still has, and can prove, a sample of the blocks that this client has seen final.
+//   - none_lost: every transaction that a node accepted is final or has expired.
+//   - no_invalid_accepted: no node took a wrongly signed transaction.
+//   - balances_match: on a network of our own, the accounts of a sample hold exactly what the transfers that this
+//     client saw settle leave them.
+//
+// A check that could not be made has failed.
+//
+// Source: system.md section 5. Nothing here is fatal; Run cleans up what it starts, also when it is interrupted, but
+// keeps the folder of a network whose run or checks failed and says where it is.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/url"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tutti/appliance/config"
+	"tutti/appliance/genesis"
+	"tutti/appliance/host"
+	"tutti/appliance/proof"
+	"tutti/bench/load"
+	"tutti/bench/report"
+	"tutti/bench/workload"
+	"tutti/consensus"
+)
+
+// Config is what to measure. Zero Validators, WarmUp and Drain mean the defaults of Standard.
+type Config struct {
+	Shards, Validators int
+	Accounts           uint64
+	Workload           workload.Kind
+	CrossShard         float64 // share of transfers, 0 to 1
+	Distilled          float64 // share of transfers; 0, this build has no distilled batches
+	Invalid            float64 // share of transfers, 0 to 1
+	Rate               float64 // transactions due a second; 0: find the highest
+	WarmUp, Duration   time.Duration
+	Drain              time.Duration // to wait at the end for what has not settled
+	Seed               uint64
+	Attach             *Attach // nil: start a network
+
+	Commit   string
+	Binary   string // tutti, for the network's nodes; empty: this program
+	Home     string // of the network to start; empty: a temporary folder
+	Out      io.Writer
+	Terminal bool // Out is one
+}
+
+// Attach names a network that runs.
+type Attach struct {
+	APIs    []string // of at least one node
+	Genesis *genesis.Genesis
+	Trust   *proof.Trust
+	Crowd   [32]byte // seed of the crowd that pays; the second half of it, as the demo load uses the first
+}
+
+// Standard is the benchmark that all others are variations of.
+func Standard() Config {
+	return Config{
+		Shards: 1, Validators: 4, Accounts: 100_000, Workload: workload.Uniform, Rate: 8000,
+		WarmUp: 5 * time.Second, Duration: 30 * time.Second, Drain: 30 * time.Second, Seed: 1,
+	}
+}
+
+// Bounds of a run.
+const (
+	maxRate     = 10_000_000
+	maxDuration = 24 * time.Hour
+	zipfWindow  = 128 // transfers of one payer under way, where some payers pay most of the time
+)
+
+// Validate says what is wrong with a configuration.
+func (c *Config) Validate() error {
+	share := func(v float64) bool { return v >= 0 && v <= 1 }
+	switch {
+	case !share(c.Distilled) || !share(c.CrossShard) || !share(c.Invalid):
+		return errors.New("a share is a number from 0 to 1")
+	case c.Distilled > 0:
+		return errors.New("this build has no distilled batches yet: leave the distilled share at 0")
+	case c.Workload != workload.Uniform && c.Workload != workload.Zipf:
+		return fmt.Errorf("workload %q: choose %s or %s", c.Workload, workload.Uniform, workload.Zipf)
+	case math.IsNaN(c.Rate) || c.Rate < 0 || c.Rate > maxRate:
+		return fmt.Errorf("rate %v: choose a number from 1 to %d, or max", c.Rate, maxRate)
+	case c.Duration < time.Second || c.Duration > maxDuration:
+		return fmt.Errorf("duration %s: choose 1s to %s", c.Duration, maxDuration)
+	case c.Attach == nil && c.Shards == 1 && c.CrossShard > 0:
+		return errors.New("with one shard there is no other to send to: leave the cross-shard share at 0, or take more shards")
+	case c.Accounts > workload.MaxAccounts:
+		return fmt.Errorf("%d accounts: the limit is %d", c.Accounts, workload.MaxAccounts)
+	}
+	return nil
+}
+
+// Run makes one benchmark. A report whose checks failed comes without an error; see report.Failed.
+func Run(ctx context.Context, c Config) (r *report.Report, err error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	var t *target
+	if c.Attach != nil {
+		t, err = c.attach(ctx)
+	} else {
+		t, err = c.start(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, t.close(err != nil && ctx.Err() == nil || r != nil && len(r.Failed()) > 0)) }()
+	s, err := c.session(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	stop := c.progress(ctx, s)
+	m, err := c.measure(ctx, t, s)
+	stop()
+	if err != nil {
+		return nil, err
+	}
+	r = c.report(t, m, s)
+	c.say("checking the validators against one another")
+	r.Checks, err = c.checks(ctx, t, s, m)
+	for _, k := range r.Checks {
+		r.Result.StateRootAgrees = r.Result.StateRootAgrees || k.Name == checkRoots && k.OK
+		r.Result.SupplyConserved = r.Result.SupplyConserved || k.Name == checkSupply && k.OK
+	}
+	return r, err
+}
+
+func (c *Config) say(format string, args ...any) {
+	if c.Out != nil {
+		fmt.Fprintf(c.Out, format+"\n", args...)
+	}
+}
+
+// session opens the load on a target.
+func (c *Config) session(ctx context.Context, t *target) (*load.Session, error) {
+	c.say("deriving the keys of %s accounts", report.Number(float64(t.accounts)))
+	crowd, err := workload.NewCrowd(ctx, t.crowd, t.ids, t.first, t.accounts, t.genesis.Hash())
+	if err != nil {
+		return nil, err
+	}
+	window := 1
+	if c.Workload == workload.Zipf {
+		window = zipfWindow
+	}
+	s, err := load.Open(ctx, load.Options{
+		Target: load.Target{Trust: t.trust, APIs: t.apis(), Crowd: crowd, Fee: t.fee()},
+		Workload: workload.Options{
+			Kind: c.Workload, Seed: c.Seed, Shards: len(t.genesis.Shards), Accounts: int(t.accounts), CrossShard: c.CrossShard,
+			Invalid: c.Invalid, Window: window,
+		},
+		Fresh: t.own != nil, ReadRate: t.readRate,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if t.own == nil {
+		c.say("reading the nonces of %s accounts", report.Number(float64(t.accounts)))
+	}
+	if err := s.Known(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if n := s.Totals().Foreign; n > 0 {
+		c.say("%s of these accounts do not belong to the crowd and are left out", report.Number(float64(n)))
+		if n == t.accounts {
+			return nil, errors.Join(errors.New("bench: none of the accounts belongs to this crowd: give the seed of this network's crowd"), s.Close())
+		}
+	}
+	return s, nil
+}
+
+// measurement is one phase with the validators' and the machine's figures around it.
+type measurement struct {
+	rate       float64
+	outcome    *load.Outcome
+	begin, end moment
+	search     []report.Trial
+}
+
+// moment is what was read at one end of the measurement.
+type moment struct {
+	at         time.Time
+	machine    host.Sample
+	machineErr error
+	own        float64 // CPU seconds of this process
+	validators []sample
+}
+
+func (t *target) moment(ctx context.Context) (m moment) {
+	m.at = time.Now()
+	m.machine, m.machineErr = host.ReadSample()
+	m.own = ownCPU()
+	m.validators = t.samples(ctx)
+	return m
+}
+
+// ownCPU is the CPU time of this process in seconds, without its children.
+func ownCPU() float64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// measure runs the load, after a search for the rate if need be.
+func (c *Config) measure(ctx context.Context, t *target, s *load.Session) (*measurement, error) {
+	if c.Rate > 0 {
+		return c.phase(ctx, t, s, c.Rate)
+	}
+	return c.search(ctx, t, s)
+}
+
+func (c *Config) phase(ctx context.Context, t *target, s *load.Session, rate float64) (*measurement, error) {
+	m := &measurement{rate: rate}
+	c.say("warming up for %s, then measuring for %s at %s tx/s", c.WarmUp, c.Duration, report.Number(rate))
+	var err error
+	m.outcome, err = s.Run(ctx, load.Phase{
+		Rate: rate, WarmUp: c.WarmUp, Duration: c.Duration, Drain: c.Drain,
+		Begin: func() { m.begin = t.moment(ctx) }, End: func() { m.end = t.moment(ctx) },
+	})
+	return m, err
+}
+
+// report puts the figures together.
+func (c *Config) report(t *target, m *measurement, s *load.Session) *report.Report {
+	o, span := m.outcome, m.end.at.Sub(m.begin.at).Seconds()
+	r := &report.Report{
+		Schema: report.Schema, Commit: c.Commit, Machine: report.Machine{Machine: host.Describe()}, ClientSigning: report.Online,
+		Scenario: report.Scenario{
+			Shards: len(t.nodes), Validators: len(t.nodes[0]), Accounts: t.accounts, Workload: string(c.Workload), CrossShardShare: c.CrossShard,
+			InvalidShare: c.Invalid, DistilledShare: c.Distilled, Rate: report.Round(m.rate, 1), DurationS: c.Duration.Seconds(), Link: t.link(),
+		},
+		Result: report.Result{
+			Submitted: o.Submitted(), Finalised: o.Finalised, Rejected: o.RejectedSum(), Lost: o.Lost, TPS: report.Round(o.TPS(), 1),
+			FinalityMs: report.QuantilesOf(o.Latency),
+		},
+		GeneratorCPUS: report.Round(m.end.own-m.begin.own, 3),
+		Details: report.Details{
+			Seed: c.Seed, WarmUpS: c.WarmUp.Seconds(), DrainS: report.Round(o.Drain.Seconds(), 2), RejectedByCode: o.Rejected, RetriedByReason: o.Retried,
+			Returned: o.Returned, Expired: o.Expired, Unsent: o.Unsent, Skipped: o.Skipped, InvalidAccepted: o.InvalidAccepted,
+			DiskSyncMs: t.diskSyncMs, Search: m.search,
+		},
+	}
+	r.Scenario.Name = fmt.Sprintf("%s-%dx%d", c.Workload, r.Scenario.Shards, r.Scenario.Validators)
+	if o.Submitted() > 0 {
+		r.Details.GeneratorUsPerTx = report.Round(r.GeneratorCPUS*1e6/float64(o.Submitted()), 1)
+	}
+	blocks := uint64(0)
+	for i := range o.End.Shards {
+		blocks += o.End.Shards[i].Blocks - o.Begin.Shards[i].Blocks
+		r.Details.TransactionsSeen += o.End.Shards[i].Transactions - o.Begin.Shards[i].Transactions
+	}
+	r.BlocksPerS = report.Round(float64(blocks)/(o.End.At-o.Begin.At).Seconds()/float64(len(t.nodes)), 2)
+	if h := s.AccountProofs(); h.TotalCount() > 0 {
+		p50 := report.QuantilesOf(h).P50
+		r.AccountProofMs = &p50
+	}
+	use := t.usage(m)
+	r.Result.CPUUsPerTxPerValidator, r.Result.BytesPerTxPerValidator, r.Result.RSSMiBPerValidator = use.cpuUs, use.bytes, use.rssMiB
+	if m.begin.machineErr == nil && m.end.machineErr == nil && span > 0 {
+		l := host.Between(m.begin.machine, m.end.machine)
+		if t.own == nil && t.link() == report.Loopback { // validators that others started are no foreign work
+			l.Foreign, l.Own = max(0, l.Foreign-use.cores), l.Own+use.cores
+		}
+		r.Machine.ForeignCores = report.Round(l.Foreign, 2)
+		r.Details.OwnCores, r.Details.StealCores = report.Round(l.Own, 2), report.Round(l.Steal, 2)
+	}
+	return r
+}
+
+// link says whether all nodes are on this machine.
+func (t *target) link() string {
+	for _, row := range t.nodes {
+		for _, n := range row {
+			u, err := url.Parse(n.url)
+			if err != nil {
+				return report.Network
+			}
+			ip := net.ParseIP(u.Hostname())
+			if u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+				return report.Network
+			}
+		}
+	}
+	return report.Loopback
+}
+
+// fee is the price of fee class 0.
+func (t *target) fee() uint64 { return t.genesis.Parameters.Fees[0] }
+
+// home is the folder for a network's files, and whether it is ours to remove.
+func (c *Config) home() (dir string, temporary bool, err error) {
+	if c.Home != "" {
+		return c.Home, false, os.MkdirAll(c.Home, 0o755)
+	}
+	dir, err = os.MkdirTemp("", "tutti-bench-")
+	return dir, true, err
+}
+
+// unlimited lifts the limits that a node has for one client: here all clients are one address, and what is to be
+// measured is the node.
+func unlimited(c *config.Config) {
+	c.API.RequestsPerSecond, c.API.TotalRequestsPerSecond = 1_000_000, 1_000_000
+	c.API.TransactionsPerSecond, c.API.TotalTransactionsPerSecond = 1_000_000, 1_000_000
+	c.Pool.MaxPerSource = c.Pool.MaxTransactions
+}
+
+// shardOf is the shard that keeps an account of the crowd.
+func (t *target) shardOf(account uint32) consensus.ShardID {
+	return consensus.ShardID(account % uint32(len(t.nodes)))
+}

@@ -1,0 +1,210 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tutti/appliance/api"
+	"tutti/appliance/proof"
+	"tutti/bench/load"
+	"tutti/bench/report"
+	"tutti/consensus"
+)
+
+// Names of the checks.
+const (
+	checkRoots    = "state_root_agrees"
+	checkSupply   = "supply_conserved"
+	checkKept     = "finalised_kept"
+	checkLost     = "none_lost"
+	checkInvalid  = "no_invalid_accepted"
+	checkBalances = "balances_match"
+)
+
+const (
+	agreeWithin  = 20 * time.Second // for all validators to show one height, and for receipts to arrive
+	askEvery     = 100 * time.Millisecond
+	auditSample  = 64   // accounts whose balance is compared
+	maxSightings = 4096 // heights remembered while validators are compared
+)
+
+// checks makes all checks. The error says only that there was no time to make them.
+func (c *Config) checks(ctx context.Context, t *target, s *load.Session, m *measurement) (out []report.Check, err error) {
+	add := func(name string, bad error, good string) {
+		k := report.Check{Name: name, OK: bad == nil, Detail: good}
+		if bad != nil {
+			k.Detail = strings.ReplaceAll(bad.Error(), "\n", "; ")
+		}
+		out = append(out, k)
+	}
+	good, bad := t.compare(ctx)
+	add(checkRoots, bad, good)
+	good, bad = t.supply(ctx)
+	add(checkSupply, bad, good)
+	good, bad = t.kept(ctx, s.Sample())
+	add(checkKept, bad, good)
+	o := m.outcome
+	bad = nil
+	if o.Lost > 0 {
+		bad = fmt.Errorf("%d of %d accepted transactions were neither final nor expired %s after the load ended", o.Lost, o.Submitted(), o.Drain.Round(time.Second))
+	}
+	add(checkLost, bad, fmt.Sprintf("%s transactions accounted for", report.Number(float64(o.Due))))
+	bad = nil
+	if o.InvalidAccepted > 0 {
+		bad = fmt.Errorf("%d wrongly signed transactions were accepted", o.InvalidAccepted)
+	}
+	add(checkInvalid, bad, fmt.Sprintf("%s wrongly signed ones refused", report.Number(float64(o.Rejected[string(api.WrongSignature)]))))
+	if t.own != nil {
+		good, bad = t.audit(ctx, c.Seed, s)
+		add(checkBalances, bad, good)
+	}
+	return out, ctx.Err()
+}
+
+// sighting is a state root that a validator showed.
+type sighting struct {
+	root proof.Digest
+	by   map[string]bool
+}
+
+// compare polls the validators until in each shard all have shown the same root at one height.
+func (t *target) compare(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, agreeWithin)
+	defer cancel()
+	all := slices.Concat(t.nodes...)
+	seen := make([]map[consensus.Height]*sighting, len(t.nodes))
+	for s := range seen {
+		seen[s] = map[consensus.Height]*sighting{}
+	}
+	agreed := make([]consensus.Height, len(t.nodes))
+	for {
+		var failed error
+		for i, x := range t.samples(ctx) {
+			if x.err != nil {
+				failed = x.err
+				continue
+			}
+			v, height := all[i], x.status.StateHeight
+			at := seen[v.shard][height]
+			if at == nil && len(seen[v.shard]) < maxSightings {
+				at = &sighting{x.status.StateRoot, map[string]bool{}}
+				seen[v.shard][height] = at
+			}
+			if at == nil {
+				continue
+			}
+			if at.root != x.status.StateRoot {
+				return "", fmt.Errorf("shard %d at height %d: %s has root %s, others %s", v.shard, height, v.name, x.status.StateRoot, at.root)
+			}
+			if at.by[v.name] = true; len(at.by) == len(t.nodes[v.shard]) {
+				agreed[v.shard] = height
+			}
+		}
+		if !slices.Contains(agreed, 0) {
+			return fmt.Sprintf("%d validators, at heights %s", len(all), strings.Trim(fmt.Sprint(agreed), "[]")), nil
+		}
+		if !pause(ctx, askEvery) {
+			return "", errors.Join(fmt.Errorf("the validators of a shard showed no common height within %s", agreeWithin), failed)
+		}
+	}
+}
+
+// supply asks until nothing is on its way between shards, or for some time, and adds up.
+func (t *target) supply(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, agreeWithin)
+	defer cancel()
+	for {
+		good, settled, err := t.addUp(t.samples(ctx))
+		if err == nil && settled || !pause(ctx, askEvery) {
+			return good, err
+		}
+	}
+}
+
+// addUp checks the identity of every validator and of all shards together. settled says that no receipt is on its way.
+func (t *target) addUp(samples []sample) (good string, settled bool, err error) {
+	var have, in, out, genesis uint64
+	var received, sent uint64
+	all, done := slices.Concat(t.nodes...), map[consensus.ShardID]bool{}
+	for i, x := range samples {
+		v, s := all[i], x.status.Supply
+		switch {
+		case x.err != nil:
+			return "", false, x.err
+		case !s.Conserved():
+			return "", false, fmt.Errorf("%s at height %d: %+v does not add up", v.name, x.status.FinalHeight, s)
+		case t.own != nil && s.Genesis != t.own.Genesis.Supplies[v.shard]:
+			return "", false, fmt.Errorf("%s says that genesis gave its shard %d, the genesis file says %d", v.name, s.Genesis, t.own.Genesis.Supplies[v.shard])
+		}
+		if done[v.shard] {
+			continue
+		}
+		done[v.shard] = true
+		have += s.Balances + s.Fees + s.Deposits + s.Treasury
+		in, out, genesis = in+s.Inflow, out+s.Outflow, genesis+s.Genesis
+		for _, l := range x.status.Links {
+			received, sent = received+l.Received, sent+l.Sent
+		}
+	}
+	switch {
+	case genesis != t.genesis.Accounts.Total:
+		return "", false, fmt.Errorf("the shards together began with %d, the genesis file says %d", genesis, t.genesis.Accounts.Total)
+	case in > out || received > sent:
+		// One shard may have been asked after it received what another had not sent yet when it was asked.
+		return "", false, fmt.Errorf("the shards received %d in %d transfers, and sent %d in %d", in, received, out, sent)
+	case have+(out-in) != genesis || received == sent && in != out:
+		return "", false, fmt.Errorf("%d held and %d on the way is not the supply of %d", have, out-in, genesis)
+	}
+	return fmt.Sprintf("%s units, %s of them on the way between shards", report.Number(float64(genesis)), report.Number(float64(out-in))), received == sent, nil
+}
+
+// kept asks every validator for the blocks of the sample, and verifies what it gets.
+func (t *target) kept(ctx context.Context, sample [][]load.Seen) (string, error) {
+	var group sync.WaitGroup
+	errs := make([]error, len(slices.Concat(t.nodes...)))
+	blocks := 0
+	for i, v := range slices.Concat(t.nodes...) {
+		blocks += len(sample[v.shard])
+		group.Go(func() {
+			for _, b := range sample[v.shard] {
+				k, err := v.client.Block(ctx, v.shard, b.Height)
+				if err == nil && k.Header.Hash() != b.Hash {
+					err = fmt.Errorf("has block %s, the client saw %s final", k.Header.Hash(), b.Hash)
+				}
+				if err != nil {
+					errs[i] = fmt.Errorf("%s, block %d: %w", v.name, b.Height, err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d blocks proven by %d validators", blocks, len(errs)), nil
+}
+
+// audit compares balances with what the client saw settle. Each account is asked of another validator of its shard.
+func (t *target) audit(ctx context.Context, seed uint64, s *load.Session) (string, error) {
+	random := rand.New(rand.NewPCG(seed, 2))
+	n := min(auditSample, int(t.accounts))
+	for k := range n {
+		account := uint32(random.Uint64N(t.accounts))
+		row := t.nodes[t.shardOf(account)]
+		a, err := row[k%len(row)].client.Account(ctx, t.ids[t.first+uint64(account)])
+		if err != nil {
+			return "", err
+		}
+		if want := int64(t.crowd.Balance) + s.Delta(account); int64(a.Balance) != want {
+			return "", fmt.Errorf("account %s holds %d on %s, the transfers that settled leave it %d", a.ID, a.Balance, row[k%len(row)].name, want)
+		}
+	}
+	return fmt.Sprintf("%d accounts", n), nil
+}

@@ -1,0 +1,262 @@
+// Package report is the result of a benchmark: the JSON form with schema tutti-bench/1, and the table for people.
+//
+// Fields and units are those of system.md section 5 and stay as they are; what is not there stands in `checks` and
+// `details`. What was not or could not be measured is null; what a run did not use (brokers, distilled batches) is 0.
+// The order of the fields is fixed, so that results can be compared line by line. A golden file holds all this.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"tutti/appliance/host"
+)
+
+// Schema names the form.
+const Schema = "tutti-bench/1"
+
+// Report is one benchmark.
+type Report struct {
+	Schema            string   `json:"schema"`
+	Commit            string   `json:"commit"`
+	Machine           Machine  `json:"machine"`
+	Scenario          Scenario `json:"scenario"`
+	Result            Result   `json:"result"`
+	Brokers           int      `json:"brokers"`
+	BatchWindowMs     float64  `json:"batch_window_ms"`
+	MeanBatch         float64  `json:"mean_batch"`
+	DistilledMeasured float64  `json:"distilled_measured"` // share of finalised transactions that were in distilled batches
+	ClientSigning     string   `json:"client_signing"`
+	GeneratorCPUS     float64  `json:"generator_cpu_s"`  // of this process, in the measurement
+	BlocksPerS        float64  `json:"blocks_per_s"`     // of each shard, mean
+	AccountProofMs    *float64 `json:"account_proof_ms"` // median, from due to the verified proof of the payer's state after it
+	Checks            []Check  `json:"checks"`
+	Details           Details  `json:"details"`
+}
+
+// Machine is where it ran.
+type Machine struct {
+	host.Machine
+	ForeignCores float64 `json:"foreign_cores"` // mean use by other work in the measurement, 1.0 is one core
+}
+
+// Scenario is what was asked for.
+type Scenario struct {
+	Name            string  `json:"name"`
+	Shards          int     `json:"shards"`
+	Validators      int     `json:"validators"` // of each shard
+	Accounts        uint64  `json:"accounts"`
+	Workload        string  `json:"workload"`
+	CrossShardShare float64 `json:"cross_shard_share"`
+	InvalidShare    float64 `json:"invalid_share"`
+	DistilledShare  float64 `json:"distilled_share"`
+	Rate            float64 `json:"rate"` // transactions due a second; with --rate max the one that was found
+	DurationS       float64 `json:"duration_s"`
+	Link            string  `json:"link"` // "loopback" or "network"
+}
+
+// Values of Scenario.Link and Report.ClientSigning.
+const (
+	Loopback = "loopback"
+	Network  = "network"
+	Online   = "online" // signed in the run, just before sending
+)
+
+// Result is what came out. Counts are of the transactions that were due in the measurement.
+type Result struct {
+	Submitted              uint64    `json:"submitted"`
+	Finalised              uint64    `json:"finalised"` // with success; between shards: credited
+	Rejected               uint64    `json:"rejected"`
+	Lost                   uint64    `json:"lost"`
+	TPS                    float64   `json:"tps"` // with success, verified by the client in the measurement
+	FinalityMs             Quantiles `json:"finality_ms"`
+	CPUUsPerTxPerValidator *float64  `json:"cpu_us_per_tx_per_validator"`
+	BytesPerTxPerValidator *float64  `json:"bytes_per_tx_per_validator"` // sent to other validators
+	RSSMiBPerValidator     *float64  `json:"rss_mib_per_validator"`      // mean, at the end
+	StateRootAgrees        bool      `json:"state_root_agrees"`
+	SupplyConserved        bool      `json:"supply_conserved"`
+}
+
+// Quantiles are in milliseconds, from due to the verified proof.
+type Quantiles struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// QuantilesOf reads a histogram of microseconds.
+func QuantilesOf(h *hdrhistogram.Histogram) Quantiles {
+	at := func(q float64) float64 { return Round(float64(h.ValueAtQuantile(q))/1000, 1) }
+	return Quantiles{P50: at(50), P90: at(90), P99: at(99), Max: Round(float64(h.Max())/1000, 1)}
+}
+
+// Check is something that has to hold after every run.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// Details are what one wants to know when a result surprises.
+type Details struct {
+	Seed             uint64            `json:"seed"`
+	WarmUpS          float64           `json:"warm_up_s"`
+	DrainS           float64           `json:"drain_s"`
+	RejectedByCode   map[string]uint64 `json:"rejected_by_code"`
+	RetriedByReason  map[string]uint64 `json:"retried_by_reason"`
+	Returned         uint64            `json:"returned"` // receiver did not exist
+	Expired          uint64            `json:"expired"`
+	Unsent           uint64            `json:"unsent"`  // due, but no payer was free or too many waited
+	Skipped          uint64            `json:"skipped"` // were in a block without effect; they may have succeeded later
+	InvalidAccepted  uint64            `json:"invalid_accepted"`
+	DiskSyncMs       *float64          `json:"disk_sync_ms"` // median sync of 4 KiB where the validators keep their data
+	OwnCores         float64           `json:"own_cores"`    // used by this process and its validators
+	StealCores       float64           `json:"steal_cores"`  // taken by the hypervisor
+	Search           []Trial           `json:"search,omitempty"`
+	TransactionsSeen uint64            `json:"transactions_seen"` // in all final blocks of the measurement, whoever sent them
+	GeneratorUsPerTx float64           `json:"generator_cpu_us_per_tx"`
+}
+
+// Trial is one rate that the search for the highest one tried.
+type Trial struct {
+	Rate  float64 `json:"rate"`
+	TPS   float64 `json:"tps"`
+	P99Ms float64 `json:"p99_ms"`
+	OK    bool    `json:"ok"`
+	Why   string  `json:"why,omitempty"` // it was not
+}
+
+// Failed is the names of the checks that do not hold.
+func (r *Report) Failed() (names []string) {
+	for _, c := range r.Checks {
+		if !c.OK {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// Round keeps so many decimals. What is not a number becomes 0.
+func Round(v float64, decimals int) float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	p := math.Pow(10, float64(decimals))
+	return math.Round(v*p) / p
+}
+
+// WriteJSON writes the report as one indented JSON value.
+func (r *Report) WriteJSON(w io.Writer) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	if _, err := w.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// WriteTable writes the report for people.
+func (r *Report) WriteTable(w io.Writer) error {
+	s, x, d := &r.Scenario, &r.Result, &r.Details
+	rows := [][2]string{
+		{"scenario", s.line()},
+		{"finalised", fmt.Sprintf("%s tx/s: %s of %s submitted, %s rejected, %s lost", Number(x.TPS), Number(float64(x.Finalised)), Number(float64(x.Submitted)), Number(float64(x.Rejected)), Number(float64(x.Lost)))},
+		{"finality", fmt.Sprintf("p50 %.0f ms, p90 %.0f ms, p99 %.0f ms, at most %.0f ms, from due to verified proof", x.FinalityMs.P50, x.FinalityMs.P90, x.FinalityMs.P99, x.FinalityMs.Max)},
+		{"account proof", optional(r.AccountProofMs, "median %s ms", 1)},
+		{"blocks", fmt.Sprintf("%.2f a second in each shard", r.BlocksPerS)},
+		{"CPU", optional(x.CPUUsPerTxPerValidator, "%s µs for each transaction and validator", 1)},
+		{"network", optional(x.BytesPerTxPerValidator, "%s bytes sent for each transaction and validator", 0)},
+		{"memory", optional(x.RSSMiBPerValidator, "%s MiB for each validator", 0)},
+		{"generator", fmt.Sprintf("%.2f CPU-seconds, %.1f µs for each transaction, signing %s", r.GeneratorCPUS, d.GeneratorUsPerTx, r.ClientSigning)},
+		{"machine", fmt.Sprintf("%s, %d cores: %.2f used by the run, %.2f by other work, %.2f stolen", r.Machine.CPU, r.Machine.Cores, d.OwnCores, r.Machine.ForeignCores, d.StealCores)},
+		{"disk", optional(d.DiskSyncMs, "median sync %s ms", 2)},
+	}
+	for _, extra := range []struct {
+		name string
+		text string
+	}{
+		{"rejected", Counts(d.RejectedByCode)},
+		{"sent again", Counts(d.RetriedByReason)},
+		{"not sent", count(d.Unsent)},
+		{"expired", count(d.Expired)},
+		{"returned", count(d.Returned)},
+		{"skipped", count(d.Skipped)},
+	} {
+		if extra.text != "" {
+			rows = append(rows, [2]string{extra.name, extra.text})
+		}
+	}
+	for _, c := range r.Checks {
+		verdict := "ok    "
+		if !c.OK {
+			verdict = "FAILED"
+		}
+		rows = append(rows, [2]string{"check", verdict + "  " + c.Name + ": " + c.Detail})
+	}
+	for _, row := range rows {
+		if _, err := fmt.Fprintf(w, "%-14s  %s\n", row[0], row[1]); err != nil {
+			return fmt.Errorf("report: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Scenario) line() string {
+	text := fmt.Sprintf("%s, %d × %d validators, %s accounts, %s tx/s for %g s over %s", s.Workload, s.Shards, s.Validators,
+		Number(float64(s.Accounts)), Number(s.Rate), s.DurationS, s.Link)
+	if s.CrossShardShare > 0 {
+		text += fmt.Sprintf(", %g %% between shards", Round(100*s.CrossShardShare, 2))
+	}
+	if s.InvalidShare > 0 {
+		text += fmt.Sprintf(", %g %% invalid", Round(100*s.InvalidShare, 2))
+	}
+	return text
+}
+
+func optional(v *float64, format string, decimals int) string {
+	if v == nil {
+		return "not measured"
+	}
+	return fmt.Sprintf(format, strconv.FormatFloat(*v, 'f', decimals, 64))
+}
+
+func count(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return Number(float64(n))
+}
+
+// Counts lists counts by name, in the names' order.
+func Counts(m map[string]uint64) string {
+	names := make([]string, 0, len(m))
+	for name, n := range m {
+		if n > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for i, name := range names {
+		names[i] = Number(float64(m[name])) + " " + name
+	}
+	return strings.Join(names, ", ")
+}
+
+// Number writes a whole number with a comma between groups of three digits.
+func Number(v float64) string {
+	text := strconv.FormatFloat(math.Round(v), 'f', 0, 64)
+	for at := len(text) - 3; at > 0 && text[at-1] != '-'; at -= 3 {
+		text = text[:at] + "," + text[at:]
+	}
+	return text
+}

@@ -1,0 +1,240 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"tutti/appliance/api"
+	"tutti/appliance/client"
+	"tutti/appliance/genesis"
+	"tutti/appliance/host"
+	"tutti/appliance/localnet"
+	"tutti/appliance/node"
+	"tutti/appliance/proof"
+	"tutti/bench/report"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// target is the network that is measured. Immutable once made.
+type target struct {
+	genesis    *genesis.Genesis
+	trust      *proof.Trust
+	nodes      [][]*validator // by shard
+	crowd      genesis.Crowd
+	ids        []tx.ID // of the crowd, by member
+	first      uint64  // member that pays first
+	accounts   uint64  // that pay
+	readRate   float64 // nonces to read from each node a second
+	diskSyncMs *float64
+	own        *localnet.Network // nil: somebody else's
+	dir        string            // of own
+	temporary  bool              // dir is to be removed
+}
+
+// validator is one node, asked alone.
+type validator struct {
+	name   string
+	url    string
+	shard  consensus.ShardID
+	client *client.Client
+}
+
+const validatorTimeout = 5 * time.Second
+
+func (t *target) add(shard consensus.ShardID, name, url string) error {
+	c, err := client.New(client.Options{URLs: []string{url}, Trust: t.trust, CallTimeout: validatorTimeout, Rounds: 2})
+	if err != nil {
+		return err
+	}
+	t.nodes[shard] = append(t.nodes[shard], &validator{name: name, url: url, shard: shard, client: c})
+	return nil
+}
+
+// apis is the addresses by shard.
+func (t *target) apis() [][]string {
+	out := make([][]string, len(t.nodes))
+	for s, row := range t.nodes {
+		for _, n := range row {
+			out[s] = append(out[s], n.url)
+		}
+	}
+	return out
+}
+
+func (t *target) close(keep bool) error {
+	for _, n := range slices.Concat(t.nodes...) {
+		n.client.Close()
+	}
+	if t.own == nil {
+		return nil
+	}
+	err := t.own.Close()
+	switch {
+	case !t.temporary:
+	case keep:
+		err = errors.Join(err, fmt.Errorf("the network's files and logs are kept in %s", t.dir))
+	default:
+		err = errors.Join(err, os.RemoveAll(t.dir))
+	}
+	return err
+}
+
+// syncWrites is how many writes the disk is probed with.
+const syncWrites = 50
+
+// start starts a network of our own.
+func (c *Config) start(ctx context.Context) (_ *target, err error) {
+	t := &target{readRate: 1000, accounts: c.Accounts}
+	if t.dir, t.temporary, err = c.home(); err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	defer func() {
+		if err != nil && t.temporary {
+			err = errors.Join(err, os.RemoveAll(t.dir))
+		}
+	}()
+	if l, err := host.ProbeSync(t.dir, syncWrites); err == nil {
+		ms := report.Round(float64(l.P50)/float64(time.Millisecond), 3)
+		t.diskSyncMs = &ms
+	}
+	port, err := freePorts(c.Shards * c.Validators)
+	if err != nil {
+		return nil, err
+	}
+	n, err := localnet.Start(ctx, localnet.Options{
+		Home: t.dir, Shards: c.Shards, Validators: c.Validators, Accounts: c.Accounts, APIPort: port, Binary: c.Binary, Config: unlimited, Out: c.Out,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	t.own, t.genesis, t.crowd, t.ids = n, n.Genesis.Genesis, n.Crowd, n.Population.CrowdIDs()
+	if t.trust, err = node.Trust(n.Genesis); err != nil {
+		return nil, err
+	}
+	t.nodes = make([][]*validator, len(n.APIs))
+	for s, urls := range n.APIs {
+		for i, u := range urls {
+			if err := t.add(consensus.ShardID(s), fmt.Sprintf("s%dv%d", s, i), u); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return t, nil
+}
+
+// Ports of a network of our own: API addresses from firstPort on, nodes 10,000 above, all below what the kernel gives
+// to outgoing connections.
+const (
+	firstPort = 12_000
+	lastPort  = 22_000
+	portsUp   = 10_000
+)
+
+// freePorts finds ports for so many nodes, none of which is taken.
+func freePorts(nodes int) (int, error) {
+	free := func(port int) bool {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		u, err := net.ListenPacket("udp", l.Addr().String())
+		if err == nil {
+			err = u.Close()
+		}
+		return errors.Join(err, l.Close()) == nil
+	}
+	from := firstPort + os.Getpid()*7%(lastPort-firstPort) // so that two at once do not try the same ones
+	for run := 0; from+nodes <= lastPort+portsUp/2; from++ {
+		if run++; !free(from) || !free(from+portsUp) {
+			run = 0
+		}
+		if run == nodes {
+			return from - nodes + 1, nil
+		}
+	}
+	return 0, fmt.Errorf("bench: no %d ports in a row are free from %d on: stop what uses them", nodes, firstPort)
+}
+
+// attach takes a network that runs. Its nodes tell where the others are.
+func (c *Config) attach(ctx context.Context) (_ *target, err error) {
+	a := c.Attach
+	t := &target{genesis: a.Genesis, trust: a.Trust, nodes: make([][]*validator, len(a.Genesis.Shards)), readRate: 20}
+	any, err := client.New(client.Options{URLs: a.APIs, Trust: a.Trust})
+	if err != nil {
+		return nil, err
+	}
+	defer any.Close()
+	if err := c.discover(ctx, t, any); err != nil {
+		return nil, errors.Join(err, t.close(false))
+	}
+	shards := uint64(len(t.nodes))
+	crowd := min(c.Accounts, a.Genesis.Accounts.Count)
+	t.crowd = genesis.Crowd{Seed: a.Crowd, Count: crowd}
+	p := genesis.Population{Table: a.Genesis.Table, Crowd: t.crowd, Named: make([][]genesis.Account, shards)}
+	t.ids = p.CrowdIDs()
+	t.first = crowd / 2 / shards * shards
+	t.accounts = (crowd - t.first) / shards * shards
+	return t, nil
+}
+
+// discover asks for the addresses of all validators until it has one for every seat, or for some time.
+func (c *Config) discover(ctx context.Context, t *target, any *client.Client) error {
+	wanted := 0
+	for _, s := range t.genesis.Shards {
+		wanted += len(s.Validators)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	var found []api.NodeAPI
+	for {
+		n, err := any.Network(ctx)
+		if err != nil {
+			return err
+		}
+		if found = n.APIs; len(found) >= wanted || !pause(ctx, time.Second) {
+			break
+		}
+	}
+	if len(found) < wanted {
+		c.say("only %d of %d validators are known: the others are neither loaded nor checked", len(found), wanted)
+	}
+	slices.SortFunc(found, func(a, b api.NodeAPI) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) })
+	for _, f := range found {
+		if int(f.Shard) >= len(t.nodes) {
+			return fmt.Errorf("bench: node %s is of shard %d, the genesis file has %d: is it this network's?", f.Name, f.Shard, len(t.nodes))
+		}
+		if err := t.add(f.Shard, f.Name, f.URL); err != nil {
+			return err
+		}
+	}
+	for s, row := range t.nodes {
+		if len(row) == 0 {
+			return fmt.Errorf("bench: no node of shard %d is known: give one with --api", s)
+		}
+	}
+	return nil
+}
+
+// pause waits, and reports whether ctx is still alive.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
