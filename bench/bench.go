@@ -29,7 +29,6 @@ import (
 	"math"
 	"net"
 	"net/url"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +43,7 @@ import (
 	"tutti/consensus"
 )
 
-// Config is what to measure. Zero Validators, WarmUp and Drain mean the defaults of Standard.
+// Config is what to measure. Standard gives good values for all that has no meaning when it is zero.
 type Config struct {
 	Shards, Validators int
 	Accounts           uint64
@@ -59,10 +58,9 @@ type Config struct {
 	Attach             *Attach // nil: start a network
 
 	Commit   string
-	Binary   string // tutti, for the network's nodes; empty: this program
-	Home     string // of the network to start; empty: a temporary folder
-	Out      io.Writer
-	Terminal bool // Out is one
+	Binary   string    // tutti, for the network's nodes; empty: this program
+	Out      io.Writer // progress; nil: none
+	Terminal bool      // Out is one
 }
 
 // Attach names a network that runs.
@@ -111,34 +109,48 @@ func (c *Config) Validate() error {
 }
 
 // Run makes one benchmark. A report whose checks failed comes without an error; see report.Failed.
-func Run(ctx context.Context, c Config) (r *report.Report, err error) {
+func Run(ctx context.Context, c Config) (*report.Report, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
+	b := &bench{Config: c, screen: screen{out: c.Out, terminal: c.Terminal}}
+	return b.run(ctx)
+}
+
+// bench is one run.
+type bench struct {
+	Config
+	screen screen
+}
+
+func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 	var t *target
-	if c.Attach != nil {
-		t, err = c.attach(ctx)
+	if b.Attach != nil {
+		t, err = b.attach(ctx)
 	} else {
-		t, err = c.start(ctx)
+		t, err = b.start(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, t.close(err != nil && ctx.Err() == nil || r != nil && len(r.Failed()) > 0)) }()
-	s, err := c.session(ctx, t)
+	defer func() {
+		failed := err != nil || len(r.Failed()) > 0
+		err = errors.Join(err, t.close(), b.clean(t, failed && ctx.Err() == nil))
+	}()
+	s, err := b.session(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	stop := c.progress(ctx, s)
-	m, err := c.measure(ctx, t, s)
+	stop := b.progress(ctx, s)
+	m, err := b.measure(ctx, t, s)
 	stop()
 	if err != nil {
 		return nil, err
 	}
-	r = c.report(t, m, s)
-	c.say("checking the validators against one another")
-	r.Checks, err = c.checks(ctx, t, s, m)
+	r = b.report(t, m, s)
+	b.screen.say("checking the validators against one another")
+	r.Checks, err = b.checks(ctx, t, s, m)
 	for _, k := range r.Checks {
 		r.Result.StateRootAgrees = r.Result.StateRootAgrees || k.Name == checkRoots && k.OK
 		r.Result.SupplyConserved = r.Result.SupplyConserved || k.Name == checkSupply && k.OK
@@ -146,28 +158,22 @@ func Run(ctx context.Context, c Config) (r *report.Report, err error) {
 	return r, err
 }
 
-func (c *Config) say(format string, args ...any) {
-	if c.Out != nil {
-		fmt.Fprintf(c.Out, format+"\n", args...)
-	}
-}
-
 // session opens the load on a target.
-func (c *Config) session(ctx context.Context, t *target) (*load.Session, error) {
-	c.say("deriving the keys of %s accounts", report.Number(float64(t.accounts)))
+func (b *bench) session(ctx context.Context, t *target) (*load.Session, error) {
+	b.screen.say("deriving the keys of %s accounts", report.Number(float64(t.accounts)))
 	crowd, err := workload.NewCrowd(ctx, t.crowd, t.ids, t.first, t.accounts, t.genesis.Hash())
 	if err != nil {
 		return nil, err
 	}
 	window := 1
-	if c.Workload == workload.Zipf {
+	if b.Workload == workload.Zipf {
 		window = zipfWindow
 	}
 	s, err := load.Open(ctx, load.Options{
 		Target: load.Target{Trust: t.trust, APIs: t.apis(), Crowd: crowd, Fee: t.fee()},
 		Workload: workload.Options{
-			Kind: c.Workload, Seed: c.Seed, Shards: len(t.genesis.Shards), Accounts: int(t.accounts), CrossShard: c.CrossShard,
-			Invalid: c.Invalid, Window: window,
+			Kind: b.Workload, Seed: b.Seed, Shards: len(t.genesis.Shards), Accounts: int(t.accounts), CrossShard: b.CrossShard,
+			Invalid: b.Invalid, Window: window,
 		},
 		Fresh: t.own != nil, ReadRate: t.readRate,
 	})
@@ -175,13 +181,13 @@ func (c *Config) session(ctx context.Context, t *target) (*load.Session, error) 
 		return nil, err
 	}
 	if t.own == nil {
-		c.say("reading the nonces of %s accounts", report.Number(float64(t.accounts)))
+		b.screen.say("reading the nonces of %s accounts", report.Number(float64(t.accounts)))
 	}
 	if err := s.Known(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if n := s.Totals().Foreign; n > 0 {
-		c.say("%s of these accounts do not belong to the crowd and are left out", report.Number(float64(n)))
+		b.screen.say("%s of these accounts do not belong to the crowd and are left out", report.Number(float64(n)))
 		if n == t.accounts {
 			return nil, errors.Join(errors.New("bench: none of the accounts belongs to this crowd: give the seed of this network's crowd"), s.Close())
 		}
@@ -224,32 +230,32 @@ func ownCPU() float64 {
 }
 
 // measure runs the load, after a search for the rate if need be.
-func (c *Config) measure(ctx context.Context, t *target, s *load.Session) (*measurement, error) {
-	if c.Rate > 0 {
-		return c.phase(ctx, t, s, c.Rate)
+func (b *bench) measure(ctx context.Context, t *target, s *load.Session) (*measurement, error) {
+	if b.Rate > 0 {
+		return b.phase(ctx, t, s, b.Rate)
 	}
-	return c.search(ctx, t, s)
+	return b.search(ctx, t, s)
 }
 
-func (c *Config) phase(ctx context.Context, t *target, s *load.Session, rate float64) (*measurement, error) {
+func (b *bench) phase(ctx context.Context, t *target, s *load.Session, rate float64) (*measurement, error) {
 	m := &measurement{rate: rate}
-	c.say("warming up for %s, then measuring for %s at %s tx/s", c.WarmUp, c.Duration, report.Number(rate))
+	b.screen.say("warming up for %s, then measuring for %s at %s tx/s", b.WarmUp, b.Duration, report.Number(rate))
 	var err error
 	m.outcome, err = s.Run(ctx, load.Phase{
-		Rate: rate, WarmUp: c.WarmUp, Duration: c.Duration, Drain: c.Drain,
+		Rate: rate, WarmUp: b.WarmUp, Duration: b.Duration, Drain: b.Drain,
 		Begin: func() { m.begin = t.moment(ctx) }, End: func() { m.end = t.moment(ctx) },
 	})
 	return m, err
 }
 
 // report puts the figures together.
-func (c *Config) report(t *target, m *measurement, s *load.Session) *report.Report {
+func (b *bench) report(t *target, m *measurement, s *load.Session) *report.Report {
 	o, span := m.outcome, m.end.at.Sub(m.begin.at).Seconds()
 	r := &report.Report{
-		Schema: report.Schema, Commit: c.Commit, Machine: report.Machine{Machine: host.Describe()}, ClientSigning: report.Online,
+		Schema: report.Schema, Commit: b.Commit, Machine: report.Machine{Machine: host.Describe()}, ClientSigning: report.Online,
 		Scenario: report.Scenario{
-			Shards: len(t.nodes), Validators: len(t.nodes[0]), Accounts: t.accounts, Workload: string(c.Workload), CrossShardShare: c.CrossShard,
-			InvalidShare: c.Invalid, DistilledShare: c.Distilled, Rate: report.Round(m.rate, 1), DurationS: c.Duration.Seconds(), Link: t.link(),
+			Shards: len(t.nodes), Validators: len(t.nodes[0]), Accounts: t.accounts, Workload: string(b.Workload), CrossShardShare: b.CrossShard,
+			InvalidShare: b.Invalid, DistilledShare: b.Distilled, Rate: report.Round(m.rate, 1), DurationS: b.Duration.Seconds(), Link: t.link(),
 		},
 		Result: report.Result{
 			Submitted: o.Submitted(), Finalised: o.Finalised, Rejected: o.RejectedSum(), Lost: o.Lost, TPS: report.Round(o.TPS(), 1),
@@ -257,12 +263,12 @@ func (c *Config) report(t *target, m *measurement, s *load.Session) *report.Repo
 		},
 		GeneratorCPUS: report.Round(m.end.own-m.begin.own, 3),
 		Details: report.Details{
-			Seed: c.Seed, WarmUpS: c.WarmUp.Seconds(), DrainS: report.Round(o.Drain.Seconds(), 2), RejectedByCode: o.Rejected, RetriedByReason: o.Retried,
+			Seed: b.Seed, WarmUpS: b.WarmUp.Seconds(), DrainS: report.Round(o.Drain.Seconds(), 2), RejectedByCode: o.Rejected, RetriedByReason: o.Retried,
 			Returned: o.Returned, Expired: o.Expired, Unsent: o.Unsent, Skipped: o.Skipped, InvalidAccepted: o.InvalidAccepted,
 			DiskSyncMs: t.diskSyncMs, Search: m.search,
 		},
 	}
-	r.Scenario.Name = fmt.Sprintf("%s-%dx%d", c.Workload, r.Scenario.Shards, r.Scenario.Validators)
+	r.Scenario.Name = fmt.Sprintf("%s-%dx%d", b.Workload, r.Scenario.Shards, r.Scenario.Validators)
 	if o.Submitted() > 0 {
 		r.Details.GeneratorUsPerTx = report.Round(r.GeneratorCPUS*1e6/float64(o.Submitted()), 1)
 	}
@@ -308,15 +314,6 @@ func (t *target) link() string {
 
 // fee is the price of fee class 0.
 func (t *target) fee() uint64 { return t.genesis.Parameters.Fees[0] }
-
-// home is the folder for a network's files, and whether it is ours to remove.
-func (c *Config) home() (dir string, temporary bool, err error) {
-	if c.Home != "" {
-		return c.Home, false, os.MkdirAll(c.Home, 0o755)
-	}
-	dir, err = os.MkdirTemp("", "tutti-bench-")
-	return dir, true, err
-}
 
 // unlimited lifts the limits that a node has for one client: here all clients are one address, and what is to be
 // measured is the node.

@@ -35,7 +35,7 @@ const (
 )
 
 // checks makes all checks. The error says only that there was no time to make them.
-func (c *Config) checks(ctx context.Context, t *target, s *load.Session, m *measurement) (out []report.Check, err error) {
+func (b *bench) checks(ctx context.Context, t *target, s *load.Session, m *measurement) (out []report.Check, err error) {
 	add := func(name string, bad error, good string) {
 		k := report.Check{Name: name, OK: bad == nil, Detail: good}
 		if bad != nil {
@@ -49,19 +49,19 @@ func (c *Config) checks(ctx context.Context, t *target, s *load.Session, m *meas
 	add(checkSupply, bad, good)
 	good, bad = t.kept(ctx, s.Sample())
 	add(checkKept, bad, good)
-	o := m.outcome
+	o, total := m.outcome, s.Totals()
 	bad = nil
-	if o.Lost > 0 {
-		bad = fmt.Errorf("%d of %d accepted transactions were neither final nor expired %s after the load ended", o.Lost, o.Submitted(), o.Drain.Round(time.Second))
+	if total.Lost > 0 {
+		bad = fmt.Errorf("%d of %d transactions, warm-up included, were accepted and neither final nor expired %s after the load ended", total.Lost, total.Submitted, o.Drain.Round(time.Second))
 	}
-	add(checkLost, bad, fmt.Sprintf("%s transactions accounted for", report.Number(float64(o.Due))))
+	add(checkLost, bad, fmt.Sprintf("%s transactions accounted for, warm-up included", report.Number(float64(total.Submitted))))
 	bad = nil
 	if o.InvalidAccepted > 0 {
 		bad = fmt.Errorf("%d wrongly signed transactions were accepted", o.InvalidAccepted)
 	}
 	add(checkInvalid, bad, fmt.Sprintf("%s wrongly signed ones refused", report.Number(float64(o.Rejected[string(api.WrongSignature)]))))
 	if t.own != nil {
-		good, bad = t.audit(ctx, c.Seed, s)
+		good, bad = t.audit(ctx, b.Seed, s)
 		add(checkBalances, bad, good)
 	}
 	return out, ctx.Err()
@@ -116,16 +116,27 @@ func (t *target) compare(ctx context.Context) (string, error) {
 }
 
 // supply asks until nothing is on its way between shards, or for some time, and adds up.
-func (t *target) supply(ctx context.Context) (string, error) {
+func (t *target) supply(ctx context.Context) (good string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, agreeWithin)
 	defer cancel()
 	for {
-		good, settled, err := t.addUp(t.samples(ctx))
-		if err == nil && settled || !pause(ctx, askEvery) {
+		text, settled, wrong := t.addUp(t.samples(ctx))
+		switch {
+		case wrong == nil:
+			good, err = text, nil
+		case !errors.Is(wrong, errUnsteady):
+			return "", wrong
+		case good == "":
+			err = wrong
+		}
+		if settled || !pause(ctx, askEvery) {
 			return good, err
 		}
 	}
 }
+
+// errUnsteady says that validators were asked at moments that do not fit together, or did not answer.
+var errUnsteady = errors.New("the shards can not be added up")
 
 // addUp checks the identity of every validator and of all shards together. settled says that no receipt is on its way.
 func (t *target) addUp(samples []sample) (good string, settled bool, err error) {
@@ -136,7 +147,7 @@ func (t *target) addUp(samples []sample) (good string, settled bool, err error) 
 		v, s := all[i], x.status.Supply
 		switch {
 		case x.err != nil:
-			return "", false, x.err
+			return "", false, fmt.Errorf("%w: %w", errUnsteady, x.err)
 		case !s.Conserved():
 			return "", false, fmt.Errorf("%s at height %d: %+v does not add up", v.name, x.status.FinalHeight, s)
 		case t.own != nil && s.Genesis != t.own.Genesis.Supplies[v.shard]:
@@ -155,9 +166,8 @@ func (t *target) addUp(samples []sample) (good string, settled bool, err error) 
 	switch {
 	case genesis != t.genesis.Accounts.Total:
 		return "", false, fmt.Errorf("the shards together began with %d, the genesis file says %d", genesis, t.genesis.Accounts.Total)
-	case in > out || received > sent:
-		// One shard may have been asked after it received what another had not sent yet when it was asked.
-		return "", false, fmt.Errorf("the shards received %d in %d transfers, and sent %d in %d", in, received, out, sent)
+	case in > out || received > sent: // one may have been asked after it received what the other sent after it was asked
+		return "", false, fmt.Errorf("%w: they received %d units in %d transfers, and sent %d in %d", errUnsteady, in, received, out, sent)
 	case have+(out-in) != genesis || received == sent && in != out:
 		return "", false, fmt.Errorf("%d held and %d on the way is not the supply of %d", have, out-in, genesis)
 	}
@@ -191,20 +201,26 @@ func (t *target) kept(ctx context.Context, sample [][]load.Seen) (string, error)
 	return fmt.Sprintf("%d blocks proven by %d validators", blocks, len(errs)), nil
 }
 
-// audit compares balances with what the client saw settle. Each account is asked of another validator of its shard.
+// audit compares balances with what the client saw settle. Each account is asked of another validator of its shard,
+// again if that is behind.
 func (t *target) audit(ctx context.Context, seed uint64, s *load.Session) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, agreeWithin)
+	defer cancel()
 	random := rand.New(rand.NewPCG(seed, 2))
 	n := min(auditSample, int(t.accounts))
 	for k := range n {
 		account := uint32(random.Uint64N(t.accounts))
 		row := t.nodes[t.shardOf(account)]
-		a, err := row[k%len(row)].client.Account(ctx, t.ids[t.first+uint64(account)])
-		if err != nil {
-			return "", err
-		}
-		if want := int64(t.crowd.Balance) + s.Delta(account); int64(a.Balance) != want {
-			return "", fmt.Errorf("account %s holds %d on %s, the transfers that settled leave it %d", a.ID, a.Balance, row[k%len(row)].name, want)
+		v, want := row[k%len(row)], int64(t.crowd.Balance)+s.Delta(account)
+		for {
+			a, err := v.client.Account(ctx, t.ids[t.first+uint64(account)])
+			if err == nil && int64(a.Balance) == want {
+				break
+			}
+			if !pause(ctx, askEvery) {
+				return "", errors.Join(fmt.Errorf("account %d of the crowd holds %d on %s, the transfers that settled leave it %d", account, a.Balance, v.name, want), err)
+			}
 		}
 	}
-	return fmt.Sprintf("%d accounts", n), nil
+	return fmt.Sprintf("%d accounts hold what the settled transfers leave them", n), nil
 }

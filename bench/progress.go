@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -11,27 +12,44 @@ import (
 	"tutti/bench/report"
 )
 
-// progress prints a line each second, on a terminal over the one before, until the answer is called.
-func (c *Config) progress(ctx context.Context, s *load.Session) (stop func()) {
-	if c.Out == nil {
-		return func() {}
+// screen is where progress goes. Safe for concurrent use.
+type screen struct {
+	out      io.Writer // nil: nowhere
+	terminal bool
+
+	mu   sync.Mutex // guards what follows, and out
+	open bool       // the last line may be drawn over
+}
+
+// say writes a line that stays.
+func (s *screen) say(format string, args ...any) { s.line(fmt.Sprintf(format, args...), true) }
+
+// line writes a line; on a terminal, one that does not stay is drawn over by the next.
+func (s *screen) line(text string, stays bool) {
+	if s.out == nil {
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open {
+		text = "\r\x1b[K" + text
+	}
+	if s.open = s.terminal && !stays; !s.open {
+		text += "\n"
+	}
+	fmt.Fprint(s.out, text)
+}
+
+// progress writes a line each second until the answer is called.
+func (b *bench) progress(ctx context.Context, s *load.Session) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	group.Go(func() {
 		begun, last := time.Now(), s.Snapshot()
 		for pause(ctx, time.Second) {
 			now := s.Snapshot()
-			line := progressLine(time.Since(begun), last, now)
-			if c.Terminal {
-				fmt.Fprintf(c.Out, "\r\x1b[K%s", line)
-			} else {
-				fmt.Fprintln(c.Out, line)
-			}
+			b.screen.line(progressLine(time.Since(begun), last, now), false)
 			last = now
-		}
-		if c.Terminal {
-			fmt.Fprintln(c.Out)
 		}
 	})
 	return func() { cancel(); group.Wait() }

@@ -22,7 +22,7 @@ const (
 )
 
 // verdict says why a phase does not count as stood; empty: it does.
-func (c *Config) verdict(rate float64, o *load.Outcome) string {
+func (b *bench) verdict(rate float64, o *load.Outcome) string {
 	p99 := time.Duration(o.Latency.ValueAtQuantile(99)) * time.Microsecond
 	switch {
 	case o.Lost+o.Expired > 0:
@@ -31,32 +31,32 @@ func (c *Config) verdict(rate float64, o *load.Outcome) string {
 		return fmt.Sprintf("%d could not be sent", o.Unsent)
 	case p99 > maxP99:
 		return fmt.Sprintf("p99 over %s", maxP99)
-	case o.TPS() < minShare*rate*(1-c.Invalid):
+	case o.TPS() < minShare*rate*(1-b.Invalid):
 		return fmt.Sprintf("finalised %.0f tx/s", o.TPS())
 	}
 	return ""
 }
 
 // trial runs one short phase.
-func (c *Config) trial(ctx context.Context, s *load.Session, rate float64) (report.Trial, error) {
+func (b *bench) trial(ctx context.Context, s *load.Session, rate float64) (report.Trial, error) {
 	if err := s.Known(ctx); err != nil {
 		return report.Trial{}, err
 	}
-	o, err := s.Run(ctx, load.Phase{Rate: rate, WarmUp: trialWarmUp, Duration: trialDuration, Drain: c.Drain})
+	o, err := s.Run(ctx, load.Phase{Rate: rate, WarmUp: trialWarmUp, Duration: trialDuration, Drain: b.Drain})
 	if err != nil {
 		return report.Trial{}, err
 	}
-	return c.judge(rate, o), nil
+	return b.judge(rate, o), nil
 }
 
-func (c *Config) judge(rate float64, o *load.Outcome) report.Trial {
-	why := c.verdict(rate, o)
+func (b *bench) judge(rate float64, o *load.Outcome) report.Trial {
+	why := b.verdict(rate, o)
 	t := report.Trial{Rate: report.Round(rate, 1), TPS: report.Round(o.TPS(), 1), P99Ms: report.QuantilesOf(o.Latency).P99, OK: why == "", Why: why}
 	line := fmt.Sprintf("%s tx/s: stood, p99 %.0f ms", report.Number(rate), t.P99Ms)
 	if !t.OK {
 		line = fmt.Sprintf("%s tx/s: too much (%s)", report.Number(rate), why)
 	}
-	c.say("%s", line)
+	b.screen.say("%s", line)
 	return t
 }
 
@@ -94,10 +94,10 @@ func bracket(first float64, halvings int, try func(float64) (bool, error)) (floa
 }
 
 // search finds the highest rate in short trials, and measures it in full; if it does not stand that, a lower one.
-func (c *Config) search(ctx context.Context, t *target, s *load.Session) (*measurement, error) {
+func (b *bench) search(ctx context.Context, t *target, s *load.Session) (*measurement, error) {
 	var trials []report.Trial
 	rate, err := bracket(firstTrial, bisections, func(rate float64) (bool, error) {
-		tr, err := c.trial(ctx, s, rate)
+		tr, err := b.trial(ctx, s, rate)
 		trials = append(trials, tr)
 		return tr.OK, err
 	})
@@ -112,10 +112,10 @@ func (c *Config) search(ctx context.Context, t *target, s *load.Session) (*measu
 		if err := s.Known(ctx); err != nil {
 			return nil, err
 		}
-		if m, err = c.phase(ctx, t, s, rate); err != nil {
+		if m, err = b.phase(ctx, t, s, rate); err != nil {
 			return nil, err
 		}
-		tr := c.judge(rate, m.outcome)
+		tr := b.judge(rate, m.outcome)
 		trials = append(trials, tr)
 		if tr.OK {
 			break

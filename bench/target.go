@@ -35,7 +35,6 @@ type target struct {
 	diskSyncMs *float64
 	own        *localnet.Network // nil: somebody else's
 	dir        string            // of own
-	temporary  bool              // dir is to be removed
 }
 
 // validator is one node, asked alone.
@@ -68,48 +67,52 @@ func (t *target) apis() [][]string {
 	return out
 }
 
-func (t *target) close(keep bool) error {
+func (t *target) close() error {
 	for _, n := range slices.Concat(t.nodes...) {
 		n.client.Close()
 	}
 	if t.own == nil {
 		return nil
 	}
-	err := t.own.Close()
+	return t.own.Close()
+}
+
+// clean removes the files of our own network, or says where they are.
+func (b *bench) clean(t *target, keep bool) error {
 	switch {
-	case !t.temporary:
+	case t.dir == "":
+		return nil
 	case keep:
-		err = errors.Join(err, fmt.Errorf("the network's files and logs are kept in %s", t.dir))
-	default:
-		err = errors.Join(err, os.RemoveAll(t.dir))
+		b.screen.say("the network's files and logs are kept in %s", t.dir)
+		return nil
 	}
-	return err
+	return os.RemoveAll(t.dir)
 }
 
 // syncWrites is how many writes the disk is probed with.
 const syncWrites = 50
 
 // start starts a network of our own.
-func (c *Config) start(ctx context.Context) (_ *target, err error) {
-	t := &target{readRate: 1000, accounts: c.Accounts}
-	if t.dir, t.temporary, err = c.home(); err != nil {
+func (b *bench) start(ctx context.Context) (_ *target, err error) {
+	t := &target{readRate: 1000, accounts: b.Accounts}
+	if t.dir, err = os.MkdirTemp("", "tutti-bench-"); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	defer func() {
-		if err != nil && t.temporary {
-			err = errors.Join(err, os.RemoveAll(t.dir))
+		if err != nil {
+			err = errors.Join(err, b.clean(t, ctx.Err() == nil))
 		}
 	}()
 	if l, err := host.ProbeSync(t.dir, syncWrites); err == nil {
 		ms := report.Round(float64(l.P50)/float64(time.Millisecond), 3)
 		t.diskSyncMs = &ms
 	}
-	port, err := freePorts(c.Shards * c.Validators)
+	port, err := freePorts(b.Shards * b.Validators)
 	if err != nil {
 		return nil, err
 	}
 	n, err := localnet.Start(ctx, localnet.Options{
-		Home: t.dir, Shards: c.Shards, Validators: c.Validators, Accounts: c.Accounts, APIPort: port, Binary: c.Binary, Config: unlimited, Out: c.Out,
+		Home: t.dir, Shards: b.Shards, Validators: b.Validators, Accounts: b.Accounts, APIPort: port, Binary: b.Binary, Config: unlimited, Out: b.Out,
 	})
 	if err != nil {
 		return nil, err
@@ -168,29 +171,35 @@ func freePorts(nodes int) (int, error) {
 }
 
 // attach takes a network that runs. Its nodes tell where the others are.
-func (c *Config) attach(ctx context.Context) (_ *target, err error) {
-	a := c.Attach
-	t := &target{genesis: a.Genesis, trust: a.Trust, nodes: make([][]*validator, len(a.Genesis.Shards)), readRate: 20}
-	any, err := client.New(client.Options{URLs: a.APIs, Trust: a.Trust})
+func (b *bench) attach(ctx context.Context) (_ *target, err error) {
+	a := b.Attach
+	t := &target{genesis: a.Genesis, trust: a.Trust, nodes: make([][]*validator, len(a.Genesis.Shards)), readRate: 50}
+	entry, err := client.New(client.Options{URLs: a.APIs, Trust: a.Trust})
 	if err != nil {
 		return nil, err
 	}
-	defer any.Close()
-	if err := c.discover(ctx, t, any); err != nil {
-		return nil, errors.Join(err, t.close(false))
+	defer entry.Close()
+	if err := b.discover(ctx, t, entry); err != nil {
+		return nil, errors.Join(err, t.close())
 	}
 	shards := uint64(len(t.nodes))
-	crowd := min(c.Accounts, a.Genesis.Accounts.Count)
-	t.crowd = genesis.Crowd{Seed: a.Crowd, Count: crowd}
+	t.crowd = genesis.Crowd{Seed: a.Crowd, Count: a.Genesis.Accounts.Count} // at most; strangers are left out by their keys
 	p := genesis.Population{Table: a.Genesis.Table, Crowd: t.crowd, Named: make([][]genesis.Account, shards)}
 	t.ids = p.CrowdIDs()
-	t.first = crowd / 2 / shards * shards
-	t.accounts = (crowd - t.first) / shards * shards
+	t.first = t.crowd.Count / 2 / shards * shards
+	t.accounts = min(b.Accounts, t.crowd.Count-t.first)
+	if b.Rate > 0 { // each nonce has to be read
+		t.accounts = min(t.accounts, max(1000, uint64(spareSeconds*b.Rate)))
+	}
+	t.accounts = t.accounts / shards * shards
 	return t, nil
 }
 
+// spareSeconds is for how long a rate can be kept up with payers that pay once.
+const spareSeconds = 3
+
 // discover asks for the addresses of all validators until it has one for every seat, or for some time.
-func (c *Config) discover(ctx context.Context, t *target, any *client.Client) error {
+func (b *bench) discover(ctx context.Context, t *target, entry *client.Client) error {
 	wanted := 0
 	for _, s := range t.genesis.Shards {
 		wanted += len(s.Validators)
@@ -199,7 +208,7 @@ func (c *Config) discover(ctx context.Context, t *target, any *client.Client) er
 	defer cancel()
 	var found []api.NodeAPI
 	for {
-		n, err := any.Network(ctx)
+		n, err := entry.Network(ctx)
 		if err != nil {
 			return err
 		}
@@ -208,7 +217,7 @@ func (c *Config) discover(ctx context.Context, t *target, any *client.Client) er
 		}
 	}
 	if len(found) < wanted {
-		c.say("only %d of %d validators are known: the others are neither loaded nor checked", len(found), wanted)
+		b.screen.say("only %d of %d validators are known: the others are neither loaded nor checked", len(found), wanted)
 	}
 	slices.SortFunc(found, func(a, b api.NodeAPI) int { return slices.Compare([]byte(a.Name), []byte(b.Name)) })
 	for _, f := range found {

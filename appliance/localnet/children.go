@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -25,6 +26,7 @@ type child struct {
 	stderr string        // file with its standard error
 	done   chan struct{} // closed when the process has been reaped
 	err    error         // how it ended; read after done
+	meant  atomic.Bool   // its end was asked for, and is no news
 }
 
 // children are the processes of a local network. They end when this process does, however it ends: each holds the read
@@ -47,6 +49,17 @@ func newChildren(n int) (*children, error) {
 	return &children{alive: w, inner: r, ended: make(chan *child, n)}, nil
 }
 
+// put takes ch in, in the place of an earlier process of the same name.
+func (c *children) put(ch *child) {
+	for i, old := range c.all {
+		if old.name == ch.name {
+			c.all[i] = ch
+			return
+		}
+	}
+	c.all = append(c.all, ch)
+}
+
 // start runs the binary with args. Its standard error goes to the file stderr, which is begun anew.
 func (c *children) start(name, stderr, binary string, args ...string) error {
 	f, err := os.Create(stderr)
@@ -62,11 +75,17 @@ func (c *children) start(name, stderr, binary string, args ...string) error {
 	if err := ch.cmd.Start(); err != nil {
 		return fmt.Errorf("localnet: start %s: %w", name, err)
 	}
-	c.all = append(c.all, ch)
+	c.put(ch)
 	go func() {
 		ch.err = ch.cmd.Wait()
 		close(ch.done)
-		c.ended <- ch
+		if ch.meant.Load() {
+			return
+		}
+		select {
+		case c.ended <- ch:
+		default: // as many ends wait already as there are nodes
+		}
 	}()
 	return nil
 }
@@ -76,6 +95,7 @@ func (c *children) stop() error {
 	_ = c.alive.Close() // the same wish as SIGTERM
 	for _, ch := range c.all {
 		_ = ch.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		_ = ch.cmd.Process.Signal(syscall.SIGCONT) // or stand still
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()

@@ -159,13 +159,11 @@ func Start(ctx context.Context, opt Options) (_ *Network, err error) {
 		}
 	}()
 	for _, name := range n.Names {
-		if err := n.children.start(name, filepath.Join(n.nodeHome(name), "stderr.log"), opt.Binary, "run", "--home", n.nodeHome(name), "--parent-fd", strconv.Itoa(ParentFD)); err != nil {
+		if err := n.launch(name); err != nil {
 			return nil, err
 		}
 	}
-	for _, c := range n.children.all {
-		n.PIDs = append(n.PIDs, c.cmd.Process.Pid)
-	}
+	n.PIDs = n.pids()
 	fmt.Fprintf(opt.Out, "started %d validators, waiting for them to agree\n", len(n.Names))
 	return n, n.awaitReady(ctx)
 }

@@ -163,6 +163,7 @@ type Totals struct {
 	Submitted uint64        // transactions of this session that were due and not held back
 	Settled   uint64        // of these, succeeded
 	Rejected  uint64        // of these, refused for good
+	Lost      uint64        // of these, accepted but not settled when their phase ended
 	Foreign   uint64        // accounts that turned out to have another key and are not drawn
 	Shards    []ShardTotals
 }

@@ -218,6 +218,7 @@ func (s *Session) close(t *Tally) {
 		switch {
 		case f.accepted:
 			t.Lost++
+			s.totals.Lost++
 		case f.code != "":
 			t.Rejected[f.code]++
 		default:

@@ -128,7 +128,7 @@ type (
 		MaxBody int
 	}
 	// Certify asks for the verdict on a block whose parent was judged valid; answer: Judged. It may come again for a
-	// block that was abandoned in between, and after Synced.
+	// block that was abandoned in between.
 	Certify struct{ Block consensus.Block }
 	// Fetch asks a peer, each time another one, for a block by hash, with its notarization; answer: BlockFetched. The
 	// machine repeats it on Tick until the block comes. View is 0 if it is not known.
@@ -146,8 +146,8 @@ type (
 		Blocks []consensus.Block
 		Cert   consensus.Certificate
 	}
-	// Abandoned: a block that was judged valid is dropped; the application may forget its state. After a Synced it may
-	// name a block that sync has made final below its last one, and then means nothing.
+	// Abandoned: a block that was judged valid is dropped; the application may forget its state. From SyncNeeded on it
+	// may name a block that sync makes final, and then means no more than that the machine will not ask for it.
 	Abandoned struct{ Block consensus.Hash }
 	// Evidence: two messages of one validator that together are slashable.
 	Evidence struct {

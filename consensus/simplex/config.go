@@ -106,7 +106,7 @@ func (m *Machine) restore(rec *Record) error {
 			return nil
 		}
 		if m.accept(cert, false); m.halted {
-			return fmt.Errorf("%s of view %d contradicts the ones before", cert.Kind, cert.View)
+			return fmt.Errorf("a certificate, %s of view %d, that contradicts those before", cert.Kind, cert.View)
 		}
 		m.unlogged = nil
 		return nil

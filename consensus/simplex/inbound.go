@@ -15,9 +15,12 @@ func (m *Machine) blame(i int, reason string) {
 
 func (m *Machine) trusts(from int) bool { return from < 0 || from >= m.n || !m.distrusted[from] }
 
+// maxView leaves room for sums of views: no epoch gets there.
+const maxView = consensus.View(1) << 62
+
 // ours reports whether a statement is of this shard and epoch.
 func (m *Machine) ours(st consensus.Statement) bool {
-	return st.Shard == m.c.Committee.Shard && st.Epoch == m.c.Committee.Epoch
+	return st.Shard == m.c.Committee.Shard && st.Epoch == m.c.Committee.Epoch && st.View <= maxView
 }
 
 // onProposal takes a proposal in if it is the first of its view (R3).
@@ -172,20 +175,5 @@ func (m *Machine) onSynced(e Synced) {
 	}
 	b := &block{Block: consensus.Block{Header: e.Header}, hash: e.Header.Hash(), view: e.Header.View}
 	b.notarized, b.logged, b.final, b.verdict = true, true, true, valid
-	m.reroot(b, e.Cert)
-	m.high = b
-	for _, r := range m.rounds { // verdicts above were on a state that may be gone
-		r.settled = false
-		for _, old := range []*block{m.blocks[r.block], r.proposal} {
-			if old == nil {
-				continue
-			}
-			if old.verdict == valid {
-				m.apply(Abandoned{Block: old.hash})
-			}
-			if old.verdict != invalid {
-				old.verdict = unknown
-			}
-		}
-	}
+	m.reroot(b, e.Cert) // what is left above has no verdict: else its chain would have been whole, and no sync needed
 }

@@ -158,7 +158,7 @@ func (m *Machine) repeatFetches() {
 func (m *Machine) onFetched(e BlockFetched) {
 	b := &block{Block: e.Block, hash: e.Block.Header.Hash(), view: e.Block.Header.View}
 	w := m.wanted(b.hash)
-	if w == nil || b.view <= m.root.view || (w.view != 0 && w.view != b.view) || !m.trusts(e.From) {
+	if w == nil || b.view <= m.root.view || b.view > maxView || (w.view != 0 && w.view != b.view) || !m.trusts(e.From) {
 		return
 	}
 	if !e.Block.Header.Body.Matches(e.Block.Body) {

@@ -121,7 +121,8 @@ func (l *Ledger) cellsAt(at *block, slot int, from uint32, cells []cell) {
 	}
 }
 
-// Abandon drops an unfinalised block and its descendants. Unknown and final blocks are left alone.
+// Abandon drops an unfinalised block and its descendants. Unknown and final blocks are left alone. If the table is at
+// one of them it stays there until it is needed elsewhere. A block being executed on one of them is waited for.
 func (l *Ledger) Abandon(name tx.Hash) {
 	l.exec.Lock()
 	defer l.exec.Unlock()
@@ -131,13 +132,10 @@ func (l *Ledger) Abandon(name tx.Hash) {
 	if b == nil || l.closed || b.height <= l.last.height {
 		return
 	}
-	if l.tip.descends(b) {
-		l.move(b.parent)
-	}
 	l.drop(func(x *block) bool { return x.descends(b) })
 }
 
-// drop forgets the blocks of which is true. The table is at none of them. exec and mu are held.
+// drop forgets the blocks of which is true. exec and mu are held.
 func (l *Ledger) drop(which func(*block) bool) {
 	for hash, b := range l.blocks {
 		if which(b) {

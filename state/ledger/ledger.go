@@ -98,7 +98,7 @@ type Ledger struct {
 	mu     sync.RWMutex
 	closed bool
 	table  *table // route and the partitions' numbers never change and are read without a lock
-	tip    *block // where the table is: final or a descendant of it
+	tip    *block // where the table is: the final block or a descendant of it, perhaps an abandoned one
 	last   *block // the final block
 	base   *block // the block whose root the final header carries; the oldest one kept
 	view   *upper // the tree as of base

@@ -132,72 +132,59 @@ func (l *Ledger) blockOf(s *stored, height uint64) (*block, error) {
 	return &block{hash: s.hash, diff: s.diff, height: height, meta: m, head: s.head, returns: returns, keys: keys}, nil
 }
 
-// load fills the table with the state of b from pages and differences.
+// load fills the table with the state of b: pages, then differences, oldest first. A difference is made again over
+// pages that have it already; since all later ones follow, the last value wins and is the right one.
 func (l *Ledger) load(b *block) error {
-	heights := make([][]uint64, len(l.table.parts)) // by slot and page: 1 + its height, 0: not stored
 	for slot, next := range b.meta.Next {
-		heights[slot] = make([]uint64, pagesOf(next))
 		if err := l.table.reserve(slot, next); err != nil {
 			return err
 		}
-		l.table.parts[slot].next = next
 	}
 	if err := l.store.Pages(func(number uint16, page uint32, v []byte) error {
-		slot := l.table.route[number]
-		if slot < 0 || int(page) >= len(heights[slot]) || len(v) < 8 || (len(v)-8)%RecordBytes != 0 || len(v) > 8+pageAccounts*RecordBytes {
-			return l.corrupt("page %d of partition %d is out of place or has %d bytes", page, number, len(v))
-		}
-		height := binary.BigEndian.Uint64(v)
+		return l.loadPage(b, number, page, v)
+	}); err != nil {
+		return err
+	}
+	if err := l.store.Blocks(0, func(height uint64, v []byte) error {
 		if height > b.height {
-			return l.corrupt("page %d of partition %d is of height %d, above %d", page, number, height, b.height)
+			return nil
 		}
-		heights[slot][page] = height + 1
-		p := &l.table.parts[slot]
-		for at := page << pageLog; len(v) > 8; at, v = at+1, v[RecordBytes:] {
-			if at >= p.next {
-				return l.corrupt("page %d of partition %d has more accounts than were opened", page, number)
+		d, err := l.table.readStored(v)
+		if err != nil {
+			return l.corrupt("block %d: %v", height, err)
+		}
+		for i := range d.sections {
+			s := &d.sections[i]
+			if s.next() > b.meta.Next[s.slot] {
+				return l.corrupt("block %d opens account %d of partition %d, %d were opened", height, s.next()-1,
+					l.table.parts[s.slot].number, b.meta.Next[s.slot])
 			}
-			p.open(at, (*cell)(v[8:]))
+			l.table.redo(s, height)
 		}
 		return nil
 	}); err != nil {
 		return err
 	}
-	return l.store.Blocks(0, func(height uint64, v []byte) error {
-		if height > b.height {
-			return nil
-		}
-		s, err := l.table.readStored(v)
-		if err == nil {
-			err = l.loadDifference(s, height, heights)
-		}
-		if err != nil {
-			return l.corrupt("block %d: %v", height, err)
-		}
-		return nil
-	})
+	for slot, next := range b.meta.Next {
+		l.table.parts[slot].next = next
+	}
+	return nil
 }
 
-// loadDifference makes a block's changes to the pages that are older than the block.
-func (l *Ledger) loadDifference(d *stored, height uint64, heights [][]uint64) error {
-	for i := range d.sections {
-		s := &d.sections[i]
-		p := &l.table.parts[s.slot]
-		if s.next() > p.next {
-			return fmt.Errorf("it opens account %d of partition %d, %d were opened", s.next()-1, p.number, p.next)
-		}
-		older := func(index uint32) bool { return heights[s.slot][index>>pageLog] <= height }
-		for j := range s.touches() {
-			if at := s.index(j); older(at) {
-				nonce, balance := s.values(j)
-				p.put(at, balance, nonce, uint32(height))
-			}
-		}
-		for j, r := range s.records() {
-			if at := s.first() + uint32(j); older(at) {
-				p.open(at, &r)
-			}
-		}
+func (l *Ledger) loadPage(b *block, number uint16, page uint32, v []byte) error {
+	slot := l.table.route[number]
+	if slot < 0 || len(v) < 8 || (len(v)-8)%RecordBytes != 0 || len(v) > 8+pageAccounts*RecordBytes {
+		return l.corrupt("page %d of partition %d is out of place or has %d bytes", page, number, len(v))
+	}
+	if height := binary.BigEndian.Uint64(v); height > b.height {
+		return l.corrupt("page %d of partition %d is of height %d, above %d", page, number, height, b.height)
+	}
+	records := (len(v) - 8) / RecordBytes
+	if uint64(page)<<pageLog+uint64(records) > uint64(b.meta.Next[slot]) {
+		return l.corrupt("page %d of partition %d has more accounts than were opened", page, number)
+	}
+	for i := range records {
+		l.table.parts[slot].open(page<<pageLog+uint32(i), (*cell)(v[8+i*RecordBytes:]))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"tutti/state/tx"
@@ -182,6 +183,27 @@ func TestShardsConserveSupply(t *testing.T) {
 	}
 }
 
+// TestWindowCountsReturns: returns go first, whatever the window, and take its room.
+func TestWindowCountsReturns(t *testing.T) {
+	p := testParams(t, 0, 2, 10)
+	p.ReceiptWindow = 3
+	l := mustOpen(t, testOptions(p, 10))
+	far, missing := tx.MakeID(200, 0), tx.MakeID(0, 99)
+	lost := make([]tx.Receipt, 2)
+	for i := range lost {
+		lost[i] = tx.Receipt{From: far, To: missing, Amount: 1}
+	}
+	step(t, l, p.GenesisBlock, 1, blockName(1), nil, receiptBundle(&p, 1, 1, 0, 0, lost))
+	in := BuildInput{Parent: blockName(1), Height: 2, MaxBytes: 1 << 20, MaxTxs: 10}
+	for i := range uint32(3) {
+		in.Candidates = append(in.Candidates, transfer(&p, p.GenesisID(0), far, 1, i))
+	}
+	built, err := l.Build(context.Background(), in)
+	if err != nil || !slices.Equal(built.Left, []Reason{None, WindowFull, NonceGap}) || built.Commitments.Links[0].Sent != 3 {
+		t.Fatal(err, built)
+	}
+}
+
 // TestReturns follows one transfer to a missing account there and back, block by block.
 func TestReturns(t *testing.T) {
 	n := newNetwork(t, 2, func(p *Params) {})
@@ -202,6 +224,11 @@ func TestReturns(t *testing.T) {
 		t.Fatal("the next block does not send it back")
 	}
 	finalise(t, b, blockName(101))
+	for height, want := range [][]tx.CreditOutcome{{}, {tx.Returned}, {}} {
+		if got, err := b.Credits(uint64(height)); err != nil || !slices.Equal(got, want) {
+			t.Fatalf("credits of block %d: %v, %v", height, got, err)
+		}
+	}
 	if m := b.Meta(); m.Channels[0].Returns != 1 || m.Channels[0].Net() != 0 {
 		t.Fatalf("%+v", m.Channels[0])
 	}

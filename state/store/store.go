@@ -1,5 +1,5 @@
 // Package store keeps one shard's ledger in a folder: pages of account records, the differences that blocks made,
-// the outbox of receipts and the directory of BLS keys. It knows keys, atomicity and durability; what the values
+// the outbox of receipts, the outcomes of those received, and the directory of BLS keys. It knows keys, atomicity and durability; what the values
 // mean is the business of state/ledger.
 //
 // # Layout of a folder
@@ -14,6 +14,7 @@
 //	'p' partition 2, page 4         a page of records
 //	'r' shard 2, first sequence 8   receipts to a shard, in order from that sequence number
 //	'k' place 8                     an entry of the directory of BLS keys
+//	'c' height 8                    what became of the receipts that a final block consumed
 //
 // # Guarantees
 //

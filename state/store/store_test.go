@@ -37,6 +37,10 @@ func TestReadBack(t *testing.T) {
 	b.Page(0, 1<<31, []byte("p0"))
 	b.Key(5, []byte("key"))
 	b.DropBlocks(290)
+	for h := range uint64(9) {
+		b.Credits(h, []byte{byte(h)})
+	}
+	b.DropCredits(8)
 	if b.Bytes() == 0 {
 		t.Error("a batch of no bytes")
 	}
@@ -72,6 +76,11 @@ func TestReadBack(t *testing.T) {
 	for place, want := range map[uint64]string{5: "key", 6: ""} {
 		if v, err := s.Key(place); err != nil || string(v) != want {
 			t.Errorf("key %d: %q, %v", place, v, err)
+		}
+	}
+	for height, want := range map[uint64]string{7: "", 8: "\x08", 9: ""} {
+		if v, err := s.Credits(height); err != nil || string(v) != want {
+			t.Errorf("credits %d: %q, %v", height, v, err)
 		}
 	}
 	if err := s.Close(); err != nil {

@@ -96,7 +96,8 @@ func newRoot(a *app) *cobra.Command {
 		Long: `Tutti: a validator appliance for a sharded network with one-second finality.
 
 Everything of a node or wallet lies in its home folder: --home, else $TUTTI_HOME, else ./localnet where there is
-one, else ~/.tutti.`,
+one, else ~/.tutti. Passwords come from --password-file, $TUTTI_PASSWORD_FILE, the home folder, or a question; the
+addresses of nodes from --api, $TUTTI_API, or the home folder.`,
 		Example: `  tutti doctor                     is this machine fit?
   tutti init --genesis FILE        make a node's home: options and keys
   tutti wallet send demo ID 100    pay, and keep the proof`,

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"tutti/appliance/api"
 	"tutti/appliance/config"
 	"tutti/appliance/keys"
 	"tutti/appliance/proof"
@@ -175,7 +178,7 @@ func walletBalanceCommand(a *app, n *networkFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			st, _, err := s.client.ProvenAccount(c.Context(), id)
+			st, err := s.proven(c.Context(), id)
 			if err != nil {
 				return err
 			}
@@ -194,6 +197,32 @@ func walletBalanceCommand(a *app, n *networkFlags) *cobra.Command {
 			return nil
 		},
 	})
+}
+
+// catchUp bounds the wait for a state root that trails the final block.
+const catchUp = 5 * time.Second
+
+// proven is the proven record of an account. State roots trail by some blocks: while a node says that the record has
+// changed since, it waits for the root that shows the change, up to catchUp.
+func (s *session) proven(ctx context.Context, id tx.ID) (*proof.AccountStatement, error) {
+	said, err := s.client.Account(ctx, id)
+	if err != nil && !errors.Is(err, &api.Error{Code: api.NotFound}) {
+		return nil, err
+	}
+	for limit := time.Now().Add(catchUp); ; {
+		st, _, err := s.client.ProvenAccount(ctx, id)
+		if err != nil && !errors.Is(err, &api.Error{Code: api.NotFinal}) {
+			return nil, err
+		}
+		if err == nil && (st.StateHeight >= said.Height || st.Balance == said.Balance && st.Nonce == said.Nonce) || time.Now().After(limit) {
+			return st, err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func walletAttachCommand(a *app, n *networkFlags) *cobra.Command {
@@ -250,7 +279,7 @@ func (s *session) attached(ctx context.Context, e keys.Entry, text string) (keys
 	if err != nil {
 		return keys.Account{}, usageError{err}
 	}
-	st, _, err := s.client.ProvenAccount(ctx, id)
+	st, err := s.proven(ctx, id)
 	if err != nil {
 		return keys.Account{}, err
 	}
