@@ -59,6 +59,7 @@ type Config struct {
 
 	Commit   string
 	Binary   string    // tutti, for the network's nodes; empty: this program
+	Profiles string    // existing folder for a CPU profile of each node of the own network; empty: none
 	Out      io.Writer // progress; nil: none
 	Terminal bool      // Out is one
 }

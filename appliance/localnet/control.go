@@ -18,7 +18,11 @@ import (
 // launch starts the process of a node.
 func (n *Network) launch(name string) error {
 	home := n.nodeHome(name)
-	return n.children.start(name, n.Stderr(name), n.opt.Binary, "run", "--home", home, "--parent-fd", strconv.Itoa(ParentFD))
+	args := []string{"run", "--home", home, "--parent-fd", strconv.Itoa(ParentFD)}
+	if n.opt.Profiles != "" {
+		args = append(args, "--cpu-profile", filepath.Join(n.opt.Profiles, name+".pprof"))
+	}
+	return n.children.start(name, n.Stderr(name), n.opt.Binary, args...)
 }
 
 func (n *Network) pids() []int {

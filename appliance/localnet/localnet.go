@@ -37,17 +37,18 @@ import (
 // Options of a local network. Home is required.
 type Options struct {
 	Home       string
-	Shards     int    // 1 to 64; default 2
-	Validators int    // of each shard, 1 to 100; default 4
-	Accounts   uint64 // in the made-up crowd; default 10,000
-	APIPort    int    // of the first validator; the others follow; default 9700
-	Reset      bool   // remove an existing local network first
-	Binary     string // tutti; default this program
-	Config     func(*config.Config)
-	LoadTPS    int       // demo load for RunLoad
-	Load       Load      // nil: no load
-	HomeFlag   string    // how the commands to try should name the home; empty: they find it
-	Out        io.Writer // progress lines of Prepare and Start; nil: none
+	Shards     int                  // 1 to 64; default 2
+	Validators int                  // of each shard, 1 to 100; default 4
+	Accounts   uint64               // in the made-up crowd; default 10,000
+	APIPort    int                  // of the first validator; the others follow; default 9700
+	Reset      bool                 // remove an existing local network first
+	Binary     string               // tutti; default this program
+	Config     func(*config.Config) // changes a new node's options; nil: none
+	Profiles   string               // existing folder for a CPU profile of each node, NAME.pprof, written when it stops; empty: none
+	LoadTPS    int                  // demo load for RunLoad
+	Load       Load                 // nil: no load
+	HomeFlag   string               // how the commands to try should name the home; empty: they find it
+	Out        io.Writer            // progress lines of Prepare and Start; nil: none
 }
 
 // Load sends transactions to n, tps a second, until ctx ends. report may be called now and then.

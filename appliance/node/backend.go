@@ -68,6 +68,9 @@ func (b backend) Transaction(ctx context.Context, id tx.Hash) (api.Transaction, 
 	t := api.Transaction{ID: proof.Digest(id), State: api.Unknown, Shard: n.shard}
 	if p, ok := n.history.find(id); ok {
 		t.State, t.Height, t.Success = api.Final, consensus.Height(p.height), &p.success
+		if p.opened != 0 {
+			t.Opened = &p.opened
+		}
 		dest, cross, err := b.destination(p)
 		if err != nil || !cross {
 			return t, err

@@ -8,8 +8,6 @@ import (
 	"iter"
 	"os"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"tutti/accel/bls"
 	"tutti/appliance/config"
 	"tutti/appliance/genesis"
@@ -36,7 +34,7 @@ func Create(home config.Home, v *genesis.Verified, shard consensus.ShardID, rete
 		return err
 	}
 	log, err := blocklog.Open(blocklog.Options{
-		FS: vfs.Default, Dir: home.Blocks(), Chain: v.Hash(), Shard: shard, Create: true, Retention: consensus.Height(retentionBlocks),
+		FS: disk(), Dir: home.Blocks(), Chain: v.Hash(), Shard: shard, Create: true, Retention: consensus.Height(retentionBlocks),
 	})
 	if err != nil {
 		return err
@@ -45,7 +43,7 @@ func Create(home config.Home, v *genesis.Verified, shard consensus.ShardID, rete
 		return err
 	}
 	l, err := ledger.Open(ledger.Options{
-		FS: vfs.Default, Dir: home.State(), Create: true, Genesis: accounts, Params: params,
+		FS: disk(), Dir: home.State(), Create: true, Genesis: accounts, Params: params,
 		Verifier: noBlocks{}, Headers: noBlocks{}, Possession: bls.VerifyPossession,
 	})
 	if err != nil {

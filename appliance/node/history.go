@@ -36,6 +36,7 @@ type place struct {
 	height  uint32
 	index   uint32 // in the body; of consumed receipts, in bundle order
 	success bool
+	opened  tx.ID // the account that an opening made; zero if none, or not known any more after a restart
 }
 
 // history answers for the final chain: blocks, transactions by id, and how long they took. Safe for concurrent use.
@@ -108,7 +109,7 @@ func (h *history) restore(tip consensus.Height) error {
 			ids[i] = body.Txs[i].TxID(h.chain)
 		}
 		h.mu.Lock()
-		h.remember(b.Header, body, ids)
+		h.remember(b.Header, body, ids, nil)
 		h.mu.Unlock()
 	}
 	return nil
@@ -142,7 +143,7 @@ func (h *history) add(b *proof.Block, body *tx.Body, executed *ledger.Executed) 
 	succeeded := 0
 	var waits []time.Duration
 	h.mu.Lock()
-	h.remember(b.Final.Header(), body, executed.IDs)
+	h.remember(b.Final.Header(), body, executed.IDs, executed.Opened)
 	for i, id := range executed.IDs {
 		if body.Outcomes[i] {
 			succeeded++
@@ -167,7 +168,7 @@ func (h *history) add(b *proof.Block, body *tx.Body, executed *ledger.Executed) 
 }
 
 // remember indexes a final block. mu is held.
-func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Hash) {
+func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Hash, opened []ledger.Opened) {
 	hash := header.Hash()
 	slot := &h.recent[header.Height%recentHeaders]
 	delete(h.headers, *slot)
@@ -175,13 +176,18 @@ func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Has
 	h.headers[hash] = header
 	h.tip = header.Height
 	for i, id := range ids {
-		h.txs.put(id, place{uint32(header.Height), uint32(i), body.Outcomes[i]}, rememberedTxs)
+		h.txs.put(id, place{height: uint32(header.Height), index: uint32(i), success: body.Outcomes[i]}, rememberedTxs)
+	}
+	for _, o := range opened {
+		p := h.txs.at[ids[o.Tx]]
+		p.opened = o.ID
+		h.txs.at[ids[o.Tx]] = p
 	}
 	k := uint32(0)
 	for i := range body.Bundles {
 		for r := range body.Bundles[i].Receipts {
 			if receipt := &body.Bundles[i].Receipts[r]; !receipt.Return {
-				h.consumed.put(receipt.Tx, place{uint32(header.Height), k, true}, rememberedTxs)
+				h.consumed.put(receipt.Tx, place{height: uint32(header.Height), index: k, success: true}, rememberedTxs)
 			}
 			k++
 		}

@@ -32,7 +32,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -278,7 +277,7 @@ func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error)
 	}
 	n.root, n.supply = root, g.Supplies[n.shard]
 	if n.ledger, err = ledger.Open(ledger.Options{
-		FS: vfs.Default, Dir: n.home.State(), Params: params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
+		FS: disk(), Dir: n.home.State(), Params: params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
 		Possession: bls.VerifyPossession, Workers: workers,
 	}); err != nil {
 		return err

@@ -24,8 +24,6 @@ import (
 	"tutti/netstack"
 	"tutti/state/pool"
 	"tutti/state/tx"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 type httpHandler = http.Handler
@@ -46,7 +44,7 @@ func Trust(v *genesis.Verified) (*proof.Trust, error) {
 // wire connects pool, consensus and the other shards.
 func (n *Node) wire(ctx context.Context, headers *finalHeaders, g *genesis.Verified, voting *keys.Secret) error {
 	log, err := blocklog.Open(blocklog.Options{
-		FS: vfs.Default, Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
+		FS: disk(), Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
 		Retention: consensus.Height(n.cfg.Storage.RetentionBlocks),
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package load
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"tutti/appliance/api"
@@ -15,7 +16,7 @@ const (
 	unreachable = "unreachable" // the node did not answer
 	noAnswer    = "no_answer"   // no node had answered when the phase ended
 	notFinal    = "not_final"   // sent, not final in time
-	stuck       = "stuck_node"  // moved away from a node that answers too slowly
+	stuckNode   = "stuck_node"  // moved away from a node that answers too slowly
 )
 
 // lane sends to one node. Workers share its queue. Session.mu guards the fields below the mark.
@@ -29,6 +30,7 @@ type lane struct {
 	calls int           // under way
 	taken time.Duration // last time that a worker took from the queue
 	down  time.Duration // not to be chosen before
+	gone  time.Duration // when the node last did not answer; 0: never
 }
 
 // pick chooses the next lane of a shard, one that is not down if there is any. mu is held.
@@ -157,6 +159,9 @@ func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 	switch {
 	case e == nil || e.RetryAfter > 0: // the node as a whole
 		l.down = now + downFor
+		if e == nil {
+			l.gone = now
+		}
 		s.retry(f, code, now, pause)
 	case passing(e.Code):
 		s.retry(f, code, now, pause)
@@ -202,9 +207,9 @@ func (s *Session) sweep() {
 		s.mu.Lock()
 		now := s.now()
 		s.resend(now)
-		for _, lanes := range s.lanes {
+		for shard, lanes := range s.lanes {
 			for _, l := range lanes {
-				s.unblock(l, now)
+				s.unblock(l, consensus.ShardID(shard), now)
 			}
 		}
 		if n%scanEvery == 0 {
@@ -230,33 +235,44 @@ func (s *Session) resend(now time.Duration) {
 	s.retries = keep
 }
 
-// unblock takes the queue away from a lane all of whose workers wait for an answer. mu is held.
-func (s *Session) unblock(l *lane, now time.Duration) {
-	if len(l.queue) == 0 || l.calls < laneWorkers || now-l.taken < stuckAfter {
+// stuck reports whether all workers of a lane have waited for an answer for a while. mu is held.
+func (l *lane) stuck(now time.Duration) bool {
+	return l.calls == laneWorkers && now-l.taken >= stuckAfter
+}
+
+// unblock takes the queue away from a lane that is stuck, if another one of its shard is not. mu is held.
+func (s *Session) unblock(l *lane, shard consensus.ShardID, now time.Duration) {
+	usable := func(o *lane) bool { return o.down <= now && !o.stuck(now) }
+	if len(l.queue) == 0 || !l.stuck(now) || !slices.ContainsFunc(s.lanes[shard], usable) {
 		return
 	}
 	l.down = now + downFor
 	queue := l.queue
 	l.queue = nil
 	for _, f := range queue {
-		f.tally.Retried[stuck]++
+		f.tally.Retried[stuckNode]++
 		s.pick(f.shard).push(f)
 	}
 }
 
-// resendDoublings is how often the time before an accepted transaction is sent again doubles, lest a network that is
-// behind gets everything twice.
+// resendDoublings is how often the time before a transaction is sent again doubles, lest a network that is behind gets
+// everything many times over. A node keeps what it has accepted, so that time matters only where a node is gone, and
+// then it is shorter.
 const resendDoublings = 4
 
 // scan finds what has expired, and what was sent so long ago that it is sent again. mu is held.
 func (s *Session) scan(now time.Duration) {
 	for _, f := range s.flights {
+		patience := s.opt.ResendAfter << min(f.attempts-1, resendDoublings)
+		if l := s.lanes[f.shard][f.lane]; l.gone > 0 && now-l.gone <= 2*downFor {
+			patience = min(patience, downFor)
+		}
 		switch {
 		case f.debited: // final; its credit is on the way whatever we do
 		case s.totals.Shards[f.shard].Height > consensus.Height(f.signed.Expiry):
 			f.tally.Expired++
 			s.finish(f, false)
-		case now-f.sent > s.opt.ResendAfter<<min(f.attempts-1, resendDoublings):
+		case now-f.sent > patience:
 			f.sent = now
 			f.tally.Retried[notFinal]++
 			s.pick(f.shard).push(f)

@@ -19,8 +19,8 @@
 // Transactions are drawn when due, signed on the goroutines that send them, and posted in binary, in batches of what has
 // come together, to the nodes of the payer's shard in turn (transactions of an account of which some are under way go
 // where the last one went, so that they arrive in nonce order). A refusal that may pass, and a node that does not
-// answer, send the same bytes to the next node; so does an accepted transaction that is not final after
-// Options.ResendAfter.
+// answer, send the same bytes to the next node; so does a transaction that is not final after Options.ResendAfter, or a
+// second after it was given to a node that has gone since.
 //
 // # Counts
 //
@@ -64,7 +64,7 @@ type Options struct {
 	Tick         time.Duration // between batches [10 ms]
 	Outstanding  int           // transactions not settled, at most [200,000]
 	ExpiryBlocks uint32        // blocks that a transaction is good for from its signing [100]
-	ResendAfter  time.Duration // without finality, before the same bytes are sent to another node; doubles each time [2 s]
+	ResendAfter  time.Duration // without finality, before the same bytes are sent to another node; doubles each time; 1 s where a node is gone [5 s]
 	Patience     time.Duration // without a verified block of a shard before the session fails [30 s]; negative: it never does
 	ReadRate     float64       // nonces read from each node a second [25]
 }
@@ -80,7 +80,7 @@ func (o Options) filled() Options {
 		o.ExpiryBlocks = 100
 	}
 	if o.ResendAfter == 0 {
-		o.ResendAfter = 2 * time.Second
+		o.ResendAfter = 5 * time.Second
 	}
 	if o.Patience == 0 {
 		o.Patience = 30 * time.Second

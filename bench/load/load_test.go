@@ -240,15 +240,19 @@ func TestStuckNode(t *testing.T) {
 		hung.taken = s.now()
 		hung.push(&flight{tally: tally})
 		time.Sleep(stuckAfter - time.Millisecond)
-		if s.unblock(hung, s.now()); len(hung.queue) != 1 {
+		if s.unblock(hung, 0, s.now()); len(hung.queue) != 1 {
 			t.Error("taken away too early")
 		}
 		time.Sleep(time.Millisecond)
-		if s.unblock(hung, s.now()); len(hung.queue) != 0 || len(other.queue) != 1 || tally.Retried[stuck] != 1 {
+		if s.unblock(hung, 0, s.now()); len(hung.queue) != 0 || len(other.queue) != 1 || tally.Retried[stuckNode] != 1 {
 			t.Errorf("%d wait for the hung node, %d for the other", len(hung.queue), len(other.queue))
 		}
 		if l := s.pick(0); l != other {
 			t.Error("the hung node is chosen again at once")
+		}
+		other.calls, other.taken = laneWorkers, s.now()-stuckAfter
+		if s.unblock(other, 0, s.now()); len(other.queue) != 1 {
+			t.Error("moved from one hung node to another")
 		}
 	})
 }
@@ -277,8 +281,17 @@ func TestBackoff(t *testing.T) {
 				l.queue = nil
 			}
 		}
-		if sent != 5 { // after more than 2, 4, 8, 16 and 32 seconds, with a look each second
+		if sent != 3 { // after more than 5, 10 and 20 seconds, with a look each second
 			t.Errorf("sent again %d times in 70 s", sent)
+		}
+		s.lanes[0][f.lane].gone, f.sent = s.now(), s.now()
+		time.Sleep(downFor)
+		if s.scan(s.now()); len(s.lanes[0][0].queue)+len(s.lanes[0][1].queue) != 0 {
+			t.Error("sent again less than a second after the look before")
+		}
+		f.sent -= time.Millisecond
+		if s.scan(s.now()); len(s.lanes[0][0].queue)+len(s.lanes[0][1].queue) != 1 {
+			t.Error("not sent again although its node is gone")
 		}
 	})
 }

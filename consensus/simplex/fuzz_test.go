@@ -130,7 +130,7 @@ func (w *world) life(lost int) {
 
 // obey does what a Ready asks for. Now and then the machine dies halfway through the persisting.
 func (w *world) obey(r simplex.Ready) {
-	if len(r.Persist.Blocks)+len(r.Persist.Records) > 0 && w.pick(32) == 0 {
+	if len(r.Persist.Blocks)+len(r.Persist.Records) > 0 && len(w.in) > 0 && w.pick(32) == 0 {
 		b := w.pick(len(r.Persist.Blocks) + 1)
 		w.blocks = append(w.blocks, r.Persist.Blocks[:b]...)
 		if b == len(r.Persist.Blocks) {

@@ -8,8 +8,8 @@ import (
 
 // Bounds on what is kept unfinalised.
 const (
-	maxDepth  = 64  // heights above the final block
-	maxBlocks = 256 // blocks kept, forks and the final ones down to base included
+	maxDepth  = 4096 // heights above the final block: as many as the machine votes for without finality (simplex.Limits)
+	maxBlocks = 8192 // blocks kept, forks and the final ones down to base included; those far above the final one are small
 )
 
 // rootAndDiff is what a header carries about a block below it.

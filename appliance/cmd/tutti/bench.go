@@ -58,6 +58,7 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.DurationVar(&o.config.WarmUp, "warm-up", o.config.WarmUp, "load before the measurement")
 	f.Uint64Var(&o.config.Seed, "seed", o.config.Seed, "seed of the transfers")
 	f.StringVar(&o.json, "json", "", "file for the result, schema "+report.Schema+"; - is standard output, and then the table goes to standard error")
+	f.StringVar(&o.config.Profiles, "profiles", "", "existing folder for a CPU profile of each validator, for 'go tool pprof'")
 	f.StringVar(&o.crowd, "crowd", "", "with --api: file with the crowd's seed (default: crowd.seed beside the genesis file)")
 	f.StringSliceVar(&o.network.api, "api", nil, "API address of a node of a network that runs, such as http://127.0.0.1:9700; again for more")
 	f.StringVar(&o.network.genesis, "genesis", "", "with --api: genesis file that answers are checked against (default: genesis.json in the home folder)")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/pprof"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ func runCommand(a *app) *cobra.Command {
 		passwordFile string
 		firstStart   bool
 		parentFD     int
+		profile      string
 	}
 	c := &cobra.Command{
 		Use:   "run",
@@ -38,17 +40,40 @@ func runCommand(a *app) *cobra.Command {
 				ctx, cancel = untilParentEnds(ctx, o.parentFD)
 				defer cancel()
 			}
-			return a.runNode(ctx, o.passwordFile, o.firstStart)
+			stop, err := profileTo(o.profile)
+			if err != nil {
+				return err
+			}
+			return errors.Join(a.runNode(ctx, o.passwordFile, o.firstStart), stop())
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.passwordFile, "password-file", "", "file with the password of the keys, mode 0600")
 	f.BoolVar(&o.firstStart, "first-start", false, "begin the data of a validator that has never run; never use it to replace lost data")
+	f.StringVar(&o.profile, "cpu-profile", "", "file for a CPU profile of the whole run, for 'go tool pprof'")
 	f.IntVar(&o.parentFD, "parent-fd", 0, "descriptor whose end of file means that the parent has ended")
 	if err := f.MarkHidden("parent-fd"); err != nil {
 		panic(err) // the flag was defined above
 	}
 	return c
+}
+
+// profileTo records a CPU profile until stop is called; nothing if path is empty.
+func profileTo(path string) (stop func() error, err error) {
+	if path == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 // untilParentEnds is ctx until the pipe at a descriptor, which only the parent holds open, reaches its end.
