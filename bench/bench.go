@@ -31,6 +31,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 
 	"tutti/appliance/config"
@@ -149,7 +150,7 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = b.report(t, m, s)
+	r = b.report(t, m, s.AccountProofs())
 	b.screen.say("checking the validators against one another")
 	r.Checks, err = b.checks(ctx, t, s, m)
 	for _, k := range r.Checks {
@@ -250,7 +251,7 @@ func (b *bench) phase(ctx context.Context, t *target, s *load.Session, rate floa
 }
 
 // report puts the figures together.
-func (b *bench) report(t *target, m *measurement, s *load.Session) *report.Report {
+func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram) *report.Report {
 	o, span := m.outcome, m.end.at.Sub(m.begin.at).Seconds()
 	r := &report.Report{
 		Schema: report.Schema, Commit: b.Commit, Machine: report.Machine{Machine: host.Describe()}, ClientSigning: report.Online,
@@ -279,8 +280,8 @@ func (b *bench) report(t *target, m *measurement, s *load.Session) *report.Repor
 		r.Details.TransactionsSeen += o.End.Shards[i].Transactions - o.Begin.Shards[i].Transactions
 	}
 	r.BlocksPerS = report.Round(float64(blocks)/(o.End.At-o.Begin.At).Seconds()/float64(len(t.nodes)), 2)
-	if h := s.AccountProofs(); h.TotalCount() > 0 {
-		p50 := report.QuantilesOf(h).P50
+	if proofs.TotalCount() > 0 {
+		p50 := report.QuantilesOf(proofs).P50
 		r.AccountProofMs = &p50
 	}
 	use := t.usage(m)

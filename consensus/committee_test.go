@@ -87,8 +87,18 @@ func TestQuorum(t *testing.T) {
 		total, power consensus.Power
 		want         bool
 	}{
-		{1, 0, false}, {1, 1, true}, {3, 2, false}, {3, 3, true}, {4, 2, false}, {4, 3, true}, {7, 4, false}, {7, 5, true},
-		{6, 4, false}, {6, 5, true}, {100, 66, false}, {100, 67, true},
+		{1, 0, false},
+		{1, 1, true},
+		{3, 2, false},
+		{3, 3, true},
+		{4, 2, false},
+		{4, 3, true},
+		{7, 4, false},
+		{7, 5, true},
+		{6, 4, false},
+		{6, 5, true},
+		{100, 66, false},
+		{100, 67, true},
 		{consensus.MaxTotalPower, consensus.MaxTotalPower, true},
 		{consensus.MaxTotalPower, consensus.MaxTotalPower / 3 * 2, false},
 	} {
@@ -152,6 +162,7 @@ func (stubKeys) Verify(int, []byte, consensus.Signature) bool { return false }
 func (stubKeys) VerifyAggregate(_ consensus.Signers, _ []byte, sig consensus.Signature) bool {
 	return sig[0] == 1
 }
+
 func (stubKeys) Aggregate([]consensus.Signature) (consensus.Signature, error) {
 	return consensus.Signature{}, nil
 }

@@ -14,12 +14,13 @@ import (
 
 // Phase is a stretch of load at one rate.
 type Phase struct {
-	Rate     float64       // transactions due a second
-	WarmUp   time.Duration // load before the measurement begins
-	Duration time.Duration // of the measurement; 0: until the context ends
-	Drain    time.Duration // to wait at the end for what has not settled; 0: not at all
-	Begin    func()        // called when the measurement begins and
-	End      func()        // when its load ends, both beside the load; nil: not called
+	Rate     float64         // transactions due a second
+	WarmUp   time.Duration   // load before the measurement begins
+	Duration time.Duration   // of the measurement; 0: until the context ends
+	Drain    time.Duration   // to wait at the end for what has not settled; 0: not at all
+	Stop     <-chan struct{} // closed: the load of a phase without a Duration ends, and the drain begins; nil: never
+	Begin    func()          // called when the measurement begins and
+	End      func()          // when its load ends, both beside the load; nil: not called
 }
 
 // Tally counts the transactions that were due in a phase's measurement. Each is in exactly one of the counts from
@@ -76,8 +77,8 @@ func (o *Outcome) TPS() float64 {
 	return float64(o.End.Settled-o.Begin.Settled) / (o.End.At - o.Begin.At).Seconds()
 }
 
-// Run runs one phase and waits for its transactions to settle. Without a Duration it returns when ctx ends, without
-// error; otherwise the end of ctx is an error.
+// Run runs one phase and waits for its transactions to settle. Without a Duration it goes on until Stop, or returns when
+// ctx ends, without error; otherwise the end of ctx is an error.
 func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -104,7 +105,16 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 		mark(length, &out.End, p.End)
 	}
 	sched := schedule{p.Rate}
-	err := sched.run(ctx, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
+	loading, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go func() {
+		select {
+		case <-p.Stop:
+			end(errStopped)
+		case <-loading.Done():
+		}
+	}()
+	err := sched.run(loading, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
 		s.launch(first, next, func(n uint64) (*Tally, time.Duration) {
 			if due := sched.due(n); due < p.WarmUp {
 				return warm, start + due
@@ -113,6 +123,9 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 			}
 		})
 	})
+	if errors.Is(context.Cause(loading), errStopped) {
+		err = nil
+	}
 	marks.Wait()
 	ended := s.now()
 	if err == nil && p.Drain > 0 {
@@ -133,6 +146,8 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	}
 	return out, err
 }
+
+var errStopped = errors.New("load: stopped")
 
 // Totals is the counts now. It does not touch the interval of Snapshot.
 func (s *Session) Totals() Totals {

@@ -127,8 +127,10 @@ func (f *forkTest) bundle(t *rapid.T, m *model, source uint16) (tx.Bundle, bool)
 	}
 	next.channels[source].received = append(slices.Clip(ch.received), u.Receipts...)
 	h := ForeignHeader{Shard: source, Epoch: 1, Height: ch.height + uint64(rapid.IntRange(0, 3).Draw(t, "newer")), Links: []Link{
-		{Shard: 9}, {Shard: f.p.Shard, Sent: u.First + uint64(len(u.Receipts)), Root: next.receivedRange(source).Root(),
-			Received: rapid.Uint64Range(ch.acked, uint64(len(ch.sent))).Draw(t, "acked")},
+		{Shard: 9}, {
+			Shard: f.p.Shard, Sent: u.First + uint64(len(u.Receipts)), Root: next.receivedRange(source).Root(),
+			Received: rapid.Uint64Range(ch.acked, uint64(len(ch.sent))).Draw(t, "acked"),
+		},
 	}}
 	u.Proof = fakeProof(h)
 	return u, true

@@ -113,8 +113,10 @@ func TestNetLimit(t *testing.T) {
 	// Net outflow is 3,999,960 of 4,000,000. Units for one more came from nowhere but this shard.
 	in = receiptBundle(&p, 1, 2, 1, 0, []tx.Receipt{{From: far, To: rich, Amount: 0}}, in.Receipts...)
 	step(t, l, blockName(2), 3, blockName(3), nil, in)
-	built, err := l.Build(context.Background(), BuildInput{Parent: blockName(3), Height: 4, MaxBytes: 1 << 20, MaxTxs: 10,
-		Candidates: []tx.Signed{transfer(&p, tx.MakeID(0, 1), far, 5, 1), transfer(&p, rich, far, 1, 1)}})
+	built, err := l.Build(context.Background(), BuildInput{
+		Parent: blockName(3), Height: 4, MaxBytes: 1 << 20, MaxTxs: 10,
+		Candidates: []tx.Signed{transfer(&p, tx.MakeID(0, 1), far, 5, 1), transfer(&p, rich, far, 1, 1)},
+	})
 	if err != nil || built.Left[0] != None || built.Left[1] != None {
 		t.Fatal(err, built.Left)
 	}

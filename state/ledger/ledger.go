@@ -232,8 +232,10 @@ func (l *Ledger) Stats() Stats {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	b, m := l.last, l.last.meta
-	s := Stats{Height: b.height, Block: b.hash, Root: b.root, Balances: b.balances, Fees: m.Fees, Deposits: m.Deposits,
-		Treasury: m.Treasury, Accounts: m.Accounts, TableBytes: l.table.bytes()}
+	s := Stats{
+		Height: b.height, Block: b.hash, Root: b.root, Balances: b.balances, Fees: m.Fees, Deposits: m.Deposits,
+		Treasury: m.Treasury, Accounts: m.Accounts, TableBytes: l.table.bytes(),
+	}
 	s.Supply = s.Balances + s.Fees + s.Deposits + s.Treasury
 	for i := range m.Channels {
 		s.Links = append(s.Links, m.Channels[i].Link())

@@ -130,8 +130,10 @@ func readMeta(b []byte, like *Meta, parts []partition) (*Meta, []byte, error) {
 	if n := r.u16(); r.ok(int(n) == len(like.Channels)) {
 		m.Channels = make([]Channel, n)
 		for i := range m.Channels {
-			c := Channel{Shard: r.u16(), Sent: r.ranged(), Received: r.ranged(), Acked: r.u64(), Outflow: r.u64(),
-				Inflow: r.u64(), Supply: r.u64(), Epoch: r.u64(), HeaderHeight: r.u64(), Returns: r.u32(), ReturnsHash: r.hash()}
+			c := Channel{
+				Shard: r.u16(), Sent: r.ranged(), Received: r.ranged(), Acked: r.u64(), Outflow: r.u64(),
+				Inflow: r.u64(), Supply: r.u64(), Epoch: r.u64(), HeaderHeight: r.u64(), Returns: r.u32(), ReturnsHash: r.hash(),
+			}
 			r.ok(c.Shard == like.Channels[i].Shard && c.Supply == like.Channels[i].Supply)
 			r.ok((c.Returns == 0) == (c.ReturnsHash == tx.Hash{}))
 			m.Channels[i] = c

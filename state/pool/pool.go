@@ -178,10 +178,17 @@ func New(opts Options, state State, verifier Verifier) (*Pool, error) {
 		name  string
 		value int
 	}{
-		{"Fees", len(opts.Fees)}, {"MaxTxs", opts.MaxTxs}, {"MaxBytes", opts.MaxBytes},
-		{"MaxPerAccount", opts.MaxPerAccount}, {"MaxAhead", int(opts.MaxAhead)},
-		{"Client.PerSecond", opts.Client.PerSecond}, {"Client.Burst", opts.Client.Burst}, {"Client.Held", opts.Client.Held},
-		{"Peer.PerSecond", opts.Peer.PerSecond}, {"Peer.Burst", opts.Peer.Burst}, {"Peer.Held", opts.Peer.Held},
+		{"Fees", len(opts.Fees)},
+		{"MaxTxs", opts.MaxTxs},
+		{"MaxBytes", opts.MaxBytes},
+		{"MaxPerAccount", opts.MaxPerAccount},
+		{"MaxAhead", int(opts.MaxAhead)},
+		{"Client.PerSecond", opts.Client.PerSecond},
+		{"Client.Burst", opts.Client.Burst},
+		{"Client.Held", opts.Client.Held},
+		{"Peer.PerSecond", opts.Peer.PerSecond},
+		{"Peer.Burst", opts.Peer.Burst},
+		{"Peer.Held", opts.Peer.Held},
 		{"ResendAfter", int(opts.ResendAfter)},
 	} {
 		if l.value <= 0 {

@@ -94,6 +94,7 @@ func (h classHeap) Less(i, k int) bool {
 	}
 	return h[i].seq > h[k].seq
 }
+
 func (h classHeap) Swap(i, k int) {
 	h[i], h[k] = h[k], h[i]
 	h[i].at, h[k].at = i, k

@@ -33,8 +33,10 @@ func (e *RefusedError) Unwrap() error { return e.Reason }
 
 // Corrupt refuses a folder whose content contradicts itself.
 func Corrupt(dir, format string, args ...any) error {
-	return &RefusedError{dir, ErrCorrupt, fmt.Sprintf(format, args...),
-		"do not vote with it; check the disk (dmesg, smartctl), move the folder away, start with an empty one and sync from the other validators"}
+	return &RefusedError{
+		dir, ErrCorrupt, fmt.Sprintf(format, args...),
+		"do not vote with it; check the disk (dmesg, smartctl), move the folder away, start with an empty one and sync from the other validators",
+	}
 }
 
 // FatalError is a failed write. The process must end; what was committed before is safe.

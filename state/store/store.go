@@ -82,8 +82,10 @@ func Create(o Options, seed func(*Store) error) (*Store, error) {
 		return nil, err
 	}
 	if has(names, formatFile) {
-		return nil, &RefusedError{o.Dir, ErrExists, "it holds a ledger already",
-			"start without creating, or name another folder"}
+		return nil, &RefusedError{
+			o.Dir, ErrExists, "it holds a ledger already",
+			"start without creating, or name another folder",
+		}
 	}
 	if len(names) > 0 {
 		return nil, incomplete(o.Dir)
@@ -111,8 +113,10 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, &RefusedError{o.Dir, ErrMissing, "there is no ledger in it",
-			"if this is a new node, create it; if not, check the path and that the disk is mounted"}
+		return nil, &RefusedError{
+			o.Dir, ErrMissing, "there is no ledger in it",
+			"if this is a new node, create it; if not, check the path and that the disk is mounted",
+		}
 	}
 	if !has(names, formatFile) {
 		return nil, incomplete(o.Dir)
@@ -124,8 +128,10 @@ func Open(o Options) (*Store, error) {
 }
 
 func incomplete(dir string) error {
-	return &RefusedError{dir, ErrIncomplete, "it has content but no " + formatFile + " file",
-		"if its creation was interrupted, delete the folder and create again; if it is something else, name another folder"}
+	return &RefusedError{
+		dir, ErrIncomplete, "it has content but no " + formatFile + " file",
+		"if its creation was interrupted, delete the folder and create again; if it is something else, name another folder",
+	}
 }
 
 func list(o Options) ([]string, error) {
@@ -201,12 +207,16 @@ func checkFormat(o Options) error {
 	}
 	lines := strings.Split(string(b), "\n")
 	if want := fmt.Sprintf(formatLine, Version); lines[0] != want {
-		return &RefusedError{o.Dir, ErrFormat, fmt.Sprintf("its format is %.40q, this build knows %q", lines[0], want),
-			"use the release of tutti that wrote it, or start with an empty folder and sync from the other validators"}
+		return &RefusedError{
+			o.Dir, ErrFormat, fmt.Sprintf("its format is %.40q, this build knows %q", lines[0], want),
+			"use the release of tutti that wrote it, or start with an empty folder and sync from the other validators",
+		}
 	}
 	if len(lines) != 3 || lines[2] != "" || lines[1] != hex.EncodeToString(o.Binding[:]) {
-		return &RefusedError{o.Dir, ErrBinding, "it was made for another chain, shard or set of genesis parameters",
-			"check the genesis file and the path; give each node its own folder"}
+		return &RefusedError{
+			o.Dir, ErrBinding, "it was made for another chain, shard or set of genesis parameters",
+			"check the genesis file and the path; give each node its own folder",
+		}
 	}
 	return nil
 }

@@ -1,0 +1,38 @@
+// Package faults does to a network of real processes what machines do to them, under load, and checks from outside that
+// no client was ever told anything that did not stay true.
+//
+// # Black box
+//
+// A Witness holds what clients were told: blocks that the client package has verified down to the committee's signatures,
+// nothing else. It keeps the books of every account from genesis on by reading these blocks, in a few lines that share no
+// code with state/ledger. Nodes are asked over their public API only. The rules that are checked:
+//
+//   - Two proofs never contradict one another: there is one block at each height, and each follows the one before.
+//   - What was proven is kept: every node still has, and can prove, every block that any client was told of, and every
+//     finality proof that a client holds.
+//   - Balances are linearisable: a nonce is used once and in order, nobody spends what is not there, and a proven account
+//     holds exactly what the books say at the height of the proof.
+//   - Money between shards arrives once: receipts come in order, each for one debit, with its receiver and amount.
+//   - Supply is conserved, on every node and over all shards.
+//   - The state root that a node shows is the one in the certified header.
+//   - No process ends by itself, and none writes to standard error.
+//
+// # Campaigns
+//
+// Faults (scenario.go) is the fault scenario: one validator killed and restarted, the node that accepted transactions
+// killed, two of four stopped, everything killed, in an order drawn from the seed. Crashes (crash.go) kills everything at
+// moments spread over the stages of a commit, again and again. Both run in `go test` once or a few times, and as often as
+// wanted by `make soak-faults` and `make soak-crash`, which append a line for each run to a file in bench/results and go
+// on from there when they were interrupted.
+//
+// kill -9 leaves the page cache to the kernel, so Crashes runs a build of tutti with the tag tutti_unsynced, whose files
+// lose what was not synced (appliance/node/disk_unsynced.go). With the tag tutti_skipsync one sync is skipped, and the
+// campaign must find out.
+//
+// # Canaries
+//
+// check_test.go plants each kind of contradiction in records and nodes and demands that it is reported.
+//
+// Source: design page on consensus, "black-box checker on the real binary". Not played here: partitions, full disks and
+// jumps of the clock.
+package faults
