@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,13 +37,20 @@ type application struct {
 	cross     *crossLinks
 	history   *history
 	tell      func(*proof.Block) // a final block, in height order
-	wake      chan struct{}      // capacity 1: there may be something to propose
+	observe   appObserver
+	wake      chan struct{} // capacity 1: there may be something to propose
 
-	mu       sync.Mutex // guards what follows
-	open     map[consensus.Hash]*openBlock
-	highest  consensus.Height // judged valid
-	rejected uint64           // blocks found invalid
-	reason   string           // why the last one was
+	mu     sync.Mutex // guards what follows
+	open   map[consensus.Hash]*openBlock
+	reason string // why the last invalid block was invalid
+}
+
+// appObserver is told what happens, for metrics.
+type appObserver interface {
+	// step says how long one step on one block took: build or finalise.
+	step(name string, took time.Duration)
+	// final tells of a final block, in height order, and of its parent's header, nil where that is not held any more.
+	final(parent, h *consensus.Header, executed *ledger.Executed)
 }
 
 // openBlock is a block that was built or judged valid here and is not final.
@@ -50,8 +59,11 @@ type openBlock struct {
 	executed *ledger.Executed
 }
 
-// emptyBody is the length of the encoding of a body with nothing in it.
-const emptyBody = 1
+// Sizes of encoded bodies: with nothing in it, and what the heads of all sections take.
+const (
+	emptyBody = 1
+	bodyHeads = emptyBody + 3*(1+4)
+)
 
 // ancestry is the chain of open blocks from the final block up to and including the given one, newest first.
 func (a *application) ancestry(hash consensus.Hash) (hashes []tx.Hash) {
@@ -113,11 +125,16 @@ func (a *application) Await(ctx context.Context, req engine.BuildRequest) error 
 
 // Build implements engine.App.
 func (a *application) Build(ctx context.Context, req engine.BuildRequest) (*consensus.Block, error) {
+	began := time.Now()
 	parent := req.Parent
 	height := parent.Height + 1
 	maxBytes := min(a.pace.maxBytes, req.MaxBody)
 	candidates := a.pool.Candidates(a.pace.maxTxs, maxBytes, a.ancestry(parent.Hash()))
-	bundles := a.cross.bundles(height, parent.Links, a.acked)
+	bundles := a.cross.bundles(height, parent.Links, a.acked, maxBytes-bodyHeads, req.MaxBody-bodyHeads)
+	for i, bytes := 0, bodyHeads; i < len(bundles); i++ {
+		bytes += bundleBytes(&bundles[i])
+		maxBytes = max(maxBytes, bytes) // one that could not be cut
+	}
 	built, err := a.ledger.Build(ctx, ledger.BuildInput{
 		Parent: tx.Hash(parent.Hash()), Height: uint64(height), Candidates: candidates, Bundles: bundles,
 		MaxBytes: maxBytes, MaxTxs: a.pace.maxTxs,
@@ -126,10 +143,11 @@ func (a *application) Build(ctx context.Context, req engine.BuildRequest) (*cons
 		return nil, err
 	}
 	for i, err := range built.LeftBundles {
-		if err != nil {
+		if err != nil && len(bundles[i].Receipts) > 0 { // else another leader has used newer news
 			a.cross.refused(bundles[i].Source)
 		}
 	}
+	a.observe.step("build", time.Since(began))
 	c := built.Commitments
 	h := &consensus.Header{
 		Version: consensus.HeaderVersion, Chain: consensus.Hash(a.chain), Shard: a.shard, Epoch: req.Epoch, View: req.View,
@@ -180,7 +198,6 @@ func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, err
 	if errors.Is(err, ledger.ErrInvalidBody) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.rejected++
 		a.reason = err.Error()
 		return false, nil
 	}
@@ -191,7 +208,6 @@ func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, err
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open[hash] = &openBlock{header: b.Header, executed: executed}
-	a.highest = max(a.highest, b.Header.Height)
 	return true, nil
 }
 
@@ -199,6 +215,7 @@ func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, err
 func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, cert consensus.Certificate) error {
 	final := make([]*proof.Block, 0, len(blocks))
 	for i := range blocks {
+		began := time.Now()
 		h := blocks[i].Header
 		hash := h.Hash()
 		a.mu.Lock()
@@ -220,6 +237,7 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		if err != nil {
 			return fmt.Errorf("body of final block %d: %w", h.Height, err)
 		}
+		a.observe.final(a.history.header(h.Parent), h, open.executed)
 		a.history.add(b, body, open.executed)
 		a.pool.Finalised(tx.Hash(hash), uint64(h.Height), body.Txs)
 		var own *consensus.Certificate
@@ -230,6 +248,7 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		if len(headers) == len(blocks)-i { // else it is too far below its certificate to be shown as one proof
 			final = append(final, b)
 		}
+		a.observe.step("finalise", time.Since(began))
 	}
 	for _, b := range final {
 		a.tell(b)
@@ -255,12 +274,11 @@ func (a *application) Final() (consensus.Height, consensus.Hash) {
 // included finds the open block with a transaction, for the API.
 func (a *application) included(id tx.Hash) (consensus.Height, bool) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, b := range a.open {
-		for _, x := range b.executed.IDs {
-			if x == id {
-				return b.header.Height, true
-			}
+	open := slices.Collect(maps.Values(a.open))
+	a.mu.Unlock()
+	for _, b := range open {
+		if slices.Contains(b.executed.IDs, id) {
+			return b.header.Height, true
 		}
 	}
 	return 0, false

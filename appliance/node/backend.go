@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,17 +72,16 @@ func (b backend) Transaction(ctx context.Context, id tx.Hash) (api.Transaction, 
 		if p.opened != 0 {
 			t.Opened = &p.opened
 		}
-		dest, cross, err := b.destination(p)
-		if err != nil || !cross {
-			return t, err
+		if p.dest == n.shard {
+			return t, nil
 		}
 		t.CrossShard = true
-		if c := n.credits.lookup(ctx, dest, id); c != nil {
+		if c := n.credits.lookup(ctx, p.dest, id); c != nil {
 			t.State = api.Credited
 			if c.Outcome != tx.Credited {
 				t.State = api.Returned
 			}
-			t.Credit = &api.CreditPlace{Shard: dest, Height: c.Final.Header().Height}
+			t.Credit = &api.CreditPlace{Shard: p.dest, Height: c.Final.Header().Height}
 		}
 		return t, nil
 	}
@@ -91,27 +91,6 @@ func (b backend) Transaction(ctx context.Context, id tx.Hash) (api.Transaction, 
 		t.State = api.Pooled
 	}
 	return t, nil
-}
-
-// destination says which shard a successful transfer's money went to, if it is another one.
-func (b backend) destination(p place) (consensus.ShardID, bool, error) {
-	if !p.success {
-		return 0, false, nil
-	}
-	block, err := b.n.history.body(consensus.Height(p.height))
-	if err != nil {
-		return 0, false, b.n.history.missing(consensus.Height(p.height), err)
-	}
-	body, err := tx.DecodeBody(block.Body)
-	if err != nil {
-		return 0, false, fmt.Errorf("final block %d: %w", p.height, err)
-	}
-	t := &body.Txs[p.index]
-	if t.Kind != tx.Transfer {
-		return 0, false, nil
-	}
-	dest := b.n.shardOf(t.To)
-	return dest, dest != b.n.shard, nil
 }
 
 // Proof implements api.Backend.
@@ -129,8 +108,8 @@ func (b backend) Proof(ctx context.Context, id tx.Hash) (*proof.Finality, error)
 		return nil, err
 	}
 	f := contents.Finality(int(p.index))
-	if dest := b.n.shardOf(f.Tx.To); f.Tx.Kind == tx.Transfer && f.Success && dest != b.n.shard {
-		f.Credit = b.n.credits.lookup(ctx, dest, id)
+	if p.dest != b.n.shard {
+		f.Credit = b.n.credits.lookup(ctx, p.dest, id)
 	}
 	return f, nil
 }
@@ -149,11 +128,44 @@ func (b backend) Credit(_ context.Context, id tx.Hash) (*proof.Credit, error) {
 }
 
 func (b backend) contents(height consensus.Height) (*proof.Contents, error) {
+	if c := b.n.opened.get(height); c != nil {
+		return c, nil
+	}
 	block, err := b.n.history.block(height)
 	if err != nil {
 		return nil, err
 	}
-	return block.Open()
+	c, err := block.Open()
+	if err == nil {
+		b.n.opened.put(c)
+	}
+	return c, err
+}
+
+// openedBlocks are the final blocks that proofs were last made from: opening one hashes all that is in it.
+// Safe for concurrent use.
+type openedBlocks struct {
+	mu   sync.Mutex // guards what follows
+	all  [4]*proof.Contents
+	next int // the oldest
+}
+
+func (o *openedBlocks) get(height consensus.Height) *proof.Contents {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, c := range o.all {
+		if c != nil && c.Header.Height == height {
+			return c
+		}
+	}
+	return nil
+}
+
+func (o *openedBlocks) put(c *proof.Contents) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[o.next] = c
+	o.next = (o.next + 1) % len(o.all)
 }
 
 // Account implements api.Backend.
@@ -177,21 +189,33 @@ func (b backend) AccountProof(ctx context.Context, id tx.ID) (*proof.Account, er
 	if err := b.here(id); err != nil {
 		return nil, err
 	}
-	if err := b.n.accountProofs.Wait(ctx); err != nil {
-		return nil, &api.Error{Code: api.Busy, Detail: "too many account proofs at once", RetryAfter: time.Second}
+	if err := b.n.takeTurn(ctx); err != nil {
+		return nil, err
 	}
 	path, err := b.n.ledger.AccountProof(id)
 	if err != nil {
 		return nil, err
-	}
-	if path.Height == 0 {
-		return nil, api.Refuse(api.NotFinal, "no state root is final yet")
 	}
 	f, err := b.n.history.final(consensus.Height(path.Height) + consensus.StateLag)
 	if err != nil {
 		return nil, err
 	}
 	return &proof.Account{ID: id, Final: f, Path: path}, nil
+}
+
+// takeTurn waits a little for its turn to make an account proof, which is work in proportion to the shard.
+func (n *Node) takeTurn(ctx context.Context) error {
+	turn := n.accountProofs.Reserve()
+	wait := turn.Delay()
+	if wait > accountProofWait {
+		turn.Cancel()
+		return &api.Error{Code: api.Busy, Detail: "too many account proofs at once", RetryAfter: wait}
+	}
+	if err := sleepUntil(ctx, wait); err != nil {
+		turn.Cancel()
+		return err
+	}
+	return nil
 }
 
 // here refuses accounts that another shard keeps.
@@ -219,8 +243,11 @@ func (b backend) Ready() error {
 	if s := b.n.engine.Status(); s.Syncing {
 		return &api.Error{Code: api.NotReady, Detail: fmt.Sprintf("catching up: final height %d", finalHeight(s)), RetryAfter: time.Second}
 	}
-	if since := b.n.meter.read(time.Now()).sinceBlock; since > stalledAfter {
-		return &api.Error{Code: api.NotReady, Detail: fmt.Sprintf("no final block for %.0f s", since.Seconds()), RetryAfter: time.Second}
+	switch r := b.n.meter.read(time.Now()); {
+	case r.blocks == 0:
+		return &api.Error{Code: api.NotReady, Detail: "no final block since the start", RetryAfter: time.Second}
+	case r.sinceBlock > stalledAfter:
+		return &api.Error{Code: api.NotReady, Detail: fmt.Sprintf("no final block for %.0f s", r.sinceBlock.Seconds()), RetryAfter: time.Second}
 	}
 	return nil
 }
@@ -249,6 +276,9 @@ func (b backend) Status() api.Status {
 	c := n.pool.Counters()
 	s.Pool = api.PoolStatus{Txs: c.Txs, Bytes: int64(c.Bytes), Limit: n.cfg.Pool.MaxTransactions}
 	m, stats := n.ledger.Meta(), n.ledger.Stats()
+	for tries := 0; m.Height != stats.Height && tries < 8; tries++ { // a block became final in between
+		m, stats = n.ledger.Meta(), n.ledger.Stats()
+	}
 	s.Accounts, s.Supply = stats.Accounts, api.Supply{
 		Balances: stats.Balances, Fees: stats.Fees, Deposits: stats.Deposits, Treasury: stats.Treasury, Genesis: n.supply,
 	}

@@ -31,11 +31,11 @@ type credits struct {
 	known map[tx.Hash]*proof.Credit
 	order []tx.Hash // ring once it is full
 	next  int
-	turn  int // which peer to ask
+	turn  []int // by shard: which peer to ask
 }
 
 func newCredits(t netstack.Transport, peers [][]netstack.NodeID, trust *proof.Trust, own func(context.Context, tx.Hash) (*proof.Credit, error)) *credits {
-	c := &credits{transport: t, peers: peers, trust: trust, known: map[tx.Hash]*proof.Credit{}}
+	c := &credits{transport: t, peers: peers, trust: trust, known: map[tx.Hash]*proof.Credit{}, turn: make([]int, len(peers))}
 	t.Serve(creditProtocol, func(ctx context.Context, _ netstack.NodeID, req []byte) ([]byte, error) {
 		if len(req) != len(tx.Hash{}) {
 			return nil, fmt.Errorf("malformed request for a credit")
@@ -54,8 +54,8 @@ func (c *credits) lookup(ctx context.Context, dest consensus.ShardID, id tx.Hash
 	c.mu.Lock()
 	known := c.known[id]
 	peers := c.peers[dest]
-	peer := peers[c.turn%len(peers)]
-	c.turn++
+	peer := peers[c.turn[dest]%len(peers)]
+	c.turn[dest]++
 	c.mu.Unlock()
 	if known != nil {
 		return known

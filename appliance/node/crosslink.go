@@ -1,21 +1,24 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"tutti/consensus"
 	"tutti/netstack"
+	"tutti/state/ledger"
 	"tutti/state/tx"
 )
 
-// Receipts travel between shards by pull. Every node gossips the final headers of its own shard; a header of another
-// shard that has sent us receipts we do not hold makes us ask one of its validators for them. What comes back is a
-// tx.Bundle, checked here against the certified header and again, root included, when a block executes it.
+// Receipts travel between shards by pull. The leader of a final block gossips its header; a header of another shard that
+// has sent us receipts we do not hold makes us ask one of its validators for them. What comes back is a tx.Bundle,
+// checked here against the certified header and again, root included, when a block executes it.
 const (
 	receiptsProtocol netstack.Protocol = "/tutti/receipts/1"
 
@@ -26,7 +29,9 @@ const (
 	bundleAim = 8192
 
 	fetchTimeout = 3 * time.Second
-	// headPoll is how often a shard's news is asked for even when gossip brought none.
+	// fetchTries is how many validators are asked before the next news or headPoll.
+	fetchTries = 3
+	// headPoll is after how long without news of a shard one of its validators is asked for it.
 	headPoll = time.Second
 	// ackEvery is how many blocks apart a block may bring an acknowledgement alone, with no receipts.
 	ackEvery = 16
@@ -54,12 +59,14 @@ type crossLinks struct {
 	mu      sync.Mutex // guards what follows; never held while waiting
 	own     []*consensus.FinalHeader
 	sources []*source // by shard; nil for our own
+	refusal uint64    // bundles that did not execute
 }
 
 // source is what is known of one other shard.
 type source struct {
 	shard    consensus.ShardID
 	newest   *consensus.FinalHeader // highest one verified, nil before the first
+	heard    time.Time              // when that came
 	received uint64                 // consumed here, as of our final state
 	bundle   *tx.Bundle             // receipts bundle.First.. up to what bundle.Proof has sent; nil when none
 	nextPeer int
@@ -85,37 +92,56 @@ func newCrossLinks(self consensus.ShardID, headers *finalHeaders, t netstack.Tra
 	return c
 }
 
-// run fetches until ctx ends. One goroutine for each other shard, and one for each shard's gossip.
+// resume takes over what the final state says was received, and the final tip where it has a certificate of its own (else
+// nil), so that receipts can be asked for and proven at once after a start. Before run.
+func (c *crossLinks) resume(channels []ledger.Channel, tip *consensus.FinalHeader) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range channels {
+		c.sources[channels[i].Shard].received = channels[i].Received.Count()
+	}
+	if tip != nil {
+		c.own = append(c.own, tip)
+	}
+}
+
+// run fetches until ctx ends: one goroutine for each other shard, and one for each shard's gossip. The own shard's is
+// joined to publish and to pass on, no more.
 func (c *crossLinks) run(ctx context.Context, group *sync.WaitGroup) error {
-	for _, s := range c.sources {
-		if s == nil {
-			continue
-		}
-		news, err := c.transport.Subscribe(finalTopic(s.shard), func(_ netstack.NodeID, b []byte) bool {
-			_, err := c.headers.check(b)
-			return err == nil
+	if len(c.sources) == 1 {
+		return nil
+	}
+	for shard, s := range c.sources {
+		news, err := c.transport.Subscribe(finalTopic(consensus.ShardID(shard)), func(_ netstack.NodeID, b []byte) bool {
+			fh, err := c.headers.check(b)
+			return err == nil && fh.Header.Shard == consensus.ShardID(shard)
 		})
 		if err != nil {
-			return fmt.Errorf("subscribe to final headers of shard %d: %w", s.shard, err)
+			return fmt.Errorf("subscribe to final headers of shard %d: %w", shard, err)
 		}
-		group.Go(func() {
-			for {
-				select {
-				case m, ok := <-news:
-					if !ok {
-						return
-					}
-					if fh, err := c.headers.check(m.Payload); err == nil {
-						c.learn(fh)
-					}
-				case <-ctx.Done():
-					return
-				}
-			}
-		})
-		group.Go(func() { c.follow(ctx, s) })
+		group.Go(func() { c.listen(ctx, news) })
+		if s != nil {
+			group.Go(func() { c.follow(ctx, s) })
+		}
 	}
 	return nil
+}
+
+// listen learns what gossip brings.
+func (c *crossLinks) listen(ctx context.Context, news <-chan netstack.Message) {
+	for {
+		select {
+		case m, ok := <-news:
+			if !ok {
+				return
+			}
+			if fh, err := c.headers.check(m.Payload); err == nil {
+				c.learn(fh)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // learn takes a verified final header of another shard.
@@ -126,10 +152,19 @@ func (c *crossLinks) learn(fh *consensus.FinalHeader) {
 	if s == nil || (s.newest != nil && fh.Header.Height <= s.newest.Header.Height) {
 		return
 	}
-	s.newest = fh
-	if l, ok := linkTo(fh.Header, c.self); ok && l.Sent > s.end() {
+	s.newest, s.heard = fh, time.Now()
+	if c.lacks(s) {
 		poke(s.kick)
 	}
+}
+
+// lacks reports whether s has sent receipts that are not held and that there is room for. mu is held.
+func (c *crossLinks) lacks(s *source) bool {
+	if s.newest == nil || s.bundle != nil && len(s.bundle.Receipts) >= bundleAim {
+		return false
+	}
+	l, ok := linkTo(s.newest.Header, c.self)
+	return ok && l.Sent > s.end()
 }
 
 func poke(ch chan struct{}) {
@@ -156,15 +191,35 @@ func (c *crossLinks) follow(ctx context.Context, s *source) {
 		select {
 		case <-s.kick:
 		case <-poll.C:
+			if !c.due(s) {
+				continue
+			}
 		case <-ctx.Done():
 			return
 		}
-		for ctx.Err() == nil && c.fetch(ctx, s) {
+		for failed := 0; failed < fetchTries && ctx.Err() == nil; {
+			grew := c.fetch(ctx, s)
+			c.mu.Lock()
+			more := c.lacks(s)
+			c.mu.Unlock()
+			if !more {
+				break
+			}
+			if !grew {
+				failed++
+			}
 		}
 	}
 }
 
-// fetch asks one validator of s for what we lack. It reports whether something new came, so that there may be more.
+// due reports whether s should be asked without news of it.
+func (c *crossLinks) due(s *source) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lacks(s) || time.Since(s.heard) >= headPoll
+}
+
+// fetch asks one validator of s for what we lack. It reports whether receipts came.
 func (c *crossLinks) fetch(ctx context.Context, s *source) bool {
 	c.mu.Lock()
 	from := s.end()
@@ -176,16 +231,16 @@ func (c *crossLinks) fetch(ctx context.Context, s *source) bool {
 	defer cancel()
 	req := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint16(nil, uint16(c.self)), from)
 	answer, err := c.transport.Request(ctx, peer, receiptsProtocol, req)
+	grew := false
 	if err == nil {
-		var grew bool
-		if grew, err = c.take(s, from, answer); err == nil {
-			return grew
-		}
+		grew, err = c.take(s, from, answer)
 	}
 	c.mu.Lock()
-	s.nextPeer++ // unreachable, behind, or wrong: ask the next one next time
-	c.mu.Unlock()
-	return false
+	defer c.mu.Unlock()
+	if err != nil || !grew && c.lacks(s) { // unreachable, wrong, or behind: ask the next one next time
+		s.nextPeer++
+	}
+	return grew
 }
 
 // take checks an answer to a request for receipts from sequence from and joins it to what is held.
@@ -206,54 +261,89 @@ func (c *crossLinks) take(s *source, from uint64, answer []byte) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.newest == nil || fh.Header.Height > s.newest.Header.Height {
-		s.newest = fh
+		s.newest, s.heard = fh, time.Now()
 	}
-	if len(b.Receipts) == 0 {
+	if len(b.Receipts) == 0 || s.end() != from { // or the final state moved meanwhile
 		return false, nil
 	}
-	if s.end() != from { // the final state moved meanwhile
-		return false, nil
-	}
-	if s.bundle == nil {
+	switch {
+	case s.bundle == nil:
 		s.bundle = b
-	} else {
+	case len(s.bundle.Receipts)+len(b.Receipts) > tx.MaxBundleCount:
+		return false, nil // more than a body takes: when some of what is held has been consumed
+	default:
 		s.bundle = &tx.Bundle{Source: b.Source, Proof: b.Proof, First: s.bundle.First, Receipts: append(s.bundle.Receipts, b.Receipts...)}
 	}
 	c.wake()
-	return s.newest != fh, nil // there is a newer header: ask again
+	return true, nil
 }
 
-// bundles is what a block on a parent with these links may include, ascending by source. acked is what each
-// destination has acknowledged as of our final state; an acknowledgement alone is brought only at heights that are
-// multiples of ackEvery.
-func (c *crossLinks) bundles(height consensus.Height, parent []consensus.Link, acked func(shard uint16) uint64) (out []tx.Bundle) {
+// bundles is what a block on a parent with these links may include, ascending by source, at most maxBytes encoded. Where
+// not everything fits, another shard is first at each height; what it has may be larger than room, up to maxBytes, because
+// a bundle can't be cut. acked is what each destination has acknowledged as of our final state; an acknowledgement alone
+// is brought only at heights that are multiples of ackEvery.
+func (c *crossLinks) bundles(height consensus.Height, parent []consensus.Link, acked func(shard uint16) uint64, room, maxBytes int) (out []tx.Bundle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range parent {
-		s := c.sources[l.Shard]
-		if s == nil {
+	bytes := 0
+	for k := range parent {
+		b, ok := c.bundle(height, parent[(k+int(height%consensus.Height(len(parent))))%len(parent)], acked)
+		if !ok {
 			continue
 		}
-		if b := s.bundle; b != nil && l.Received >= b.First && l.Received < s.end() {
-			out = append(out, tx.Bundle{Source: b.Source, Proof: b.Proof, First: l.Received, Receipts: b.Receipts[l.Received-b.First:]})
+		size := bundleBytes(&b)
+		if len(out) == tx.MaxBundles || bytes+size > room && (len(out) > 0 || size > maxBytes) {
 			continue
 		}
-		if s.newest == nil || height%ackEvery != 0 {
-			continue
-		}
-		if theirs, ok := linkTo(s.newest.Header, c.self); ok && theirs.Sent == l.Received && theirs.Received > acked(uint16(l.Shard)) {
-			out = append(out, tx.Bundle{Source: uint16(l.Shard), Proof: s.newest.Append(nil), First: l.Received})
-		}
+		bytes += size
+		out = append(out, b)
 	}
+	slices.SortFunc(out, func(a, b tx.Bundle) int { return cmp.Compare(a.Source, b.Source) })
 	return out
 }
+
+// bundle is what a block may include from one shard. mu is held.
+func (c *crossLinks) bundle(height consensus.Height, l consensus.Link, acked func(shard uint16) uint64) (tx.Bundle, bool) {
+	s := c.sources[l.Shard]
+	if s == nil {
+		return tx.Bundle{}, false
+	}
+	if s.holds(l.Received) {
+		b := s.bundle
+		return tx.Bundle{Source: b.Source, Proof: b.Proof, First: l.Received, Receipts: b.Receipts[l.Received-b.First:]}, true
+	}
+	if s.newest == nil || height%ackEvery != 0 {
+		return tx.Bundle{}, false
+	}
+	theirs, ok := linkTo(s.newest.Header, c.self)
+	if !ok || theirs.Sent != l.Received || theirs.Received <= acked(uint16(l.Shard)) {
+		return tx.Bundle{}, false
+	}
+	return tx.Bundle{Source: uint16(l.Shard), Proof: s.newest.Append(nil), First: l.Received}, true
+}
+
+// holds reports whether the receipts from a sequence number on are held.
+func (s *source) holds(from uint64) bool {
+	return s.bundle != nil && from >= s.bundle.First && from < s.end()
+}
+
+// bundleBytes is the size of an encoded bundle in a body.
+func bundleBytes(b *tx.Bundle) int {
+	return bundleOverhead + len(b.Proof) + len(b.Receipts)*receiptBytes
+}
+
+// Sizes of tx.Bundle.Append and tx.Receipt.Append.
+const (
+	bundleOverhead = 2 + 4 + 8 + 4
+	receiptBytes   = 6 + 6 + 8 + 32 + 1
+)
 
 // waiting reports whether some shard has receipts for us beyond these links.
 func (c *crossLinks) waiting(parent []consensus.Link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range parent {
-		if s := c.sources[l.Shard]; s != nil && s.bundle != nil && l.Received >= s.bundle.First && l.Received < s.end() {
+		if s := c.sources[l.Shard]; s != nil && s.holds(l.Received) {
 			return true
 		}
 	}
@@ -267,7 +357,15 @@ func (c *crossLinks) refused(shard uint16) {
 	s := c.sources[shard]
 	s.bundle = nil
 	s.nextPeer++
+	c.refusal++
 	poke(s.kick)
+}
+
+// refusals counts bundles that did not execute.
+func (c *crossLinks) refusals() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refusal
 }
 
 // finalised takes an own final block: what it consumed is dropped, and its certified header can prove our receipts.
@@ -294,6 +392,9 @@ func (c *crossLinks) finalised(h *consensus.Header, cert *consensus.Certificate)
 			}
 		}
 		s.received = l.Received
+		if c.lacks(s) { // there was no room before
+			poke(s.kick)
+		}
 	}
 }
 

@@ -3,14 +3,18 @@ package node
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"sync"
 
 	"tutti/consensus"
 	"tutti/state/ledger"
 )
 
-// maxVerifiedHeaders bounds the memory of verified final headers; each entry is under 300 bytes for few shards.
-const maxVerifiedHeaders = 4096
+// Bounds of the memory of verified final headers. An encoded one has 400 bytes, and 50 more for each other shard.
+const (
+	maxVerifiedHeaders = 4096
+	maxVerifiedBytes   = 16 << 20
+)
 
 // finalHeaders verifies final headers of every shard of the network against the genesis committees. The verdict is a
 // pure function of the bytes, so it may be used inside block execution; good verdicts are remembered, because the
@@ -23,7 +27,14 @@ type finalHeaders struct {
 
 	mu    sync.Mutex // guards what follows, held for map operations only
 	known map[[32]byte]*consensus.FinalHeader
-	order [][32]byte // insertion order, oldest first
+	order []verified // oldest first
+	bytes int        // encoded, of all
+}
+
+// verified is one entry in the order of insertion.
+type verified struct {
+	id    [32]byte
+	bytes int
 }
 
 func newFinalHeaders(genesis consensus.Hash, committees []*consensus.Committee) (*finalHeaders, error) {
@@ -61,17 +72,25 @@ func (f *finalHeaders) check(proof []byte) (*consensus.FinalHeader, error) {
 	if err := f.committees[shard].VerifyCertificate(f.genesis, f.keys[shard], &fh.Cert); err != nil {
 		return nil, fmt.Errorf("final header of shard %d: %w", shard, err)
 	}
+	f.remember(id, fh, len(proof))
+	return fh, nil
+}
+
+func (f *finalHeaders) remember(id [32]byte, fh *consensus.FinalHeader, bytes int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.order) == maxVerifiedHeaders {
-		delete(f.known, f.order[0])
-		f.order = append(f.order[:0], f.order[1:]...)
+	if f.known[id] != nil {
+		return
 	}
-	if f.known[id] == nil {
-		f.known[id] = fh
-		f.order = append(f.order, id)
+	f.known[id] = fh
+	f.order = append(f.order, verified{id, bytes})
+	f.bytes += bytes
+	old := 0
+	for ; len(f.order)-old > maxVerifiedHeaders || f.bytes > maxVerifiedBytes; old++ {
+		delete(f.known, f.order[old].id)
+		f.bytes -= f.order[old].bytes
 	}
-	return fh, nil
+	f.order = slices.Delete(f.order, 0, old)
 }
 
 // Verify implements ledger.Headers.

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,6 @@ const (
 
 // blockSource is the block log. Safe for concurrent use.
 type blockSource interface {
-	Final() (consensus.Height, consensus.Hash)
 	Base() consensus.Height
 	FinalAt(h consensus.Height) (consensus.Hash, bool)
 	Block(hash consensus.Hash) (consensus.Block, error)
@@ -33,15 +33,18 @@ type blockSource interface {
 
 // place is where a transaction or a consumed receipt stands in the final chain.
 type place struct {
-	height  uint32
-	index   uint32 // in the body; of consumed receipts, in bundle order
-	success bool
 	opened  tx.ID // the account that an opening made; zero if none, or not known any more after a restart
+	height  uint32
+	index   uint32            // in the body; of consumed receipts, in bundle order
+	dest    consensus.ShardID // where the money went: our own shard, unless a receipt was made
+	success bool
 }
 
 // history answers for the final chain: blocks, transactions by id, and how long they took. Safe for concurrent use.
 type history struct {
 	chain   tx.Hash
+	shard   consensus.ShardID
+	shardOf func(tx.ID) consensus.ShardID
 	log     blockSource
 	credits func(height uint64) ([]tx.CreditOutcome, error) // what became of a final block's receipts
 	meter   *meter
@@ -75,9 +78,9 @@ func (p *placeIndex) put(id tx.Hash, at place, limit int) {
 	p.at[id] = at
 }
 
-func newHistory(chain tx.Hash, log blockSource, credits func(uint64) ([]tx.CreditOutcome, error), m *meter) *history {
+func newHistory(chain tx.Hash, shard consensus.ShardID, shardOf func(tx.ID) consensus.ShardID, log blockSource, credits func(uint64) ([]tx.CreditOutcome, error), m *meter) *history {
 	return &history{
-		chain: chain, log: log, credits: credits, meter: m,
+		chain: chain, shard: shard, shardOf: shardOf, log: log, credits: credits, meter: m,
 		headers: map[consensus.Hash]*consensus.Header{},
 		txs:     placeIndex{at: map[tx.Hash]place{}}, consumed: placeIndex{at: map[tx.Hash]place{}},
 		waiting: map[tx.Hash]time.Time{},
@@ -86,23 +89,23 @@ func newHistory(chain tx.Hash, log blockSource, credits func(uint64) ([]tx.Credi
 
 // restore reads the newest final blocks up to height tip back in after a start, as many as hold most transactions.
 func (h *history) restore(tip consensus.Height) error {
-	from, txs := tip+1, 0
-	for from > max(h.log.Base(), 1) && tip-from < recentHeaders && txs < rememberedTxs/4 {
-		from--
-		b, err := h.body(from)
-		if err != nil {
-			return fmt.Errorf("final block %d: %w", from, err)
+	var blocks []consensus.Block // newest first
+	for txs := 0; len(blocks) < recentHeaders && txs < rememberedTxs/4; {
+		height := tip - consensus.Height(len(blocks))
+		if height == 0 || height < h.log.Base() {
+			break
 		}
-		txs += len(b.Body) / tx.TransferWire
-	}
-	for height := from; height <= tip; height++ {
 		b, err := h.body(height)
 		if err != nil {
 			return fmt.Errorf("final block %d: %w", height, err)
 		}
+		blocks = append(blocks, b)
+		txs += len(b.Body) / tx.TransferWire
+	}
+	for _, b := range slices.Backward(blocks) {
 		body, err := tx.DecodeBody(b.Body)
 		if err != nil {
-			return fmt.Errorf("final block %d: %w", height, err)
+			return fmt.Errorf("final block %d: %w", b.Header.Height, err)
 		}
 		ids := make([]tx.Hash, len(body.Txs))
 		for i := range body.Txs {
@@ -176,7 +179,11 @@ func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Has
 	h.headers[hash] = header
 	h.tip = header.Height
 	for i, id := range ids {
-		h.txs.put(id, place{height: uint32(header.Height), index: uint32(i), success: body.Outcomes[i]}, rememberedTxs)
+		p := place{height: uint32(header.Height), index: uint32(i), dest: h.shard, success: body.Outcomes[i]}
+		if t := &body.Txs[i]; p.success && t.Kind == tx.Transfer {
+			p.dest = h.shardOf(t.To)
+		}
+		h.txs.put(id, p, rememberedTxs)
 	}
 	for _, o := range opened {
 		p := h.txs.at[ids[o.Tx]]
@@ -187,7 +194,7 @@ func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Has
 	for i := range body.Bundles {
 		for r := range body.Bundles[i].Receipts {
 			if receipt := &body.Bundles[i].Receipts[r]; !receipt.Return {
-				h.consumed.put(receipt.Tx, place{height: uint32(header.Height), index: k, success: true}, rememberedTxs)
+				h.consumed.put(receipt.Tx, place{height: uint32(header.Height), index: k, dest: h.shard, success: true}, rememberedTxs)
 			}
 			k++
 		}
@@ -246,6 +253,18 @@ func (h *history) final(height consensus.Height) (proof.Final, error) {
 		f.Headers = append(f.Headers, header)
 	}
 	return f, nil
+}
+
+// certified is the final header at a height if it has a certificate of its own, else nil.
+func (h *history) certified(height consensus.Height) (*consensus.FinalHeader, error) {
+	f, err := h.final(height)
+	if errors.As(err, new(*api.Error)) || err == nil && len(f.Headers) > 1 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &consensus.FinalHeader{Header: f.Header(), Cert: f.Cert}, nil
 }
 
 // block is the whole final block at a height. Errors are *api.Error, or of the disk.

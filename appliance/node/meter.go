@@ -26,14 +26,15 @@ type meter struct {
 	mu       sync.Mutex // guards what follows
 	window   *hdrhistogram.WindowedHistogram
 	rotated  time.Time
-	perSec   [rateSeconds + 1]uint64
-	second   int64 // Unix second of the newest slot of perSec
-	total    uint64
+	began    time.Time
+	perSec   [rateSeconds + 1]uint64 // ring by second since began
+	second   int64                   // of the newest slot of perSec
+	blocks   uint64
 	lastSeen time.Time // of the last final block
 }
 
 func newMeter(now time.Time) *meter {
-	return &meter{window: hdrhistogram.NewWindowed(meterSlots, 1, maxFinality, 2), rotated: now, second: now.Unix(), lastSeen: now}
+	return &meter{window: hdrhistogram.NewWindowed(meterSlots, 1, maxFinality, 2), rotated: now, began: now, lastSeen: now}
 }
 
 // advance moves the windows on to now. mu is held.
@@ -45,7 +46,7 @@ func (m *meter) advance(now time.Time) {
 	if now.Sub(m.rotated) >= meterSlot {
 		m.rotated = now
 	}
-	if s := now.Unix(); s-m.second > rateSeconds {
+	if s := m.secondOf(now); s-m.second > rateSeconds {
 		m.perSec, m.second = [rateSeconds + 1]uint64{}, s
 	} else {
 		for ; m.second < s; m.second++ {
@@ -54,13 +55,16 @@ func (m *meter) advance(now time.Time) {
 	}
 }
 
+// secondOf does not jump when the wall clock is set.
+func (m *meter) secondOf(now time.Time) int64 { return int64(now.Sub(m.began) / time.Second) }
+
 // block counts a final block with so many successful transactions.
 func (m *meter) block(now time.Time, succeeded int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.advance(now)
-	m.perSec[now.Unix()%int64(len(m.perSec))] += uint64(succeeded)
-	m.total += uint64(succeeded)
+	m.perSec[m.second%int64(len(m.perSec))] += uint64(succeeded)
+	m.blocks++
 	m.lastSeen = now
 }
 
@@ -76,8 +80,8 @@ type reading struct {
 	tps        float64 // mean of the last ten whole seconds
 	quantiles  api.Quantiles
 	histogram  []api.Bucket
-	total      uint64
-	sinceBlock time.Duration
+	blocks     uint64        // final since the start
+	sinceBlock time.Duration // since the last of them, or the start
 }
 
 func (m *meter) read(now time.Time) reading {
@@ -86,11 +90,11 @@ func (m *meter) read(now time.Time) reading {
 	m.advance(now)
 	var sum uint64
 	for i, n := range m.perSec {
-		if int64(i) != now.Unix()%int64(len(m.perSec)) {
+		if int64(i) != m.second%int64(len(m.perSec)) {
 			sum += n
 		}
 	}
-	r := reading{tps: float64(sum) / rateSeconds, total: m.total, sinceBlock: now.Sub(m.lastSeen)}
+	r := reading{tps: float64(sum) / rateSeconds, blocks: m.blocks, sinceBlock: now.Sub(m.lastSeen)}
 	h := m.window.Merge()
 	if h.TotalCount() > 0 {
 		q := func(p float64) float64 { return float64(h.ValueAtQuantile(p)) }
@@ -102,7 +106,7 @@ func (m *meter) read(now time.Time) reading {
 	}
 	for _, bar := range h.Distribution() {
 		for i, upTo := range finalitySteps {
-			if bar.Count > 0 && (bar.To <= upTo || i == len(finalitySteps)-1) {
+			if bar.Count > 0 && (bar.From <= upTo || i == len(finalitySteps)-1) { // a bar is 1 % wide at most
 				r.histogram[i].Count += uint64(bar.Count)
 				break
 			}

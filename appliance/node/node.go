@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -43,10 +44,12 @@ import (
 	"tutti/appliance/config"
 	"tutti/appliance/dashboard"
 	"tutti/appliance/genesis"
+	"tutti/appliance/host"
 	"tutti/appliance/keys"
 	"tutti/appliance/metrics"
 	"tutti/appliance/proof"
 	"tutti/consensus"
+	"tutti/consensus/blocklog"
 	"tutti/consensus/engine"
 	"tutti/netstack"
 	"tutti/netstack/p2p"
@@ -63,7 +66,13 @@ const (
 	maxAhead            = 100_000 // blocks that an expiry may lie ahead
 	poolBytes           = 64 << 20
 	accountProofsPerSec = 20
+	accountProofWait    = 500 * time.Millisecond
 	diskEvery           = 10 * time.Second
+
+	apiRequests   = 128             // in work at a time
+	apiTimeout    = 5 * time.Second // of one; well below the ten seconds in which a node has to stop
+	apiQueue      = 64              // blocks waiting for one subscriber
+	apiQueueBytes = 64 << 20        // of them
 )
 
 // Build says which build this is.
@@ -80,7 +89,8 @@ type Options struct {
 	Ready func(api string)
 }
 
-// Node is one running node. Fields are set before any goroutine starts and not modified afterwards.
+// Node is one running node. Fields are set before anything that reads them starts and not modified afterwards: engine and
+// overview last, everything else before the engine acts.
 type Node struct {
 	cfg        config.Config
 	build      Build
@@ -100,8 +110,10 @@ type Node struct {
 	verifier      *verify.Verifier
 	ledger        *ledger.Ledger
 	transport     *p2p.Node
+	blocks        *blocklog.Log
 	pool          *pool.Pool
 	history       *history
+	opened        openedBlocks
 	meter         *meter
 	cross         *crossLinks
 	credits       *credits
@@ -191,10 +203,13 @@ func (n *Node) open(ctx context.Context, opt Options) error {
 	if err := n.openNetwork(ctx, node); err != nil {
 		return err
 	}
-	if err := n.wire(ctx, headers, verified, voting); err != nil {
+	if err := n.wire(headers, verified); err != nil {
 		return err
 	}
-	return n.openAPI(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	if err := n.openAPI(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})); err != nil {
+		return err
+	}
+	return n.startEngine(ctx, headers.keys[n.shard], voting)
 }
 
 // closeFunc is a Close that cannot fail.
@@ -205,10 +220,14 @@ func (f closeFunc) Close() error {
 	return nil
 }
 
-// limitMemory sets the Go heap's soft limit.
+// limitMemory sets the Go heap's soft limit: half of the machine's memory if the operator says nothing.
 func (n *Node) limitMemory() {
-	if n.cfg.Memory.LimitMiB > 0 {
-		debug.SetMemoryLimit(int64(n.cfg.Memory.LimitMiB) << 20)
+	limit := int64(n.cfg.Memory.LimitMiB) << 20
+	if total, _, err := host.Memory(); limit == 0 && err == nil {
+		limit = int64(total / 2)
+	}
+	if limit > 0 {
+		debug.SetMemoryLimit(limit)
 	}
 }
 
@@ -304,15 +323,15 @@ func (n *Node) openNetwork(ctx context.Context, node *keys.Secret) error {
 	return nil
 }
 
-// peersByShard lists the other validators.
-func (n *Node) peersByShard() (byShard [][]netstack.NodeID, all []netstack.NodeID) {
+// others lists the other validators, by shard and all.
+func (n *Node) others() (byShard [][]netstack.NodeID, all []seat) {
 	self := n.transport.Self()
 	byShard = make([][]netstack.NodeID, len(n.committees))
 	for s, c := range n.committees {
-		for _, v := range c.Validators {
+		for i, v := range c.Validators {
 			if id := netstack.NodeID(v.Node); id != self {
 				byShard[s] = append(byShard[s], id)
-				all = append(all, id)
+				all = append(all, seat{id, consensus.ShardID(s), n.genesis.Shards[s].Validators[i].Name})
 			}
 		}
 	}
@@ -333,7 +352,7 @@ func shardOf(table ledger.PartitionTable) func(tx.ID) consensus.ShardID {
 }
 
 // openAPI binds the API's port.
-func (n *Node) openAPI(scrape httpHandler) error {
+func (n *Node) openAPI(scrape http.Handler) error {
 	page, err := dashboard.Handler()
 	if err != nil {
 		return err
@@ -351,11 +370,11 @@ func (n *Node) openAPI(scrape httpHandler) error {
 			BlockIntervalMs: int64(p.BlockIntervalMs), MaxBodyBytes: int(p.MaxBodyBytes),
 		},
 		Rates: api.Rates{
-			ClientRequests: float64(n.cfg.API.RequestsPerSecond), TotalRequests: 4 * float64(n.cfg.API.RequestsPerSecond),
-			ClientTransactions: float64(n.cfg.API.TransactionsPerSecond), TotalTransactions: 2 * float64(n.cfg.API.TransactionsPerSecond),
+			ClientRequests: float64(n.cfg.API.RequestsPerSecond), TotalRequests: float64(n.cfg.API.TotalRequestsPerSecond),
+			ClientTransactions: float64(n.cfg.API.TransactionsPerSecond), TotalTransactions: float64(n.cfg.API.TotalTransactionsPerSecond),
 		},
-		MaxConns: n.cfg.API.MaxConnections,
-		Timeout:  apiTimeout,
+		MaxInFlight: apiRequests, MaxConns: n.cfg.API.MaxConnections, MaxSubscribers: n.cfg.API.MaxSubscribers,
+		QueueEvents: apiQueue, QueueBytes: apiQueueBytes, Timeout: apiTimeout,
 	})
 	if err != nil {
 		return err
@@ -364,15 +383,13 @@ func (n *Node) openAPI(scrape httpHandler) error {
 	if err != nil {
 		return fmt.Errorf("the API cannot listen at %s (%w): stop the program that uses the port, or change api.listen in %s", n.cfg.API.Listen, err, n.home.Config())
 	}
+	n.closers = append(n.closers, closeFunc(func() { _ = n.listener.Close() })) // again, where the server ran
 	return nil
 }
 
-// apiTimeout is well below the ten seconds in which a node has to stop.
-const apiTimeout = 5 * time.Second
-
-// serve runs everything until ctx ends or one part fails.
-func (n *Node) serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+// serve runs everything until parent ends or one part fails.
+func (n *Node) serve(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(parent)
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel(nil)
@@ -398,7 +415,7 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	cancel(nil)
 	group.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	if err := context.Cause(ctx); err != context.Cause(parent) { // not only that it was time to stop
 		return err
 	}
 	return nil
@@ -415,6 +432,7 @@ func (n *Node) receive(ctx context.Context) {
 			}
 			txs, err := tx.DecodeMany(m.Payload, maxForwarded)
 			if err != nil {
+				n.metrics.Consensus.Misbehaviour.WithLabelValues("transactions").Inc()
 				n.transport.Penalise(m.From, time.Now().Add(penalty))
 				continue
 			}
@@ -432,7 +450,7 @@ const (
 	penalty      = 30 * time.Second
 )
 
-// dataFolders are what openDisk adds up.
+// dataFolders are what watchDisk adds up.
 func (n *Node) dataFolders() []string {
-	return []string{n.home.Blocks(), n.home.Votes(), n.home.State(), filepath.Join(string(n.home), "log")}
+	return []string{n.home.Data(), filepath.Join(string(n.home), "log")}
 }

@@ -23,8 +23,42 @@ func (s finalState) Account(id tx.ID) (pool.Account, bool) {
 	return pool.Account{Key: r.Key, Generation: r.Generation, Balance: r.Balance, Nonce: r.Nonce}, ok
 }
 
-// observer turns the engine's events into metrics and log lines: it implements engine.Observer.
+// observer turns events into metrics and log lines: it implements engine.Observer and appObserver.
 type observer struct{ n *Node }
+
+func (o observer) step(name string, took time.Duration) {
+	o.n.metrics.Execution.Seconds.WithLabelValues(name).Observe(took.Seconds())
+}
+
+func (o observer) final(parent, h *consensus.Header, executed *ledger.Executed) {
+	m := o.n.metrics.Execution
+	m.BodyBytes.Observe(float64(h.Body.Length))
+	succeeded := 0
+	for _, ok := range executed.Outcomes {
+		if ok {
+			succeeded++
+		}
+	}
+	m.Transactions.WithLabelValues("success").Add(float64(succeeded))
+	m.Transactions.WithLabelValues("skipped").Add(float64(len(executed.Outcomes) - succeeded))
+	var credits [tx.Treasury + 1]int
+	for _, c := range executed.Credits {
+		credits[c]++
+	}
+	for c := tx.Credited; c <= tx.Treasury; c++ {
+		m.Receipts.WithLabelValues(c.String()).Add(float64(credits[c]))
+	}
+	if parent == nil && h.Height > 1 {
+		return // how many were sent before is not known
+	}
+	for i, l := range h.Links {
+		sent := l.Sent
+		if parent != nil {
+			sent -= parent.Links[i].Sent
+		}
+		m.Receipts.WithLabelValues("sent").Add(float64(sent))
+	}
+}
 
 func (o observer) ViewEntered(view consensus.View, _ int) {
 	o.n.metrics.Consensus.View.Set(float64(view))
@@ -35,9 +69,7 @@ func (o observer) Persisted(took time.Duration) {
 }
 
 func (o observer) Judged(h *consensus.Header, valid bool, took time.Duration) {
-	m := o.n.metrics
-	m.Execution.Seconds.WithLabelValues("certify").Observe(took.Seconds())
-	m.Execution.BodyBytes.Observe(float64(h.Body.Length))
+	o.step("certify", took)
 	if !valid {
 		o.n.log.Warn("a block is invalid", "height", h.Height, "view", h.View, "block", h.Hash().Short(), "reason", o.n.app.lastReason())
 	}
@@ -83,6 +115,7 @@ func (n *Node) scraper(next http.Handler) http.Handler {
 		if n.sampled.counters == nil {
 			n.sampled.counters = map[string]float64{}
 		}
+		n.sampleEngine()
 		n.sampleState()
 		n.samplePool()
 		n.sampleNet()
@@ -91,9 +124,30 @@ func (n *Node) scraper(next http.Handler) http.Handler {
 	})
 }
 
-func (n *Node) sampleState() {
-	m, e, s := n.metrics, n.engine.Status(), backend{n}.Status().Supply
+func (n *Node) sampleEngine() {
+	m, e, raise := n.metrics, n.engine.Status(), n.sampled.raise
 	m.Consensus.HeadHeight.Set(float64(e.Height))
+	if e.Final != nil {
+		m.Consensus.FinalHeight.Set(float64(e.Final.Height))
+		m.Consensus.FinalTime.Set(float64(e.Final.TimeMs) / 1000)
+	}
+	for reason, v := range map[string]uint64{
+		"stranger": e.Counters.DroppedStranger, "penalty": e.Counters.DroppedPenalty, "rate": e.Counters.DroppedRate,
+		"malformed": e.Counters.DroppedMalformed, "clock": e.Counters.DroppedClock, "fetch": e.Counters.DroppedFetch,
+	} {
+		raise("consensus "+reason, m.Consensus.Dropped.WithLabelValues(reason), float64(v))
+	}
+	raise("receipts", m.Consensus.Misbehaviour.WithLabelValues("receipts"), float64(n.cross.refusals()))
+	m.Sync.Active.Set(0)
+	if e.Syncing {
+		m.Sync.Active.Set(1)
+	}
+	raise("sync runs", m.Sync.Runs, float64(e.Counters.Syncs))
+	raise("sync blocks", m.Sync.Blocks, float64(e.Counters.SyncedBlocks))
+}
+
+func (n *Node) sampleState() {
+	m, s := n.metrics, backend{n}.Status().Supply
 	for part, v := range map[string]uint64{
 		"balances": s.Balances, "fees": s.Fees, "deposits": s.Deposits, "treasury": s.Treasury,
 		"inflow": s.Inflow, "outflow": s.Outflow, "genesis": s.Genesis,
@@ -148,4 +202,13 @@ func (n *Node) sampleNet() {
 		raise("send stale "+name, m.Dropped.WithLabelValues(name, "send_stale"), float64(c.DroppedSendStale[class]))
 		raise("receive full "+name, m.Dropped.WithLabelValues(name, "receive_full"), float64(c.DroppedReceiveFull[class]))
 	}
+	raise("sent gossip", m.Messages.WithLabelValues("sent", "gossip"), float64(c.GossipPublished))
+	raise("received gossip", m.Messages.WithLabelValues("received", "gossip"), float64(c.GossipReceived))
+	raise("gossip invalid", m.Dropped.WithLabelValues("gossip", "invalid"), float64(c.GossipInvalid))
+	raise("gossip full", m.Dropped.WithLabelValues("gossip", "receive_full"), float64(c.GossipDroppedFull))
+	raise("requests", m.Messages.WithLabelValues("received", "request"), float64(c.RequestsServed+c.RequestsRefused))
+	raise("requests refused", m.Dropped.WithLabelValues("request", "refused"), float64(c.RequestsRefused))
+	raise("too large", m.Dropped.WithLabelValues("any", "too_large"), float64(c.RefusedTooLarge))
+	raise("unknown peer", m.Dropped.WithLabelValues("any", "unknown_peer"), float64(c.RefusedUnknownPeer))
+	raise("rate", m.Dropped.WithLabelValues("any", "rate"), float64(c.RefusedRate))
 }

@@ -1,8 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,11 +22,18 @@ const (
 	overviewEvery   = 2 * time.Second
 	overviewPeers   = 8 // asked in one round
 	overviewTimeout = time.Second
-	maxStatusBytes  = 256 << 10
-	maxPeerShards   = 1024
+	maxStatusBytes  = 1 << 20 // a committee of consensus.MaxCommittee takes a third of it
+	maxURLBytes     = 256
 )
 
-// peerStatus is one node's answer.
+// seat is another validator.
+type seat struct {
+	id    netstack.NodeID
+	shard consensus.ShardID
+	name  string
+}
+
+// peerStatus is one node's answer. It speaks for its own shard and its own API, whatever it writes there.
 type peerStatus struct {
 	Shard api.ShardStatus `json:"shard"`
 	API   api.NodeAPI     `json:"api"`
@@ -33,11 +43,11 @@ type peerStatus struct {
 type overview struct {
 	self      func() peerStatus
 	transport netstack.Transport
-	peers     []netstack.NodeID
+	peers     []seat
 
 	mu     sync.Mutex // guards what follows
 	shards map[consensus.ShardID]told
-	apis   map[netstack.NodeID]api.NodeAPI
+	urls   map[netstack.NodeID]string
 	next   int // peer to ask next
 }
 
@@ -46,10 +56,9 @@ type told struct {
 	at     time.Time
 }
 
-func newOverview(t netstack.Transport, peers []netstack.NodeID, self func() peerStatus) *overview {
+func newOverview(t netstack.Transport, peers []seat, self func() peerStatus) *overview {
 	o := &overview{
-		self: self, transport: t, peers: peers,
-		shards: map[consensus.ShardID]told{}, apis: map[netstack.NodeID]api.NodeAPI{},
+		self: self, transport: t, peers: peers, shards: map[consensus.ShardID]told{}, urls: map[netstack.NodeID]string{},
 	}
 	t.Serve(statusProtocol, func(context.Context, netstack.NodeID, []byte) ([]byte, error) {
 		return json.Marshal(o.self())
@@ -74,7 +83,7 @@ func (o *overview) run(ctx context.Context) {
 func (o *overview) round(ctx context.Context) {
 	o.mu.Lock()
 	n := min(overviewPeers, len(o.peers))
-	ask := make([]netstack.NodeID, 0, n)
+	ask := make([]seat, 0, n)
 	for range n {
 		ask = append(ask, o.peers[o.next%len(o.peers)])
 		o.next++
@@ -89,24 +98,34 @@ func (o *overview) round(ctx context.Context) {
 	group.Wait()
 }
 
-func (o *overview) ask(ctx context.Context, peer netstack.NodeID) {
-	b, err := o.transport.Request(ctx, peer, statusProtocol, nil)
+func (o *overview) ask(ctx context.Context, peer seat) {
+	b, err := o.transport.Request(ctx, peer.id, statusProtocol, nil)
 	if err != nil || len(b) > maxStatusBytes {
 		return
 	}
 	var s peerStatus
-	if json.Unmarshal(b, &s) != nil || int(s.Shard.Shard) >= maxPeerShards {
+	if json.Unmarshal(b, &s) != nil {
 		return
 	}
+	s.Shard.Shard = peer.shard
 	for i := range s.Shard.Validators {
 		s.Shard.Validators[i].Self = false // it meant itself
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.apis[peer] = s.API
-	if t, ok := o.shards[s.Shard.Shard]; !ok || s.Shard.Height >= t.status.Height || time.Since(t.at) > 2*overviewEvery {
-		o.shards[s.Shard.Shard] = told{s.Shard, time.Now()}
+	delete(o.urls, peer.id)
+	if isWebAddress(s.API.URL) {
+		o.urls[peer.id] = s.API.URL
 	}
+	if t, ok := o.shards[peer.shard]; !ok || s.Shard.Height >= t.status.Height || time.Since(t.at) > 2*overviewEvery {
+		o.shards[peer.shard] = told{s.Shard, time.Now()}
+	}
+}
+
+// isWebAddress reports whether people and programs may be shown a text as the address of an API.
+func isWebAddress(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && len(text) <= maxURLBytes && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
 // network is the newest of each shard, with this node's own view of its own.
@@ -114,18 +133,17 @@ func (o *overview) network() api.Network {
 	self := o.self()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n := api.Network{APIs: []api.NodeAPI{self.API}}
-	for s := range consensus.ShardID(maxPeerShards) {
-		if s == self.Shard.Shard {
-			n.Shards = append(n.Shards, self.Shard)
-		} else if t, ok := o.shards[s]; ok {
+	n := api.Network{Shards: []api.ShardStatus{self.Shard}, APIs: []api.NodeAPI{self.API}}
+	for s, t := range o.shards {
+		if s != self.Shard.Shard {
 			t.status.StaleMs = time.Since(t.at).Milliseconds()
 			n.Shards = append(n.Shards, t.status)
 		}
 	}
+	slices.SortFunc(n.Shards, func(a, b api.ShardStatus) int { return cmp.Compare(a.Shard, b.Shard) })
 	for _, p := range o.peers {
-		if a, ok := o.apis[p]; ok {
-			n.APIs = append(n.APIs, a)
+		if u, ok := o.urls[p.id]; ok {
+			n.APIs = append(n.APIs, api.NodeAPI{Shard: p.shard, Name: p.name, URL: u})
 		}
 	}
 	return n

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
+	"net"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/multiformats/go-multiaddr"
 	"golang.org/x/time/rate"
 
 	"tutti/accel/bls"
@@ -26,8 +27,6 @@ import (
 	"tutti/state/tx"
 )
 
-type httpHandler = http.Handler
-
 // Trust is what a genesis lets a client verify with.
 func Trust(v *genesis.Verified) (*proof.Trust, error) {
 	var committees []*consensus.Committee
@@ -41,40 +40,43 @@ func Trust(v *genesis.Verified) (*proof.Trust, error) {
 	return proof.NewTrust(v.Hash(), committees, shardOf(v.Table))
 }
 
-// wire connects pool, consensus and the other shards.
-func (n *Node) wire(ctx context.Context, headers *finalHeaders, g *genesis.Verified, voting *keys.Secret) error {
-	log, err := blocklog.Open(blocklog.Options{
+// wire connects blocks, pool and the other shards.
+func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
+	n.blocks, err = blocklog.Open(blocklog.Options{
 		FS: disk(), Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
 		Retention: consensus.Height(n.cfg.Storage.RetentionBlocks),
 	})
 	if err != nil {
 		return err
 	}
-	n.closers = append(n.closers, log)
+	n.closers = append(n.closers, n.blocks)
 	n.meter = newMeter(time.Now())
-	n.history = newHistory(n.chain, log, n.ledger.Credits, n.meter)
+	n.history = newHistory(n.chain, n.shard, n.shardOf, n.blocks, n.ledger.Credits, n.meter)
 	if n.pool, err = n.newPool(); err != nil {
 		return err
 	}
-	byShard, others := n.peersByShard()
-	if err := n.wireShards(g, headers, byShard, others); err != nil {
+	if err := n.wireShards(g, headers); err != nil {
 		return err
 	}
-	committee := n.committees[n.shard]
 	p := n.genesis.Parameters
 	n.app = &application{
-		chain: n.chain, shard: n.shard, committee: committee, ledger: n.ledger, pool: n.pool, cross: n.cross, history: n.history,
+		chain: n.chain, shard: n.shard, committee: n.committees[n.shard], ledger: n.ledger, pool: n.pool, cross: n.cross, history: n.history,
 		pace: pace{
 			interval: time.Duration(p.BlockIntervalMs) * time.Millisecond, heartbeat: time.Duration(p.HeartbeatMs) * time.Millisecond,
 			maxBytes: int(p.MaxBodyBytes), maxTxs: int(p.MaxBlockTxs),
 		},
-		tell: n.tell, wake: n.wake, open: map[consensus.Hash]*openBlock{},
+		tell: n.tell, observe: observer{n}, wake: n.wake, open: map[consensus.Hash]*openBlock{},
 	}
 	height, _ := n.app.Final()
 	if err := n.history.restore(height); err != nil {
 		return err
 	}
-	return n.startEngine(ctx, log, headers, committee, voting)
+	tip, err := n.history.certified(height)
+	if err != nil {
+		return err
+	}
+	n.cross.resume(n.ledger.Meta().Channels, tip)
+	return nil
 }
 
 func (n *Node) newPool() (*pool.Pool, error) {
@@ -85,30 +87,31 @@ func (n *Node) newPool() (*pool.Pool, error) {
 		ShardOf: func(id tx.ID) (uint16, bool) { return n.table.ShardOf(id.Partition()) },
 		Height:  height, MaxTxs: c.MaxTransactions, MaxBytes: poolBytes, MaxPerAccount: c.MaxPerAccount, MaxAhead: maxAhead,
 		Client:      pool.Quota{PerSecond: n.cfg.API.TransactionsPerSecond, Burst: n.cfg.API.TransactionsPerSecond, Held: c.MaxPerSource},
-		Peer:        pool.Quota{PerSecond: 2 * n.cfg.API.TransactionsPerSecond, Burst: 2 * n.cfg.API.TransactionsPerSecond, Held: c.MaxPerSource},
+		Peer:        pool.Quota{PerSecond: n.cfg.API.TotalTransactionsPerSecond, Burst: n.cfg.API.TotalTransactionsPerSecond, Held: c.MaxPerSource},
 		ResendAfter: time.Second, Possession: bls.VerifyPossession,
 	}, finalState{n.ledger}, n.verifier)
 }
 
-// wireShards connects this node to the other shards and to what all nodes tell one another.
-func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders, byShard [][]netstack.NodeID, others []netstack.NodeID) error {
+// wireShards connects this node to the other shards.
+func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	trust, err := Trust(g)
 	if err != nil {
 		return err
 	}
+	byShard, _ := n.others()
 	n.wake = make(chan struct{}, 1)
 	n.cross = newCrossLinks(n.shard, headers, n.transport, byShard, n.ledger, func() { poke(n.wake) })
 	n.credits = newCredits(n.transport, byShard, trust, backend{n}.Credit)
 	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
 		return upcomingLeaders(n.committees[n.shard], n.index, n.engine.Status().View, k)
 	}, n.pool.Resend)
-	n.overview = newOverview(n.transport, others, n.tellStatus)
 	n.accountProofs = rate.NewLimiter(accountProofsPerSec, accountProofsPerSec)
 	return nil
 }
 
 // startEngine recovers what the block log holds above the state, and begins to take part.
-func (n *Node) startEngine(ctx context.Context, log *blocklog.Log, headers *finalHeaders, c *consensus.Committee, voting *keys.Secret) error {
+func (n *Node) startEngine(ctx context.Context, committee consensus.Keys, voting *keys.Secret) error {
+	c := n.committees[n.shard]
 	secret, err := voting.BLS()
 	if err != nil {
 		return err
@@ -119,21 +122,21 @@ func (n *Node) startEngine(ctx context.Context, log *blocklog.Log, headers *fina
 	network := newCommitteeNetwork(n.transport, c)
 	n.inboxes = network.run
 	n.engine, err = engine.Start(ctx, engine.Config{
-		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: c, Keys: headers.keys[n.shard], Signer: consensus.NewSigner(secret),
-		Index: n.index, Log: log, App: n.app, Network: network, Observer: observer{n},
+		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: c, Keys: committee, Signer: consensus.NewSigner(secret),
+		Index: n.index, Log: n.blocks, App: n.app, Network: network, Observer: observer{n},
 	})
 	if err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.engine)
+	_, others := n.others()
+	n.overview = newOverview(n.transport, others, n.tellStatus)
 	return nil
 }
 
 // tell passes a final block on: to subscribers, and to the other shards.
 func (n *Node) tell(b *proof.Block) {
-	if n.server != nil { // blocks that recovery makes final have no audience yet
-		n.server.Publish(b)
-	}
+	n.server.Publish(b)
 	h := b.Final.Header()
 	if len(b.Final.Headers) != 1 || len(n.committees) == 1 {
 		return
@@ -152,9 +155,34 @@ func (n *Node) tellStatus() peerStatus {
 	return peerStatus{
 		Shard: api.ShardStatus{Shard: n.shard, Height: finalHeight(e), TPS: r.tps, FinalityMs: r.quantiles, Validators: n.validators(e, now)},
 		API: api.NodeAPI{
-			Shard: n.shard, Name: n.genesis.Shards[n.shard].Validators[n.index].Name, URL: "http://" + n.cfg.API.Listen,
+			Shard: n.shard, Name: n.genesis.Shards[n.shard].Validators[n.index].Name, URL: n.apiURL(),
 		},
 	}
+}
+
+// apiURL is where others can reach the API: where it listens or, if that is every address of this machine, the first
+// address in network.advertise; empty if that says nothing either.
+func (n *Node) apiURL() string {
+	host, _, err := net.SplitHostPort(n.cfg.API.Listen)
+	_, port, err2 := net.SplitHostPort(n.listener.Addr().String())
+	if err != nil || err2 != nil {
+		return ""
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
+		return "http://" + net.JoinHostPort(host, port)
+	}
+	for _, a := range n.cfg.Network.Advertise {
+		m, err := multiaddr.NewMultiaddr(a)
+		if err != nil {
+			continue
+		}
+		for _, p := range []int{multiaddr.P_IP4, multiaddr.P_IP6, multiaddr.P_DNS, multiaddr.P_DNS4, multiaddr.P_DNS6} {
+			if host, err := m.ValueForProtocol(p); err == nil {
+				return "http://" + net.JoinHostPort(host, port)
+			}
+		}
+	}
+	return ""
 }
 
 func isDiskFull(err error) bool {

@@ -85,36 +85,27 @@ func (w *Witness) CheckHeld(ctx context.Context, n Node, t *proof.Trust, held []
 
 // CheckRoot compares the state root that a node shows with the certified header's.
 func (w *Witness) CheckRoot(ctx context.Context, n Node) {
-	var s *api.Status
-	var was told
-	ok := await(ctx, settleWithin, w.News, func() bool {
-		if s == nil {
-			var err error
-			if s, err = n.Status(ctx); err != nil {
-				w.Wrong("%s: status: %v", n.Name(), err)
-				return true
-			}
-		}
-		var known bool
-		was, known = w.at(n.Shard(), s.FinalHeight)
-		return known
-	})
-	switch {
-	case s == nil:
-	case !ok:
-		w.Wrong("%s calls height %d final, clients were told of %d at most", n.Name(), s.FinalHeight, w.Height(n.Shard()))
-	case s.StateHeight != s.FinalHeight-min(s.FinalHeight, consensus.StateLag) && s.StateHeight+1 != s.FinalHeight-min(s.FinalHeight, consensus.StateLag):
-		w.Wrong("%s shows a state root of height %d at final height %d", n.Name(), s.StateHeight, s.FinalHeight)
-	default:
-		if s.StateHeight+consensus.StateLag != s.FinalHeight { // the status was taken while a block became final
-			was, _ = w.at(n.Shard(), s.StateHeight+consensus.StateLag)
-		}
-		if s.FinalHeight > consensus.StateLag && consensus.Hash(s.StateRoot) != was.state {
-			w.Wrong("%s shows state root %s of height %d, the certified header has %s", n.Name(), s.StateRoot, s.StateHeight, was.state)
-		}
+	s, err := n.Status(ctx)
+	if err != nil {
+		w.Wrong("%s: status: %v", n.Name(), err)
+		return
 	}
-	if s != nil && !s.Supply.Conserved() {
+	if !s.Supply.Conserved() {
 		w.Wrong("%s: supply is not conserved: %+v", n.Name(), s.Supply)
+	}
+	if s.StateHeight == 0 {
+		if s.FinalHeight > consensus.StateLag {
+			w.Wrong("%s shows no state root at final height %d", n.Name(), s.FinalHeight)
+		}
+		return
+	}
+	in := s.StateHeight + consensus.StateLag
+	if !await(ctx, settleWithin, w.News, func() bool { return w.Height(n.Shard()) >= in }) {
+		w.Wrong("%s calls height %d final, clients were told of %d at most", n.Name(), in, w.Height(n.Shard()))
+		return
+	}
+	if was, _ := w.at(n.Shard(), in); consensus.Hash(s.StateRoot) != was.state {
+		w.Wrong("%s shows state root %s of height %d, the certified header has %s", n.Name(), s.StateRoot, s.StateHeight, was.state)
 	}
 }
 

@@ -11,8 +11,9 @@
 //
 // One goroutine for each peer keeps it connected: it dials with jittered, doubling pauses, tests the connection at
 // intervals and closes one that does not answer. Of two nodes the one with the lower NodeID dials first, so that they
-// seldom meet in the middle; if both connections come up, the newest is used until one of them is closed after a while. Dials go over TCP first,
-// because QUIC costs three times the CPU per byte here, and over QUIC where TCP does not get through.
+// seldom meet in the middle; if both connections come up, the newest is used until one of them is closed after a
+// while. Dials go over TCP first, because QUIC costs two to three times the CPU per byte here, and over QUIC where TCP
+// does not get through.
 //
 // # Streams, inputs and outputs
 //

@@ -131,7 +131,11 @@ func (n *Node) Addrs() []string {
 // SetPeers replaces the peer list: new peers are dialled, those that are gone are cut off, and the others keep their
 // connections. On error nothing has changed.
 func (n *Node) SetPeers(peers []Peer) error {
-	fresh := map[netstack.NodeID]*link{}
+	type entry struct {
+		pid   peer.ID
+		addrs []ma.Multiaddr
+	}
+	list := map[netstack.NodeID]entry{}
 	for _, p := range peers {
 		addrs, err := parseAddrs("peer "+p.ID.Short(), p.Addrs)
 		if err != nil {
@@ -141,32 +145,35 @@ func (n *Node) SetPeers(peers []Peer) error {
 		if err != nil {
 			return fmt.Errorf("p2p: peer %s: %w", p.ID.Short(), err)
 		}
-		if fresh[p.ID] != nil {
+		if _, twice := list[p.ID]; twice {
 			return fmt.Errorf("p2p: peer %s is listed twice; merge its addresses into one entry", p.ID.Short())
 		}
-		fresh[p.ID] = newLink(n, p.ID, pid, addrs)
+		list[p.ID] = entry{pid, addrs}
 	}
-	delete(fresh, n.self)
+	delete(list, n.self)
 
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
 		return netstack.ErrClosed
 	}
-	var gone []*link
+	var gone, fresh []*link
 	for id, l := range n.links {
+		e, listed := list[id]
 		switch {
-		case l.stranger && fresh[id] == nil: // stays what it is
-		case l.stranger || fresh[id] == nil:
+		case l.stranger == listed: // a stranger who becomes a peer gets a new link; a peer who is gone gets none
 			gone = append(gone, l)
 			n.forget(l)
-		default:
-			l.setAddrs(fresh[id].addrs)
-			delete(fresh, id)
+		case listed:
+			l.setAddrs(e.addrs)
 		}
 	}
-	for id, l := range fresh {
-		n.links[id], n.byPeer[l.pid] = l, l
+	for id, e := range list {
+		if n.links[id] == nil {
+			l := newLink(n, id, e.pid, e.addrs)
+			n.links[id], n.byPeer[e.pid] = l, l
+			fresh = append(fresh, l)
+		}
 	}
 	n.mu.Unlock()
 

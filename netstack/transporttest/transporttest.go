@@ -312,22 +312,32 @@ func (s Suite) requestRefused(t *testing.T, n []netstack.Transport) {
 }
 
 func (s Suite) requestTimeout(t *testing.T, n []netstack.Transport) {
-	var handler sync.WaitGroup
-	handler.Add(1)
+	started, ended := make(chan struct{}, 2), make(chan struct{}, 2)
 	n[1].Serve(echo, func(ctx context.Context, _ netstack.NodeID, _ []byte) ([]byte, error) {
-		defer handler.Done()
+		started <- struct{}{}
 		<-ctx.Done()
+		ended <- struct{}{}
 		return nil, ctx.Err()
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := n[0].Request(ctx, n[1].Self(), echo, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v, want the context's error", err)
 	}
+	// Of a peer that closes while it works on the answer, nothing more is heard.
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := n[0].Request(context.Background(), n[1].Self(), echo, nil)
+		waiting <- err
+	}()
+	<-started
 	if err := n[1].Close(); err != nil {
 		t.Fatal(err)
 	}
-	handler.Wait()
+	<-ended
+	if err := <-waiting; !errors.Is(err, netstack.ErrNotReached) && !errors.Is(err, netstack.ErrRefused) {
+		t.Fatalf("got %v, want %v", err, netstack.ErrNotReached)
+	}
 	until(t, "the peer to be gone", func() bool { return !n[0].Peers()[0].Connected })
 	if _, err := n[0].Request(t.Context(), n[1].Self(), echo, nil); !errors.Is(err, netstack.ErrNotReached) {
 		t.Fatalf("got %v, want %v", err, netstack.ErrNotReached)

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"flag"
-	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -76,7 +75,7 @@ func benchmarkExecute(b *testing.B, accounts uint64, txs int) {
 	b.ReportMetric(ms(build), "build_cpu_ms/block")
 	b.ReportMetric(ms(execute), "execute_cpu_ms/block")
 	b.ReportMetric(ms(final), "finalise_cpu_ms/block")
-	b.Log(fmt.Sprintf("root %v", l.Stats().Root))
+	b.Logf("root %v", l.Stats().Root)
 }
 
 var (

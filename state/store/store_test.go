@@ -151,7 +151,7 @@ func TestCreateFails(t *testing.T) {
 	if _, err := Open(o); !errors.Is(err, ErrIncomplete) {
 		t.Errorf("a ledger whose creation failed: %v", err)
 	}
-	s, o := fresh(t)
+	s, _ := fresh(t)
 	b := s.NewBatch()
 	b.set(key('s'), []byte("short"))
 	if err := s.Commit(b); err != nil {

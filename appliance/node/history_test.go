@@ -1,0 +1,295 @@
+package node
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+	"time"
+
+	"tutti/appliance/api"
+	"tutti/appliance/proof"
+	"tutti/appliance/proof/prooftest"
+	"tutti/consensus"
+	"tutti/consensus/blocklog"
+	"tutti/state/ledger"
+	"tutti/state/tx"
+)
+
+// chainLog is a block log in memory over the blocks of a prooftest.Network: blocks[i] has height i+1.
+type chainLog struct {
+	blocks []*proof.Block
+	base   consensus.Height
+	broken error // of every read
+}
+
+func (c *chainLog) at(h consensus.Height) *proof.Block {
+	if h < max(c.base, 1) || int(h) > len(c.blocks) {
+		return nil
+	}
+	return c.blocks[h-1]
+}
+
+func (c *chainLog) find(hash consensus.Hash) (*proof.Block, error) {
+	if c.broken != nil {
+		return nil, c.broken
+	}
+	for _, b := range c.blocks {
+		if b.Final.Header().Hash() == hash && c.at(b.Final.Header().Height) != nil {
+			return b, nil
+		}
+	}
+	return nil, blocklog.ErrNotFound
+}
+
+func (c *chainLog) Base() consensus.Height { return c.base }
+
+func (c *chainLog) FinalAt(h consensus.Height) (consensus.Hash, bool) {
+	if b := c.at(h); b != nil {
+		return b.Final.Header().Hash(), true
+	}
+	return consensus.Hash{}, false
+}
+
+func (c *chainLog) Block(hash consensus.Hash) (consensus.Block, error) {
+	b, err := c.find(hash)
+	if err != nil {
+		return consensus.Block{}, err
+	}
+	return consensus.Block{Header: b.Final.Header(), Body: b.Body}, nil
+}
+
+func (c *chainLog) Header(hash consensus.Hash) (*consensus.Header, error) {
+	b, err := c.find(hash)
+	if err != nil {
+		return nil, err
+	}
+	return b.Final.Header(), nil
+}
+
+func (c *chainLog) Finalization(from consensus.Height) (consensus.Height, *consensus.Certificate, error) {
+	if c.broken != nil {
+		return 0, nil, c.broken
+	}
+	b := c.at(from)
+	if b == nil {
+		return 0, nil, blocklog.ErrNotFound
+	}
+	return from + consensus.Height(len(b.Final.Headers)) - 1, &b.Final.Cert, nil
+}
+
+func (c *chainLog) credits(height uint64) ([]tx.CreditOutcome, error) {
+	return c.blocks[height-1].Credits, nil
+}
+
+// chain makes blocks of shard 0, each with one transfer; those at heights in certified get a certificate of their own.
+func chain(t *testing.T, blocks int, isCertified func(height int) bool) (*prooftest.Network, *chainLog, []tx.Signed) {
+	net := prooftest.New(t, "history", 2)
+	log := &chainLog{base: 1}
+	var txs []tx.Signed
+	for i := 1; i <= blocks; i++ {
+		s := net.Transfer(net.Account(0, 1), net.Account(consensus.ShardID(i%2), 2), uint64(i), uint32(i))
+		net.Add(0, []tx.Signed{s}, nil)
+		txs = append(txs, s)
+		if isCertified(i) {
+			log.blocks = append(log.blocks, net.Finalise(0)...)
+		}
+	}
+	return net, log, txs
+}
+
+func always(int) bool { return true }
+
+func historyOf(net *prooftest.Network, log *chainLog) *history {
+	return newHistory(tx.Hash(net.Genesis), 0, net.ShardOf, log, log.credits, newMeter(time.Now()))
+}
+
+// play adds the blocks of a log as the application does.
+func play(t *testing.T, h *history, log *chainLog) {
+	t.Helper()
+	for _, b := range log.blocks {
+		c, err := b.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.add(b, c.Body, &ledger.Executed{IDs: c.IDs})
+	}
+}
+
+func TestHistoryFinal(t *testing.T) {
+	net, log, _ := chain(t, 10, func(h int) bool { return h%4 == 0 || h == 10 })
+	h := historyOf(net, log)
+	play(t, h, log)
+	for height := consensus.Height(1); height <= 10; height++ {
+		b, err := h.block(height)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Verify(net.Trust); err != nil || b.Final.Header().Height != height {
+			t.Errorf("block %d, shown as %d: %v", height, b.Final.Header().Height, err)
+		}
+		fh, err := h.certified(height)
+		if want := height%4 == 0 || height == 10; err != nil || fh != nil != want {
+			t.Errorf("block %d has a certificate of its own: %t (%v)", height, fh != nil, err)
+		}
+	}
+	log.base = 4
+	for height, want := range map[consensus.Height]api.Code{0: api.NotFound, 3: api.Pruned, 11: api.NotFinal} {
+		if _, err := h.block(height); !errors.Is(err, &api.Error{Code: want}) {
+			t.Errorf("block %d: %v, want %s", height, err, want)
+		}
+	}
+	if fh, err := h.certified(3); fh != nil || err != nil {
+		t.Errorf("a pruned tip: %v, %v", fh, err)
+	}
+	log.broken = errors.New("disk")
+	if _, err := h.block(5); !errors.Is(err, log.broken) || errors.As(err, new(*api.Error)) {
+		t.Errorf("a broken disk: %v", err)
+	}
+	if _, err := h.certified(5); !errors.Is(err, log.broken) {
+		t.Errorf("a broken disk: %v", err)
+	}
+}
+
+func TestHistoryFarFromItsCertificate(t *testing.T) {
+	net, log, _ := chain(t, proof.MaxDescendants+2, func(h int) bool { return h == proof.MaxDescendants+2 })
+	h := historyOf(net, log)
+	h.tip = proof.MaxDescendants + 2
+	if _, err := h.final(1); !errors.Is(err, &api.Error{Code: api.Pruned}) {
+		t.Errorf("block 1: %v", err)
+	}
+	if f, err := h.final(2); err != nil || len(f.Headers) != proof.MaxDescendants+1 {
+		t.Errorf("block 2: %d headers, %v", len(f.Headers), err)
+	}
+}
+
+func TestHistoryRestore(t *testing.T) {
+	net, log, txs := chain(t, 12, always)
+	live := historyOf(net, log)
+	play(t, live, log)
+	for name, c := range map[string]struct {
+		base, tip, oldest consensus.Height
+	}{
+		"all":                   {1, 12, 1},
+		"state behind the log":  {1, 9, 1},
+		"pruned":                {5, 12, 5},
+		"one":                   {12, 12, 12},
+		"nothing is final":      {0, 0, 1},
+		"the log is far behind": {13, 12, 13},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log.base = c.base
+			h := historyOf(net, log)
+			if err := h.restore(c.tip); err != nil {
+				t.Fatal(err)
+			}
+			if want := c.tip; c.oldest <= c.tip && h.height() != want {
+				t.Errorf("height %d, want %d", h.height(), want)
+			}
+			for i, s := range txs {
+				height := consensus.Height(i + 1)
+				p, ok := h.find(net.ID(s))
+				if want := height >= c.oldest && height <= c.tip; ok != want {
+					t.Errorf("transaction of block %d found: %t", height, ok)
+				} else if was, _ := live.find(net.ID(s)); ok && p != was {
+					t.Errorf("restored %+v, was %+v", p, was)
+				}
+				header := h.header(log.blocks[i].Final.Header().Hash())
+				if want := height >= c.oldest && height <= c.tip; header != nil != want {
+					t.Errorf("header %d held: %t", height, header != nil)
+				}
+			}
+		})
+	}
+	log.base, log.broken = 1, errors.New("disk")
+	if err := historyOf(net, log).restore(12); !errors.Is(err, log.broken) {
+		t.Errorf("a broken disk: %v", err)
+	}
+}
+
+func TestHistoryPlaces(t *testing.T) {
+	net := prooftest.New(t, "places", 2)
+	there, here, failed := net.Transfer(net.Account(0, 1), net.Account(1, 9), 5, 1), net.Transfer(net.Account(0, 1), net.Account(0, 9), 5, 2), net.Transfer(net.Account(0, 1), net.Account(1, 9), 5, 3)
+	in, back := net.Transfer(net.Account(1, 3), net.Account(0, 3), 7, 1), net.Transfer(net.Account(0, 4), net.Account(1, 4), 7, 1)
+	open := tx.Signed{Tx: tx.Tx{Kind: tx.Open, From: net.Account(0, 1), Amount: 1, Nonce: 4, Expiry: 100}}
+	returned := net.Receipt(back)
+	returned.Return = true
+	net.Add(0, []tx.Signed{there, here, failed, open}, []tx.Bundle{{Source: 1, Receipts: []tx.Receipt{returned, net.Receipt(in)}}}, 2)
+	log := &chainLog{base: 1, blocks: net.Finalise(0)}
+	h := historyOf(net, log)
+	c, err := log.blocks[0].Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.add(log.blocks[0], c.Body, &ledger.Executed{IDs: c.IDs, Opened: []ledger.Opened{{Tx: 3, ID: net.Account(0, 77)}}})
+	for _, want := range []struct {
+		name string
+		id   tx.Hash
+		p    place
+	}{
+		{"to another shard", net.ID(there), place{height: 1, index: 0, dest: 1, success: true}},
+		{"inside", net.ID(here), place{height: 1, index: 1, dest: 0, success: true}},
+		{"failed: nothing was sent", net.ID(failed), place{height: 1, index: 2, dest: 0}},
+		{"opening", net.ID(open), place{height: 1, index: 3, opened: net.Account(0, 77), success: true}},
+	} {
+		if p, ok := h.find(want.id); !ok || p != want.p {
+			t.Errorf("%s: %+v (%t), want %+v", want.name, p, ok, want.p)
+		}
+	}
+	if p, ok := h.findConsumed(net.ID(in)); !ok || p.height != 1 || p.index != 1 {
+		t.Errorf("consumed at %+v (%t)", p, ok)
+	}
+	if _, ok := h.findConsumed(net.ID(back)); ok {
+		t.Error("money that came back passes for a credit")
+	}
+}
+
+func TestHistoryForgets(t *testing.T) {
+	p := placeIndex{at: map[tx.Hash]place{}}
+	id := func(i int) (h tx.Hash) { binary.BigEndian.PutUint64(h[:], uint64(i)); return h }
+	for i := range 25 {
+		p.put(id(i), place{height: uint32(i)}, 10)
+		p.put(id(i), place{height: uint32(i), success: true}, 10) // again: the newer place counts
+	}
+	if len(p.at) != 10 || len(p.order) != 10 {
+		t.Errorf("%d places, %d in order, limit 10", len(p.at), len(p.order))
+	}
+	for i := range 25 {
+		got, ok := p.at[id(i)]
+		if ok != (i >= 15) || ok && !got.success {
+			t.Errorf("place %d: %+v (%t)", i, got, ok)
+		}
+	}
+
+	net, log, _ := chain(t, 1, always)
+	h := historyOf(net, log)
+	for i := range recentHeaders + 3 {
+		h.remember(&consensus.Header{Height: consensus.Height(i + 1)}, &tx.Body{}, nil, nil)
+	}
+	if len(h.headers) != recentHeaders || h.header((&consensus.Header{Height: 3}).Hash()) != nil || h.header((&consensus.Header{Height: 4}).Hash()) == nil {
+		t.Errorf("%d headers are held", len(h.headers))
+	}
+}
+
+func TestHistoryWaits(t *testing.T) {
+	net, log, txs := chain(t, 2, always)
+	h := historyOf(net, log)
+	now := time.Now()
+	h.admitted(now.Add(-300*time.Millisecond), []tx.Hash{net.ID(txs[0])})
+	h.admitted(now, []tx.Hash{net.ID(txs[0])}) // again: the first time counts
+	play(t, h, log)
+	if r := h.meter.read(time.Now()); r.blocks != 2 || r.quantiles.P50 < 290 || len(h.waiting) != 0 {
+		t.Errorf("%d blocks, %+v, %d still waiting", r.blocks, r.quantiles, len(h.waiting))
+	}
+	var ids []tx.Hash
+	for i := range rememberedWaiting + 5 {
+		ids = append(ids, tx.Hash{byte(i), byte(i >> 8), byte(i >> 16), 1})
+	}
+	h.admitted(now.Add(-2*time.Minute), ids)
+	if len(h.waiting) != rememberedWaiting {
+		t.Errorf("%d are waited for, limit %d", len(h.waiting), rememberedWaiting)
+	}
+	play(t, h, log)
+	if len(h.waiting) != 0 {
+		t.Errorf("%d are waited for that can't come any more", len(h.waiting))
+	}
+}

@@ -1,0 +1,233 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// crashSize is the network of the crash campaign: small, so that it is back quickly.
+var crashSize = size{
+	shards: 2, validators: 4, accounts: 2000, probes: 0, cross: 0.3, rate: 300, firstPort: 18_700, eachNode: true,
+}
+
+// runsAHome is how many crashes a network goes through before everything is checked and a new one is made.
+const runsAHome = 20
+
+// Crashes is the crash campaign: each run kills everything once or twice under load. Make it with its exported fields set,
+// use it from one goroutine, and close it.
+type Crashes struct {
+	Binary string        // of a build that loses what was not synced
+	Home   func() string // a new empty folder
+	Logf   func(format string, args ...any)
+
+	world *world
+	runs  int // in this world
+}
+
+// plan is how a run crashes.
+type plan struct {
+	when  string        // after what
+	after time.Duration // how long
+	again time.Duration // second crash, so long after the restart; 0: none
+	apart bool          // the nodes that told clients last start after the others have gone on without them
+}
+
+// draw draws a plan. The moments cover the stages of a commit: from a submission over the votes, up to a block's finality
+// at the node where it comes first, and on to the others'; and the recovery from a crash.
+func draw(r *rand.Rand) (p plan) {
+	ms := func(n int) time.Duration { return time.Duration(r.IntN(n*1000)) * time.Microsecond }
+	switch r.IntN(5) {
+	case 0:
+		p.when, p.after = "any", ms(1200)
+	case 1:
+		p.when, p.after = "told", ms(220)
+	case 2:
+		p.when = "told"
+	case 3:
+		p.when, p.after = "told", ms(20)
+	case 4:
+		p.when, p.again = "told", 20*time.Millisecond+ms(1500)
+	}
+	p.apart = r.IntN(2) == 0
+	return p
+}
+
+func (p plan) String() string {
+	text := fmt.Sprintf("%s+%.1fms", p.when, p.after.Seconds()*1000)
+	if p.again > 0 {
+		text += fmt.Sprintf(" restart+%.0fms", p.again.Seconds()*1000)
+	}
+	if p.apart {
+		text += " apart"
+	}
+	return text
+}
+
+// Run crashes once, or twice, and checks. detail says when. The error says that the campaign could not go on.
+func (c *Crashes) Run(ctx context.Context, seed uint64) (r Result, detail string, err error) {
+	began := time.Now()
+	r.Seed = seed
+	random := rand.New(rand.NewPCG(seed, 0xc4))
+	p := draw(random)
+	if c.world == nil {
+		if c.world, err = open(ctx, c.Binary, c.Home(), crashSize, seed, c.Logf); err != nil {
+			return r, "", err
+		}
+		c.runs = 0
+	}
+	w := c.world
+	before := w.witness.Reverified()
+	if err := c.run(ctx, p, random); err != nil {
+		w.witness.Wrong("%v", err)
+	}
+	if c.runs++; c.runs == runsAHome && len(w.witness.Wrongs()) == 0 {
+		if err := c.all(ctx); err != nil {
+			w.witness.Wrong("%v", err)
+		}
+	}
+	w.orderly()
+	r.Wrongs, r.Proofs, r.Took = w.witness.Wrongs(), w.witness.Reverified()-before, time.Since(began)
+	if len(r.Wrongs) > 0 || c.runs == runsAHome {
+		c.world, err = nil, w.close()
+	}
+	return r, p.String(), errors.Join(err, ctx.Err())
+}
+
+// Close ends the network, if one runs.
+func (c *Crashes) Close() error {
+	if c.world == nil {
+		return nil
+	}
+	w := c.world
+	c.world = nil
+	return w.close()
+}
+
+func (c *Crashes) run(ctx context.Context, p plan, random *rand.Rand) error {
+	w := c.world
+	from := w.witness.Executed()
+	if !await(ctx, goesOn, w.witness.News, func() bool { return w.witness.Executed() > from+crashSize.shards }) {
+		return errors.New("no transfer of the load becomes final")
+	}
+	if p.when == "told" {
+		<-w.witness.News()
+	}
+	if p.after > 0 && !pause(ctx, p.after) {
+		return ctx.Err()
+	}
+	if err := w.net.Kill(w.net.Names...); err != nil {
+		return err
+	}
+	w.orderly()
+	if p.again > 0 {
+		if err := w.net.Restart(w.net.Names...); err != nil {
+			return err
+		}
+		if !pause(ctx, p.again) {
+			return ctx.Err()
+		}
+		if err := w.net.Kill(w.net.Names...); err != nil {
+			return err
+		}
+		w.orderly()
+	}
+	if err := c.restart(ctx, p.apart); err != nil {
+		return err
+	}
+	return c.check(ctx, random)
+}
+
+// restart starts all nodes and waits until each has made final again what clients were told. With apart those that told
+// clients their shard's last block first wait until the others have gone on alone, for whom it is easiest to contradict
+// them.
+func (c *Crashes) restart(ctx context.Context, apart bool) error {
+	w := c.world
+	w.stopFollowing() // they have read what the dead had written
+	told := w.witness.Heights()
+	last := slices.Clone(w.net.Names[:0])
+	if apart {
+		for shard, h := range told {
+			if t, ok := w.witness.at(consensus.ShardID(shard), h); ok {
+				last = append(last, t.by)
+			}
+		}
+	}
+	first := slices.DeleteFunc(slices.Clone(w.net.Names), func(name string) bool { return slices.Contains(last, name) })
+	for _, names := range [][]string{first, last} {
+		if err := w.net.Restart(names...); err != nil {
+			return err
+		}
+		for _, name := range names {
+			n := w.node(name)
+			if err := w.finalAt(ctx, n, told[n.shard]+1, catchUp); err != nil {
+				return err
+			}
+		}
+	}
+	w.startFollowing(ctx)
+	for shard, h := range told {
+		if err := w.passes(ctx, consensus.ShardID(shard), h+1, goesOn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// What each node is asked after a crash: the blocks at the tip that clients were told of, older ones, accounts.
+const (
+	recentBlocks  = 12
+	olderBlocks   = 6
+	crashAccounts = 3
+)
+
+func (c *Crashes) check(ctx context.Context, random *rand.Rand) error {
+	w := c.world
+	var older [][]span
+	var accounts [][]tx.ID
+	for shard := range w.shards {
+		tip := w.witness.Height(consensus.ShardID(shard))
+		spans := []span{{tip - min(tip, recentBlocks), tip}}
+		for range olderBlocks {
+			h := 1 + consensus.Height(random.Uint64N(uint64(tip)))
+			spans = append(spans, span{h, h})
+		}
+		var ids []tx.ID
+		for len(ids) < crashAccounts {
+			if id := w.ids[random.IntN(len(w.ids))]; int(w.trust.ShardOf(id)) == shard {
+				ids = append(ids, id)
+			}
+		}
+		older, accounts = append(older, spans), append(accounts, ids)
+	}
+	each(w.nodes, func(n *apiNode) {
+		for _, s := range older[n.shard] {
+			if w.finalAt(ctx, n, s.to, catchUp) == nil { // if it is not there, CheckKept says so
+				w.witness.CheckKept(ctx, n, s)
+			}
+		}
+		w.witness.CheckRoot(ctx, n)
+		w.witness.CheckAccounts(ctx, n, accounts[n.shard])
+	})
+	return ctx.Err()
+}
+
+// all ends the load and checks everything that this network's clients were told.
+func (c *Crashes) all(ctx context.Context) error {
+	w := c.world
+	if _, err := w.endLoad(); err != nil {
+		return err
+	}
+	w.witness.CheckSupply(ctx, w.shards, w.supply())
+	each(w.nodes, func(n *apiNode) {
+		w.witness.CheckKept(ctx, n, span{1, w.witness.Height(n.shard)})
+		w.witness.CheckAccounts(ctx, n, w.sample(n.shard))
+	})
+	return ctx.Err()
+}

@@ -1,0 +1,125 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// The flags turn tests into campaigns; `make soak-faults` and `make soak-crash` give them.
+var (
+	runs    = flag.Int("runs", 0, "runs of the campaign at this commit, those in -results included; 0: the short version")
+	results = flag.String("results", "", "file to append each run of a campaign to")
+	seed    = flag.Uint64("seed", 0, "seed of the first run; 0: a fresh one for each")
+	keep    = flag.Bool("keep", false, "keep the homes of runs that failed")
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// build builds tutti from this tree.
+func build(t *testing.T, tags string) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "tutti")
+	cmd := exec.Command("go", "build", "-tags", tags, "-o", binary, "tutti/appliance/cmd/tutti")
+	if os.Getenv("CGO_CFLAGS") == "" { // as the Makefile has it
+		cmd.Env = append(os.Environ(), "CGO_CFLAGS=-O2 -D__BLST_PORTABLE__")
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build -tags %q: %v\n%s", tags, err, out)
+	}
+	return binary
+}
+
+// commit names the tree that is tested, with a plus if it differs from the commit.
+func commit(t *testing.T) string {
+	t.Helper()
+	hash, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
+	if err != nil {
+		t.Fatalf("git rev-parse: %v", err)
+	}
+	changed, err := exec.Command("git", "status", "--porcelain", "--", "*.go", "go.mod", "go.sum").Output()
+	if err != nil {
+		t.Fatalf("git status: %v", err)
+	}
+	if name := string(bytes.TrimSpace(hash)); len(changed) == 0 {
+		return name
+	} else {
+		return name + "+"
+	}
+}
+
+// home is a folder for a network, removed at the end of the test unless it is worth a look.
+func home(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tutti-faults-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() && *keep {
+			t.Logf("kept: %s", dir)
+		} else if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return filepath.Join(dir, "net")
+}
+
+func freshSeed() uint64 {
+	if *seed != 0 {
+		return *seed
+	}
+	return uint64(rand.Uint32()) // short enough to type
+}
+
+// TestFaults runs the fault scenario on the real binary under load: once, or as a campaign.
+func TestFaults(t *testing.T) {
+	binary := build(t, "")
+	if *runs == 0 {
+		faults(t, binary)
+		return
+	}
+	r := Results{*results, commit(t)}
+	for {
+		done, failed, err := r.Done()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done >= *runs {
+			t.Logf("%d runs at %s, %d failed", done, r.Commit, failed)
+			if failed > 0 {
+				t.Errorf("%d of %d runs failed: see %s", failed, done, r.Path)
+			}
+			return
+		}
+		t.Run("run", func(t *testing.T) {
+			if err := r.Append(faults(t, binary), ""); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func faults(t *testing.T, binary string) Result {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := freshSeed()
+	t.Logf("seed %d", s)
+	r, err := Faults(ctx, binary, home(t), s, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Wrongs) > 0 {
+		t.Errorf("seed %d:\n%s", s, strings.Join(r.Wrongs, "\n"))
+	}
+	t.Logf("seed %d: %.1f s, %d proofs checked again", s, r.Took.Seconds(), r.Proofs)
+	return r
+}

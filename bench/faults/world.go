@@ -1,0 +1,316 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"tutti/appliance/client"
+	"tutti/appliance/config"
+	"tutti/appliance/localnet"
+	"tutti/appliance/node"
+	"tutti/appliance/proof"
+	"tutti/bench/load"
+	"tutti/bench/workload"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// size is a network to run.
+type size struct {
+	shards, validators int
+	accounts           uint64 // that pay the load
+	probes             uint64 // further ones, that the scenario pays with
+	cross              float64
+	rate               float64
+	firstPort          int
+	eachNode           bool // a client for each node, else one for each shard
+}
+
+// world is a network of real processes, its load, and the clients that are told what becomes final. One goroutine runs it.
+type world struct {
+	size    size
+	net     *localnet.Network
+	trust   *proof.Trust
+	crowd   *workload.Crowd
+	ids     []tx.ID // of the whole crowd
+	nodes   []*apiNode
+	shards  [][]Node
+	witness *Witness
+	session *load.Session
+	http    *http.Client
+	random  *rand.Rand
+	logf    func(format string, args ...any)
+
+	load      sync.WaitGroup
+	stopLoad  chan struct{}
+	outcome   *load.Outcome
+	loadErr   error
+	began     time.Time
+	follow    sync.WaitGroup
+	unfollow  context.CancelFunc
+	paused    map[string]bool
+	nextProbe uint64
+}
+
+// open starts a network in a new home, and its load.
+func open(ctx context.Context, binary, home string, sz size, seed uint64, logf func(string, ...any)) (_ *world, err error) {
+	w := &world{
+		size: sz, logf: logf, random: rand.New(rand.NewPCG(seed, 0xfa)), paused: map[string]bool{},
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: asksAtOnce}},
+	}
+	port, err := freePorts(sz.firstPort, sz.shards*sz.validators)
+	if err != nil {
+		return nil, err
+	}
+	if w.net, err = localnet.Start(ctx, localnet.Options{
+		Home: home, Shards: sz.shards, Validators: sz.validators, Accounts: sz.accounts + sz.probes, APIPort: port, Binary: binary, Config: unlimited,
+	}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.trust, err = node.Trust(w.net.Genesis); err != nil {
+		return nil, err
+	}
+	w.shards = make([][]Node, sz.shards)
+	for k, name := range w.net.Names {
+		n := &apiNode{name: name, shard: consensus.ShardID(k / sz.validators), url: w.net.URL(name), trust: w.trust, http: w.http}
+		w.nodes = append(w.nodes, n)
+		w.shards[n.shard] = append(w.shards[n.shard], n)
+	}
+	w.ids = w.net.Population.CrowdIDs()
+	balances := make(map[tx.ID]uint64, len(w.ids))
+	for _, id := range w.ids {
+		balances[id] = w.net.Crowd.Balance
+	}
+	w.witness = NewWitness(sz.shards, w.net.Genesis.Genesis.Parameters.Fees, balances, w.trust.ShardOf)
+	if w.crowd, err = workload.NewCrowd(ctx, w.net.Crowd, w.ids, 0, sz.accounts, w.net.Genesis.Hash()); err != nil {
+		return nil, err
+	}
+	return w, w.begin(ctx, seed)
+}
+
+// begin starts clients and load.
+func (w *world) begin(ctx context.Context, seed uint64) (err error) {
+	w.startFollowing(ctx)
+	w.session, err = load.Open(ctx, load.Options{
+		Target: load.Target{Trust: w.trust, APIs: w.net.APIs, Crowd: w.crowd, Fee: w.net.Genesis.Parameters.Fees[0]},
+		Workload: workload.Options{
+			Kind: workload.Uniform, Seed: seed, Shards: w.size.shards, Accounts: int(w.size.accounts), CrossShard: w.size.cross, Window: 2,
+		},
+		Fresh: true, Patience: -1, ExpiryBlocks: 1000,
+	})
+	if err != nil {
+		return err
+	}
+	w.stopLoad, w.began = make(chan struct{}), time.Now()
+	w.load.Go(func() {
+		w.outcome, w.loadErr = w.session.Run(ctx, load.Phase{Rate: w.size.rate, Stop: w.stopLoad, Drain: settleWithin})
+	})
+	return nil
+}
+
+// endLoad ends the load and waits until what it sent has settled. It returns how long the load lasted.
+func (w *world) endLoad() (time.Duration, error) {
+	lasted := time.Since(w.began)
+	close(w.stopLoad)
+	w.load.Wait()
+	w.stopLoad = nil
+	return lasted, w.loadErr
+}
+
+// startFollowing has clients follow the shards, from where the witness is.
+func (w *world) startFollowing(ctx context.Context) {
+	ctx, w.unfollow = context.WithCancel(ctx)
+	for shard, urls := range w.net.APIs {
+		if !w.size.eachNode {
+			w.follow.Go(func() { w.followShard(ctx, consensus.ShardID(shard), fmt.Sprintf("shard %d", shard), urls) })
+			continue
+		}
+		for i, url := range urls {
+			name := w.shards[shard][i].Name()
+			w.follow.Go(func() { w.followShard(ctx, consensus.ShardID(shard), name, []string{url}) })
+		}
+	}
+}
+
+// stopFollowing ends what startFollowing began.
+func (w *world) stopFollowing() {
+	w.unfollow()
+	w.follow.Wait()
+}
+
+// followShard tells the witness what nodes of a shard say, until ctx ends.
+func (w *world) followShard(ctx context.Context, shard consensus.ShardID, name string, urls []string) {
+	c, err := client.New(client.Options{URLs: urls, Trust: w.trust, CallTimeout: askTimeout, HTTP: w.http})
+	if err != nil {
+		w.witness.Wrong("follow %s: %v", name, err)
+		return
+	}
+	err = c.Follow(ctx, client.FollowOptions{Shard: shard, From: w.witness.Height(shard) + 1, Body: true, Patience: time.Hour}, func(e client.Event) error {
+		w.witness.Tell(name, e.Contents)
+		return nil
+	})
+	if ctx.Err() == nil {
+		w.witness.Wrong("follow %s: %v", name, err)
+	}
+}
+
+// close ends everything.
+func (w *world) close() error {
+	var errs []error
+	if w.unfollow != nil {
+		w.stopFollowing()
+	}
+	if w.session != nil {
+		errs = append(errs, w.session.Close())
+	}
+	w.load.Wait()
+	errs = append(errs, w.net.Kill(w.net.Names...), w.net.Close())
+	w.http.CloseIdleConnections()
+	return errors.Join(errs...)
+}
+
+// unlimited lifts the limits that protect a node from one client, since all clients here have one address.
+func unlimited(c *config.Config) {
+	c.API.RequestsPerSecond, c.API.TotalRequestsPerSecond = 1_000_000, 1_000_000
+	c.API.TransactionsPerSecond, c.API.TotalTransactionsPerSecond = 1_000_000, 1_000_000
+	c.Pool.MaxPerSource = c.Pool.MaxTransactions
+}
+
+// freePorts finds a row of ports for nodes that are free, with those 10,000 above, where localnet puts the nodes' own.
+func freePorts(from, nodes int) (int, error) {
+	const above, most = 10_000, 1000
+	for port, free := from, 0; port < from+most; port++ {
+		free++
+		for _, p := range []int{port, port + above} {
+			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p)))
+			if err != nil {
+				free = 0
+				continue
+			}
+			if err := l.Close(); err != nil {
+				return 0, err
+			}
+		}
+		if free == nodes {
+			return port - nodes + 1, nil
+		}
+	}
+	return 0, fmt.Errorf("faults: no %d ports in a row are free from %d on", nodes, from)
+}
+
+// all is the names of a shard's nodes.
+func (w *world) all(shard consensus.ShardID) (names []string) {
+	for _, n := range w.shards[shard] {
+		names = append(names, n.Name())
+	}
+	return names
+}
+
+func (w *world) node(name string) *apiNode {
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// orderly complains about processes that ended by themselves or wrote to standard error.
+func (w *world) orderly() {
+	for {
+		name, why, ok := w.net.Died()
+		if !ok {
+			break
+		}
+		w.witness.Wrong("%s ended by itself: %s", name, why)
+	}
+	for _, name := range w.net.Names {
+		w.silent(name)
+	}
+}
+
+// silent complains if a node's process has written to standard error.
+func (w *world) silent(name string) {
+	const most = 4000
+	b, err := os.ReadFile(w.net.Stderr(name))
+	if err != nil {
+		w.witness.Wrong("%s: standard error: %v", name, err)
+	} else if b = bytes.TrimSpace(b); len(b) > 0 {
+		w.witness.Wrong("%s wrote to standard error: %s", name, b[:min(len(b), most)])
+	}
+}
+
+// kill kills nodes at one moment.
+func (w *world) kill(names ...string) error {
+	w.orderly()
+	return w.net.Kill(names...)
+}
+
+// finalAt waits until a node calls a height final.
+func (w *world) finalAt(ctx context.Context, n Node, height consensus.Height, most time.Duration) error {
+	var last error
+	var at consensus.Height
+	if await(ctx, most, nil, func() bool {
+		call, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		s, err := n.Status(call)
+		if err != nil {
+			last = err
+			return false
+		}
+		at = s.FinalHeight
+		return at >= height
+	}) {
+		return nil
+	}
+	return fmt.Errorf("%s did not reach final height %d within %s: it is at %d (%v)", n.Name(), height, most, at, last)
+}
+
+// grows waits until clients were told of some more blocks of a shard.
+func (w *world) grows(ctx context.Context, shard consensus.ShardID, blocks int, most time.Duration) error {
+	return w.passes(ctx, shard, w.witness.Height(shard)+consensus.Height(blocks), most)
+}
+
+// passes waits until clients were told of a shard's block at a height.
+func (w *world) passes(ctx context.Context, shard consensus.ShardID, height consensus.Height, most time.Duration) error {
+	if await(ctx, most, w.witness.News, func() bool { return w.witness.Height(shard) >= height }) {
+		return nil
+	}
+	return fmt.Errorf("shard %d: no client was told of block %d within %s; the last one was %d", shard, height, most, w.witness.Height(shard))
+}
+
+// supply is what genesis gave all shards.
+func (w *world) supply() (sum uint64) {
+	for _, v := range w.net.Genesis.Supplies {
+		sum += v
+	}
+	return sum
+}
+
+// audited is how many accounts of a shard a sample has.
+const audited = 20
+
+// sample is accounts of a shard that took part, the same for each of its nodes.
+func (w *world) sample(shard consensus.ShardID) (ids []tx.ID) {
+	stride := len(w.ids)/audited/2 | 1
+	for i := int(shard); i < len(w.ids) && len(ids) < audited; i += stride {
+		if w.trust.ShardOf(w.ids[i]) == shard {
+			ids = append(ids, w.ids[i])
+		}
+	}
+	return ids
+}
