@@ -12,6 +12,7 @@
 //   - finalised_kept: every validator still has, and can prove, a sample of the blocks that this client has seen final.
 //   - none_lost: every transaction that a node accepted is final or has expired.
 //   - no_invalid_accepted: no node took a wrongly signed transaction.
+//   - rate_stood: where the highest rate was searched for, the full run at it met the target too.
 //   - balances_match: on a network of our own, the accounts of a sample hold exactly what the transfers that this
 //     client saw settle leave them.
 //

@@ -70,17 +70,22 @@ func (c *credits) lookup(ctx context.Context, dest consensus.ShardID, id tx.Hash
 	if err != nil || p.Receipt.Tx != id || p.Final.Header().Shard != dest || p.Verify(c.trust) != nil {
 		return nil
 	}
+	c.keep(id, p)
+	return p
+}
+
+func (c *credits) keep(id tx.Hash, p *proof.Credit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.known[id] == nil {
-		if len(c.order) < keptCredits {
-			c.order = append(c.order, id)
-		} else {
-			delete(c.known, c.order[c.next])
-			c.order[c.next] = id
-			c.next = (c.next + 1) % keptCredits
-		}
-		c.known[id] = p
+	if c.known[id] != nil {
+		return
 	}
-	return p
+	if len(c.order) < keptCredits {
+		c.order = append(c.order, id)
+	} else {
+		delete(c.known, c.order[c.next])
+		c.order[c.next] = id
+		c.next = (c.next + 1) % keptCredits
+	}
+	c.known[id] = p
 }

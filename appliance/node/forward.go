@@ -17,7 +17,8 @@ const (
 	forwardQueue   = 32768
 	forwardBatch   = 256 << 10 // bytes
 	resendEvery    = 500 * time.Millisecond
-	resendBatch    = 4096 // transactions looked at in one round
+	resendAfter    = time.Second // the first time; see pool.Options
+	resendBatch    = 4096        // transactions looked at in one round
 )
 
 // leaders says who leads the coming views.

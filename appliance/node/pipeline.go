@@ -10,17 +10,17 @@ type Stage struct {
 }
 
 // Pipeline is the path of a transaction, from the packet to the proof, in order. ARCHITECTURE.md shows the same table; a
-// test compares the two.
+// test compares the two, and the numbers with the code.
 var Pipeline = []Stage{
-	{"take in from clients", "appliance/api", "one for each request, 256", "connections, 1,024", "429 with Retry-After"},
-	{"take in from validators", "netstack/p2p", "one for each peer and class", "64 batches", "oldest dropped; sent again by its owner"},
+	{"take in from clients", "appliance/api", "one for each request, 128", "connections, 1,024", "connections wait; requests are refused, 503, and above the rates 429"},
+	{"take in from validators", "netstack/p2p", "one for each peer and class", "128 batches", "oldest dropped; sent again by its owner"},
 	{"verify signatures", "accel/ed25519", "one for each core", "16,384 signatures", "refused as busy, 503"},
-	{"admit", "state/pool", "the caller's", "200,000 transactions", "lowest fee out, or refused as pool_full"},
-	{"forward to coming leaders", "appliance/node", "1", "32,768 transactions", "waits for the resend round, 500 ms"},
-	{"build a block", "state/ledger", "1 and one for each core", "1 request", "the view passes to the next leader"},
+	{"admit", "state/pool", "the caller's", "200,000 transactions", "lowest fee out, or refused as pool_full, 503"},
+	{"forward to coming leaders", "appliance/node", "1, and one for each peer", "32,768 transactions, 64 batches for each peer", "sent by the resend round, after 1 s"},
+	{"build a block", "state/ledger", "1, and one for each core", "1 request", "the view passes to the next leader"},
 	{"send the proposal", "netstack/p2p", "one for each peer", "16 bodies, 32 MiB", "oldest dropped; fetched by hash"},
-	{"vote: log, sync, send", "consensus/engine", "1, owns the machine", "8,192 events", "the sender's oldest dropped; votes are repeated"},
-	{"certify: execute, hash", "state/ledger", "1 and one for each core", "256 requests", "the machine waits"},
-	{"finalise: one durable batch", "state/ledger", "the same", "the same", "the machine waits"},
+	{"vote: log, sync, send", "consensus/engine", "1, owns the machine", "8,192 messages", "oldest dropped; votes are repeated"},
+	{"certify: execute, hash", "state/ledger", "1, and one for each core", "256 calls", "no messages are taken in meanwhile"},
+	{"finalise: one durable batch", "state/ledger", "the same", "the same", "the same"},
 	{"tell and prove", "appliance/api", "one for each subscriber, 64", "64 blocks or 64 MiB each", "subscriber cut off, resumes by height"},
 }

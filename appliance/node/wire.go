@@ -88,7 +88,7 @@ func (n *Node) newPool() (*pool.Pool, error) {
 		Height:  height, MaxTxs: c.MaxTransactions, MaxBytes: poolBytes, MaxPerAccount: c.MaxPerAccount, MaxAhead: maxAhead,
 		Client:      pool.Quota{PerSecond: n.cfg.API.TransactionsPerSecond, Burst: n.cfg.API.TransactionsPerSecond, Held: c.MaxPerSource},
 		Peer:        pool.Quota{PerSecond: n.cfg.API.TotalTransactionsPerSecond, Burst: n.cfg.API.TotalTransactionsPerSecond, Held: c.MaxPerSource},
-		ResendAfter: time.Second, Possession: bls.VerifyPossession,
+		ResendAfter: resendAfter, Possession: bls.VerifyPossession,
 	}, finalState{n.ledger}, n.verifier)
 }
 

@@ -117,7 +117,13 @@ func (c *Crashes) run(ctx context.Context, p plan, random *rand.Rand) error {
 		return errors.New("no transfer of the load becomes final")
 	}
 	if p.when == "told" {
-		<-w.witness.News()
+		select {
+		case <-w.witness.News():
+		case <-time.After(goesOn):
+			return fmt.Errorf("nothing becomes final for %s", goesOn)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	if p.after > 0 && !pause(ctx, p.after) {
 		return ctx.Err()
@@ -144,12 +150,16 @@ func (c *Crashes) run(ctx context.Context, p plan, random *rand.Rand) error {
 	return c.check(ctx, random)
 }
 
+// lastWords is for clients to read what nodes wrote before they died.
+const lastWords = 50 * time.Millisecond
+
 // restart starts all nodes and waits until each has made final again what clients were told. With apart those that told
 // clients their shard's last block first wait until the others have gone on alone, for whom it is easiest to contradict
 // them.
 func (c *Crashes) restart(ctx context.Context, apart bool) error {
 	w := c.world
-	w.stopFollowing() // they have read what the dead had written
+	pause(ctx, lastWords)
+	w.stopFollowing()
 	told := w.witness.Heights()
 	last := slices.Clone(w.net.Names[:0])
 	if apart {

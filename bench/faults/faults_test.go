@@ -2,7 +2,6 @@ package faults
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"math/rand/v2"
 	"os"
@@ -80,46 +79,48 @@ func freshSeed() uint64 {
 	return uint64(rand.Uint32()) // short enough to type
 }
 
-// TestFaults runs the fault scenario on the real binary under load: once, or as a campaign.
-func TestFaults(t *testing.T) {
-	binary := build(t, "")
-	if *runs == 0 {
-		faults(t, binary)
-		return
-	}
-	r := Results{*results, commit(t)}
+// campaign makes one run or, with -runs, as many as are missing at this commit, and appends each to the results.
+func campaign(t *testing.T, results Results, run func() (Result, string)) {
+	t.Helper()
 	for {
-		done, failed, err := r.Done()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if done >= *runs {
-			t.Logf("%d runs at %s, %d failed", done, r.Commit, failed)
-			if failed > 0 {
-				t.Errorf("%d of %d runs failed: see %s", failed, done, r.Path)
-			}
-			return
-		}
-		t.Run("run", func(t *testing.T) {
-			if err := r.Append(faults(t, binary), ""); err != nil {
+		done, failed := 0, 0
+		if *runs > 0 {
+			var err error
+			if done, failed, err = results.Done(); err != nil {
 				t.Fatal(err)
 			}
-		})
+			if done >= *runs {
+				t.Logf("%d runs at %s, %d failed", done, results.Commit, failed)
+				if failed > 0 {
+					t.Errorf("%d of %d runs failed: see %s", failed, done, results.Path)
+				}
+				return
+			}
+		}
+		r, detail := run()
+		if len(r.Wrongs) > 0 {
+			t.Errorf("seed %d %s:\n%s", r.Seed, detail, strings.Join(r.Wrongs, "\n"))
+		}
+		if *runs == 0 {
+			return
+		}
+		if err := results.Append(r, detail); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
-func faults(t *testing.T, binary string) Result {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	s := freshSeed()
-	t.Logf("seed %d", s)
-	r, err := Faults(ctx, binary, home(t), s, t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(r.Wrongs) > 0 {
-		t.Errorf("seed %d:\n%s", s, strings.Join(r.Wrongs, "\n"))
-	}
-	t.Logf("seed %d: %.1f s, %d proofs checked again", s, r.Took.Seconds(), r.Proofs)
-	return r
+// TestFaults runs the fault scenario on the real binary under load: once, or as a campaign.
+func TestFaults(t *testing.T) {
+	binary := build(t, "")
+	campaign(t, Results{*results, commit(t)}, func() (Result, string) {
+		s := freshSeed()
+		t.Logf("seed %d", s)
+		r, err := Faults(t.Context(), binary, home(t), s, t.Logf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("seed %d: %.1f s, %d proofs checked again", s, r.Took.Seconds(), r.Proofs)
+		return r, ""
+	})
 }

@@ -131,7 +131,7 @@ type Session struct {
 	seen     [][]Seen                // by shard: a sample of final blocks
 	random   *rand.Rand              // chooses the sample
 	probed   time.Duration           // last probe
-	proofs   *hdrhistogram.Histogram // account proofs, microseconds
+	proofs   *hdrhistogram.Histogram // account proofs of this phase, microseconds
 	drained  chan struct{}           // poked when live falls to 0
 	caughtUp chan struct{}           // poked when unread and reading fall to 0
 }
@@ -349,8 +349,8 @@ func (s *Session) Delta(account uint32) int64 {
 	return s.delta[account]
 }
 
-// AccountProofs is how long it took from the due time of some transactions to a verified proof of an account's state
-// after them, in microseconds.
+// AccountProofs is how long it took from the due time of some transactions of the last phase to a verified proof of
+// their payer's state after them, in microseconds.
 func (s *Session) AccountProofs() *hdrhistogram.Histogram {
 	s.mu.Lock()
 	defer s.mu.Unlock()

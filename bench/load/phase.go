@@ -86,6 +86,9 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	warm, measured := newTally(), newTally()
 	measured.measured = true
 	out := &Outcome{}
+	s.mu.Lock()
+	s.proofs = newHistogram()
+	s.mu.Unlock()
 	start := s.now()
 	var marks sync.WaitGroup
 	mark := func(at time.Duration, into *Totals, call func()) {
