@@ -36,6 +36,7 @@ type children struct {
 	inner *os.File // read end, inherited by every child as descriptor ParentFD
 	all   []*child
 	ended chan *child
+	grace time.Duration // from SIGTERM to SIGKILL
 }
 
 // ParentFD is the descriptor on which a child waits for its parent's end.
@@ -46,7 +47,7 @@ func newChildren(n int) (*children, error) {
 	if err != nil {
 		return nil, fmt.Errorf("localnet: pipe: %w", err)
 	}
-	return &children{alive: w, inner: r, ended: make(chan *child, n)}, nil
+	return &children{alive: w, inner: r, ended: make(chan *child, n), grace: stopGrace}, nil
 }
 
 // put takes ch in, in the place of an earlier process of the same name.
@@ -90,14 +91,14 @@ func (c *children) start(name, stderr, binary string, args ...string) error {
 	return nil
 }
 
-// stop ends all children: SIGTERM, then SIGKILL for those that take longer than stopGrace, which is an error.
+// stop ends all children: SIGTERM, then SIGKILL for those that take longer than grace, which is an error.
 func (c *children) stop() error {
 	_ = c.alive.Close() // the same wish as SIGTERM
 	for _, ch := range c.all {
 		_ = ch.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		_ = ch.cmd.Process.Signal(syscall.SIGCONT) // or stand still
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopGrace)
+	ctx, cancel := context.WithTimeout(context.Background(), c.grace)
 	defer cancel()
 	var errs []error
 	for _, ch := range c.all {
@@ -106,7 +107,7 @@ func (c *children) stop() error {
 		case <-ctx.Done():
 			_ = ch.cmd.Process.Kill()
 			<-ch.done
-			errs = append(errs, fmt.Errorf("localnet: %s did not stop within %s and was killed", ch.name, stopGrace))
+			errs = append(errs, fmt.Errorf("localnet: %s did not stop within %s and was killed", ch.name, c.grace))
 		}
 	}
 	_ = c.inner.Close()

@@ -37,6 +37,9 @@ func (n *Network) pids() []int {
 // process ended with an error or panicked.
 func (n *Network) Stderr(name string) string { return filepath.Join(n.nodeHome(name), "stderr.log") }
 
+// Log is the file with the log of a node.
+func (n *Network) Log(name string) string { return filepath.Join(n.nodeHome(name), logFile) }
+
 // URL is the address of a node's API, empty for a name that there is not.
 func (n *Network) URL(name string) string {
 	k := slices.Index(n.Names, name)

@@ -24,6 +24,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -138,19 +139,29 @@ func (o *Options) withDefaults() error {
 	return nil
 }
 
-// Start prepares the home if it is new, starts the processes and waits until every node answers. After an error nothing
-// runs. What was chosen when the home was made stays; other choices are refused with the remedy.
-func Start(ctx context.Context, opt Options) (_ *Network, err error) {
+// Prepare makes the home if it is new, or opens the one that is there, and starts nothing. What was chosen when the home
+// was made stays; other choices are refused with the remedy.
+func Prepare(opt Options) (*Network, error) {
 	if err := opt.withDefaults(); err != nil {
 		return nil, err
 	}
 	n := &Network{Home: config.Home(opt.Home), opt: opt}
+	if err := n.portsFree(); err != nil { // before anything is made or removed
+		return nil, err
+	}
 	if err := n.prepare(); err != nil {
 		return nil, err
 	}
-	if err := n.portsFree(); err != nil {
+	return n, nil
+}
+
+// Start is Prepare, starts the processes and waits until every node is ready. After an error nothing runs.
+func Start(ctx context.Context, opt Options) (_ *Network, err error) {
+	n, err := Prepare(opt)
+	if err != nil {
 		return nil, err
 	}
+	opt = n.opt
 	if n.children, err = newChildren(len(n.Names)); err != nil {
 		return nil, err
 	}
@@ -166,7 +177,10 @@ func Start(ctx context.Context, opt Options) (_ *Network, err error) {
 	}
 	n.PIDs = n.pids()
 	fmt.Fprintf(opt.Out, "started %d validators, waiting for them to agree\n", len(n.Names))
-	return n, n.awaitReady(ctx)
+	if err := n.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	return n, nil
 }
 
 // Close stops all processes and waits for them.
@@ -191,14 +205,21 @@ func (n *Network) apiAddr(k int) string {
 
 // portsFree says in one line which port is taken, before eight processes say it.
 func (n *Network) portsFree() error {
-	for k := range n.Names {
+	for k := range n.opt.Shards * n.opt.Validators {
 		for _, port := range []int{n.opt.APIPort + k, n.opt.APIPort + portsApart + k} {
-			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-			if err != nil {
-				return fmt.Errorf("port %d is taken by another program, perhaps another local network: stop it, or choose other ports with --api-port and a new --home", port)
+			addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+			overTCP, err := net.Listen("tcp", addr)
+			if err == nil {
+				err = overTCP.Close()
 			}
-			if err := l.Close(); err != nil {
-				return err
+			if err == nil && port >= n.opt.APIPort+portsApart {
+				var overUDP net.PacketConn
+				if overUDP, err = net.ListenPacket("udp", addr); err == nil {
+					err = overUDP.Close()
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("port %d is taken by another program, perhaps another local network (%w): stop it, or choose other ports with --api-port and a new --home", port, err)
 			}
 		}
 	}
@@ -231,6 +252,7 @@ func answers(ctx context.Context, url string) bool {
 	if err != nil {
 		return false
 	}
+	req.Close = true // nothing idle is left behind
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return false
@@ -243,7 +265,7 @@ func answers(ctx context.Context, url string) bool {
 func (n *Network) prepare() error {
 	file := filepath.Join(string(n.Home), "network.json")
 	if n.opt.Reset {
-		if err := n.reset(file); err != nil {
+		if err := n.clear(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -263,18 +285,40 @@ func (n *Network) prepare() error {
 	return n.load()
 }
 
-// reset removes a local network, and nothing that is not one.
-func (n *Network) reset(file string) error {
-	if _, err := os.Stat(string(n.Home)); errors.Is(err, fs.ErrNotExist) {
-		return nil
+// clear empties a home that holds a local network, whole or half-made, which does not run; any other is refused. The
+// folder itself stays: it may be a link or a mount point.
+func (n *Network) clear(file string) error {
+	entries, err := os.ReadDir(string(n.Home))
+	if err != nil || len(entries) == 0 {
+		return err
 	}
-	if err := config.CheckFormat(string(n.Home), config.HomeFormat); err != nil {
-		return fmt.Errorf("%s does not look like a local network: remove it yourself if it is one", n.Home)
+	if config.CheckFormat(string(n.Home), config.HomeFormat) != nil {
+		return fmt.Errorf("%s holds other files than a local network's: choose an empty folder with --home, or empty it yourself", n.Home)
 	}
-	if _, err := os.Stat(filepath.Join(string(n.Home), "nodes")); err != nil {
-		return fmt.Errorf("%s is not a local network but a node's home: remove it yourself if you are sure", n.Home)
+	nodes, err := os.ReadDir(filepath.Join(string(n.Home), "nodes"))
+	if err != nil && len(entries) > 1 { // FORMAT alone is one that had hardly begun
+		return fmt.Errorf("%s is a node's home, not a local network: choose another folder with --home", n.Home)
 	}
-	return os.RemoveAll(string(n.Home))
+	for _, d := range nodes {
+		release, err := config.Home(n.nodeHome(d.Name())).Lock()
+		if err != nil {
+			return fmt.Errorf("the local network in %s is running: stop it first (%w)", n.Home, err)
+		}
+		release()
+	}
+	// First what says that it is whole, last what says that it is a local network's.
+	names, last := []string{filepath.Base(file)}, []string{"nodes", "FORMAT"}
+	for _, e := range entries {
+		if !slices.Contains(last, e.Name()) {
+			names = append(names, e.Name())
+		}
+	}
+	for _, name := range append(names, last...) {
+		if err := os.RemoveAll(filepath.Join(string(n.Home), name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // accept checks the choices of an existing home against the wanted ones.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/term"
+
 	"tutti/appliance/api"
 	"tutti/appliance/client"
 )
@@ -146,6 +148,30 @@ func (v *view) draw(network api.Network, err error) {
 	if v.screen.Terminal {
 		lines = append(lines, "dashboard "+v.n.APIs[0][0])
 	}
+	if v.screen.Terminal {
+		for i, width := 0, columns(v.screen.Out); i < len(lines); i++ {
+			lines[i] = cut(lines[i], width)
+		}
+	}
 	fmt.Fprintln(v.screen.Out, strings.Join(lines, "\n"))
 	v.lines = len(lines)
+}
+
+// columns is the width of the terminal that out is, 80 if it does not say.
+func columns(out io.Writer) int {
+	if f, ok := out.(interface{ Fd() uintptr }); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
+		}
+	}
+	return 80
+}
+
+// cut shortens a line that would wrap: what wraps can't be drawn over.
+func cut(line string, width int) string {
+	r := []rune(line)
+	if len(r) < width {
+		return line
+	}
+	return string(r[:max(0, width-2)]) + "…"
 }

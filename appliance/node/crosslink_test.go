@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -491,17 +492,17 @@ func TestReceiptsTravel(t *testing.T) {
 			fh := w.send(7, 0, 1, 2)
 			w.gossip(t, 2, fh)
 			w.held(t, 100*time.Millisecond)
-			asked := -1
+			var asked atomic.Int32
 			for i := range w.sources {
 				serve := w.sources[i].serve
 				w.sources[i].transport.Serve(receiptsProtocol, func(ctx context.Context, from netstack.NodeID, req []byte) ([]byte, error) {
-					asked = i
+					asked.Store(int32(i))
 					return serve(ctx, from, req)
 				})
 			}
 			w.dest.refused(0)
-			if n := w.held(t, 100*time.Millisecond); n != 7 || asked != 1 {
-				t.Errorf("%d receipts, from validator %d", n, asked)
+			if n := w.held(t, 100*time.Millisecond); n != 7 || asked.Load() != 1 {
+				t.Errorf("%d receipts, from validator %d", n, asked.Load())
 			}
 		},
 		"more comes while some is held": func(t *testing.T, w *world) {
@@ -513,10 +514,10 @@ func TestReceiptsTravel(t *testing.T) {
 			}
 		},
 		"nobody is asked while gossip says that there is nothing": func(t *testing.T, w *world) {
-			asked := 0
+			var asked atomic.Int32
 			for i := range w.sources {
 				w.sources[i].transport.Serve(receiptsProtocol, func(context.Context, netstack.NodeID, []byte) ([]byte, error) {
-					asked++
+					asked.Add(1)
 					return nil, fmt.Errorf("nothing")
 				})
 			}
@@ -524,11 +525,11 @@ func TestReceiptsTravel(t *testing.T) {
 				w.gossip(t, 0, w.send(0, 0))
 				time.Sleep(headPoll / 2)
 			}
-			if asked > 1 { // at first there was silence
-				t.Errorf("asked %d times", asked)
+			if asked.Load() > 1 { // at first there was silence
+				t.Errorf("asked %d times", asked.Load())
 			}
 			time.Sleep(3 * headPoll)
-			if asked < 2 {
+			if asked.Load() < 2 {
 				t.Error("silence, and nobody is asked")
 			}
 		},

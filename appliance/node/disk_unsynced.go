@@ -5,10 +5,12 @@ package node
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -16,19 +18,20 @@ import (
 // This is a test-only build: what is written stays in this process's memory until the file is synced, so that kill -9
 // loses exactly what a power cut may lose. bench/faults runs it.
 //
-// Sync and SyncData hand a file's writes to the real file system, in order, and sync that. SyncTo, which promises
-// nothing, does nothing. Closing a file syncs nothing: what was not synced stays readable in this process and is lost with
+// Sync and SyncData hand a file's writes to the real file system, in order, at the end of a random time up to slowestSync,
+// so that a crash often comes in the midst of one. SyncTo, which promises nothing, does nothing. Closing a file syncs nothing: what was not synced stays readable in this process and is lost with
 // it. Names (create, rename, link, remove) take effect at once: a crash that loses a name which was not synced is not
 // played here.
 
 // disk is where everything that must survive a crash is written.
 func disk() vfs.FS { return unsynced }
 
-var unsynced = &unsyncedFS{FS: vfs.Default, content: map[string]*content{}}
+var unsynced = &unsyncedFS{FS: vfs.Default, slowest: slowestSync, content: map[string]*content{}}
 
 // unsyncedFS is a file system whose files lose what was not synced. Folders are not to be renamed or linked.
 type unsyncedFS struct {
 	vfs.FS
+	slowest time.Duration // sync
 
 	mu      sync.Mutex // guards content and the fields of each that say so
 	content map[string]*content
@@ -225,13 +228,15 @@ func (f *unsyncedFile) ReadAt(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
-func (f *unsyncedFile) Sync() error     { return f.flush(f.File.Sync) }
-func (f *unsyncedFile) SyncData() error { return f.flush(f.File.SyncData) }
+// slowestSync is that of a poor disk.
+const slowestSync = 20 * time.Millisecond
 
 func (f *unsyncedFile) SyncTo(int64) (bool, error) { return false, nil }
+func (f *unsyncedFile) SyncData() error            { return f.Sync() }
 
-// flush makes durable what was written.
-func (f *unsyncedFile) flush(sync func() error) error {
+// Sync makes durable what was written.
+func (f *unsyncedFile) Sync() error {
+	<-time.After(rand.N(f.fs.slowest))
 	f.fs.mu.Lock()
 	name := f.c.name
 	f.fs.mu.Unlock()
@@ -247,7 +252,7 @@ func (f *unsyncedFile) flush(sync func() error) error {
 		f.c.pending = f.c.pending[1:]
 	}
 	f.c.pending, f.c.end = nil, 0
-	return sync()
+	return nil
 }
 
 func (f *unsyncedFile) Close() error {

@@ -18,7 +18,7 @@ import (
 func TestUnsyncedDisk(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		u := &unsyncedFS{FS: vfs.Default, content: map[string]*content{}}
+		u := &unsyncedFS{FS: vfs.Default, slowest: 1, content: map[string]*content{}}
 		path := filepath.Join(t.TempDir(), "a")
 		var seen, durable []byte
 		f := open(t, u, path)
@@ -88,7 +88,7 @@ func open(t *testing.T, u *unsyncedFS, path string) vfs.File {
 
 // TestUnsyncedNames: handles outlive the names of their files, and a new file under an old name has nothing of the old.
 func TestUnsyncedNames(t *testing.T) {
-	u := &unsyncedFS{FS: vfs.Default, content: map[string]*content{}}
+	u := &unsyncedFS{FS: vfs.Default, slowest: 1, content: map[string]*content{}}
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	write := func(path, text string, sync bool) vfs.File {

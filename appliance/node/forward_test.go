@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,7 +97,7 @@ func TestForwarder(t *testing.T) {
 		sim := simnet.New(simnet.Config{})
 		defer sim.Close()
 		self, a, b := sim.Join(nodeID(1)), sim.Join(nodeID(2)), sim.Join(nodeID(3))
-		var again []tx.Signed
+		var again atomic.Pointer[[]tx.Signed]
 		f := newForwarder(self, func(n int) []netstack.NodeID {
 			if n != forwardLeaders {
 				t.Errorf("asked for %d leaders", n)
@@ -106,7 +107,10 @@ func TestForwarder(t *testing.T) {
 			if max != resendBatch {
 				t.Errorf("asked for %d to send again", max)
 			}
-			return again
+			if txs := again.Load(); txs != nil {
+				return *txs
+			}
+			return nil
 		})
 		// What does not fit is not waited for.
 		f.add(transfers(forwardQueue + 10))
@@ -130,7 +134,8 @@ func TestForwarder(t *testing.T) {
 		if txs, _ := arrived(t, a); txs != 1 {
 			t.Errorf("%d came, sent one", txs)
 		}
-		again = transfers(3)
+		three := transfers(3)
+		again.Store(&three)
 		time.Sleep(resendEvery)
 		synctest.Wait()
 		if txs, _ := arrived(t, b); txs != 4 {

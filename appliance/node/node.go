@@ -146,6 +146,9 @@ func Run(ctx context.Context, opt Options) (err error) {
 		}
 	}()
 	if err := n.open(ctx, opt); err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // it was told to stop while it recovered
+			return nil
+		}
 		return explain(err, opt.Home)
 	}
 	if opt.Ready != nil {
@@ -316,7 +319,8 @@ func (n *Node) openNetwork(ctx context.Context, node *keys.Secret) error {
 		peers = append(peers, p2p.Peer{ID: id, Addrs: p.Addrs})
 	}
 	var err error
-	if n.transport, err = p2p.New(ctx, p2p.Config{Seed: node.Seed(), Listen: n.cfg.Network.Listen, Peers: peers}); err != nil {
+	// It ends when everything that uses it has, not before.
+	if n.transport, err = p2p.New(context.WithoutCancel(ctx), p2p.Config{Seed: node.Seed(), Listen: n.cfg.Network.Listen, Peers: peers}); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.transport)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tutti/appliance/api"
 	"tutti/consensus"
 	"tutti/netstack"
 	"tutti/state/ledger"
@@ -108,13 +109,22 @@ func (s *sampled) raise(name string, c prometheus.Counter, value float64) {
 	}
 }
 
+// showZeros makes counters visible that nothing has counted yet and perhaps nothing ever will.
+func (n *Node) showZeros() {
+	for _, reason := range []string{"protocol", "transactions"} {
+		n.metrics.Consensus.Misbehaviour.WithLabelValues(reason)
+	}
+	for _, code := range []api.Code{api.SlowSubscriber, api.ShuttingDown} {
+		n.metrics.API.Cut.WithLabelValues(string(code))
+	}
+}
+
 // scraper reads the parts' snapshots into the metrics whenever they are asked for.
 func (n *Node) scraper(next http.Handler) http.Handler {
+	n.showZeros()
+	n.sampled.counters = map[string]float64{}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.sampled.mu.Lock()
-		if n.sampled.counters == nil {
-			n.sampled.counters = map[string]float64{}
-		}
 		n.sampleEngine()
 		n.sampleState()
 		n.samplePool()
@@ -172,8 +182,8 @@ func (n *Node) samplePool() {
 	} {
 		raise("pool "+reason, m.Pool.Dropped.WithLabelValues(reason), float64(v))
 	}
-	for code, v := range c.Rejected {
-		raise("pool refused "+string(code), m.Pool.Refused.WithLabelValues(string(code)), float64(v))
+	for _, code := range pool.Codes() {
+		raise("pool refused "+string(code), m.Pool.Refused.WithLabelValues(string(code)), float64(c.Rejected[code]))
 	}
 	v, q := n.verifier.Counters(), n.queue.Counters()
 	raise("verify hits", m.Verify.CacheHits, float64(v.Hits))

@@ -34,16 +34,18 @@ type Crashes struct {
 // plan is how a run crashes.
 type plan struct {
 	when  string        // after what
-	after time.Duration // how long
+	after time.Duration // how long; of "next" how long before it
+	alone time.Duration // one node of each shard dies so much later than the others, and may tell clients what those never knew
 	again time.Duration // second crash, so long after the restart; 0: none
 	apart bool          // the nodes that told clients last start after the others have gone on without them
 }
 
 // draw draws a plan. The moments cover the stages of a commit: from a submission over the votes, up to a block's finality
-// at the node where it comes first, and on to the others'; and the recovery from a crash.
+// at the node where it comes first, and on to the others'; and the recovery from a crash. Half of the plans aim at the few
+// milliseconds in which one node can know a block to be final and no other does, and let that node live long enough to tell.
 func draw(r *rand.Rand) (p plan) {
 	ms := func(n int) time.Duration { return time.Duration(r.IntN(n*1000)) * time.Microsecond }
-	switch r.IntN(5) {
+	switch r.IntN(10) {
 	case 0:
 		p.when, p.after = "any", ms(1200)
 	case 1:
@@ -54,13 +56,25 @@ func draw(r *rand.Rand) (p plan) {
 		p.when, p.after = "told", ms(20)
 	case 4:
 		p.when, p.again = "told", 20*time.Millisecond+ms(1500)
+	default:
+		p.when, p.after, p.alone = "next", 5*time.Millisecond+ms(60), aloneFor
 	}
-	p.apart = r.IntN(2) == 0
+	p.apart = p.alone > 0 || r.IntN(2) == 0
 	return p
 }
 
+// aloneFor is enough to count the votes that have arrived, make the block durable, and tell.
+const aloneFor = 300 * time.Millisecond
+
 func (p plan) String() string {
-	text := fmt.Sprintf("%s+%.1fms", p.when, p.after.Seconds()*1000)
+	sign := "+"
+	if p.when == "next" {
+		sign = "-"
+	}
+	text := fmt.Sprintf("%s%s%.1fms", p.when, sign, p.after.Seconds()*1000)
+	if p.alone > 0 {
+		text += fmt.Sprintf(" alone %.0fms", p.alone.Seconds()*1000)
+	}
 	if p.again > 0 {
 		text += fmt.Sprintf(" restart+%.0fms", p.again.Seconds()*1000)
 	}
@@ -116,22 +130,12 @@ func (c *Crashes) run(ctx context.Context, p plan, random *rand.Rand) error {
 	if !await(ctx, goesOn, w.witness.News, func() bool { return w.witness.Executed() > from+crashSize.shards }) {
 		return errors.New("no transfer of the load becomes final")
 	}
-	if p.when == "told" {
-		select {
-		case <-w.witness.News():
-		case <-time.After(goesOn):
-			return fmt.Errorf("nothing becomes final for %s", goesOn)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	if p.after > 0 && !pause(ctx, p.after) {
-		return ctx.Err()
-	}
-	if err := w.net.Kill(w.net.Names...); err != nil {
+	if err := c.moment(ctx, p, random); err != nil {
 		return err
 	}
-	w.orderly()
+	if err := c.crash(ctx, p, random); err != nil {
+		return err
+	}
 	if p.again > 0 {
 		if err := w.net.Restart(w.net.Names...); err != nil {
 			return err
@@ -144,10 +148,61 @@ func (c *Crashes) run(ctx context.Context, p plan, random *rand.Rand) error {
 		}
 		w.orderly()
 	}
-	if err := c.restart(ctx, p.apart); err != nil {
+	err := c.restart(ctx, p.apart)
+	return errors.Join(err, c.check(ctx, random))
+}
+
+// moment waits for the moment of a plan.
+func (c *Crashes) moment(ctx context.Context, p plan, random *rand.Rand) error {
+	w := c.world
+	if p.when == "any" {
+		pause(ctx, p.after)
+		return ctx.Err()
+	}
+	shard := consensus.ShardID(random.IntN(len(w.shards)))
+	if err := w.grows(ctx, shard, 1, goesOn); err != nil {
 		return err
 	}
-	return c.check(ctx, random)
+	after := p.after
+	if p.when == "next" {
+		after = w.witness.pace(shard) - after
+	}
+	if after > 0 {
+		pause(ctx, after)
+	}
+	return ctx.Err()
+}
+
+// crash kills everything.
+func (c *Crashes) crash(ctx context.Context, p plan, random *rand.Rand) error {
+	w := c.world
+	first := w.net.Names
+	if p.alone > 0 {
+		at := random.IntN(w.size.validators)
+		first = nil
+		for _, nodes := range w.shards {
+			for i, n := range nodes {
+				if i != at {
+					first = append(first, n.Name())
+				}
+			}
+		}
+	}
+	if err := w.net.Kill(first...); err != nil {
+		return err
+	}
+	if p.alone > 0 && !pause(ctx, p.alone) {
+		return ctx.Err()
+	}
+	var last []string
+	for _, name := range w.net.Names {
+		if !slices.Contains(first, name) {
+			last = append(last, name)
+		}
+	}
+	err := w.net.Kill(last...)
+	w.orderly()
+	return err
 }
 
 // lastWords is for clients to read what nodes wrote before they died.
@@ -217,6 +272,9 @@ func (c *Crashes) check(ctx context.Context, random *rand.Rand) error {
 		older, accounts = append(older, spans), append(accounts, ids)
 	}
 	each(w.nodes, func(n *apiNode) {
+		if !w.net.Alive(n.name) {
+			return // which is a complaint of its own
+		}
 		for _, s := range older[n.shard] {
 			if w.finalAt(ctx, n, s.to, catchUp) == nil { // if it is not there, CheckKept says so
 				w.witness.CheckKept(ctx, n, s)

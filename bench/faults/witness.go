@@ -2,7 +2,9 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -25,11 +27,10 @@ type Witness struct {
 
 // told is a final block that a client has verified.
 type told struct {
-	hash    consensus.Hash
-	state   consensus.Hash // root in its header
-	by      string         // node that told it first
-	txs     []tx.Hash
-	signers consensus.Signers
+	hash  consensus.Hash
+	state consensus.Hash // root in its header
+	by    string         // node that told it first
+	at    time.Time      // when
 }
 
 // NewWitness makes a witness of a network that begins with these balances. fees is the price of each fee class.
@@ -56,7 +57,7 @@ func (w *Witness) Tell(node string, c *proof.Contents) {
 	case tip > 0 && h.Parent != (*chain)[tip-1].hash:
 		w.wrong("shard %d: block %d by %s does not follow block %d by %s", h.Shard, h.Height, node, tip, (*chain)[tip-1].by)
 	}
-	*chain = append(*chain, told{hash: hash, state: h.State, by: node, txs: c.IDs, signers: c.Block.Final.Cert.Signers})
+	*chain = append(*chain, told{hash: hash, state: h.State, by: node, at: time.Now()})
 	for _, wrong := range w.books.enter(c) {
 		w.wrong("shard %d, block %d: %s", h.Shard, h.Height, wrong)
 	}
@@ -124,6 +125,23 @@ func (w *Witness) at(shard consensus.ShardID, height consensus.Height) (told, bo
 		return told{}, false
 	}
 	return w.chains[shard][height-1], true
+}
+
+// pace is the median time between blocks of a shard lately, 0 if there were too few.
+func (w *Witness) pace(shard consensus.ShardID) time.Duration {
+	const few = 5
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	chain := w.chains[shard]
+	if len(chain) <= few {
+		return 0
+	}
+	var gaps []time.Duration
+	for i := len(chain) - few; i < len(chain); i++ {
+		gaps = append(gaps, chain[i].at.Sub(chain[i-1].at))
+	}
+	slices.Sort(gaps)
+	return gaps[few/2]
 }
 
 // Executed is how many transactions took effect.

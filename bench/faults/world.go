@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"tutti/appliance/api"
 	"tutti/appliance/client"
 	"tutti/appliance/config"
 	"tutti/appliance/localnet"
@@ -57,14 +59,14 @@ type world struct {
 	began     time.Time
 	follow    sync.WaitGroup
 	unfollow  context.CancelFunc
-	paused    map[string]bool
 	nextProbe uint64
+	logged    map[string]int64 // bytes of each node's log that were looked at
 }
 
 // open starts a network in a new home, and its load.
 func open(ctx context.Context, binary, home string, sz size, seed uint64, logf func(string, ...any)) (_ *world, err error) {
 	w := &world{
-		size: sz, logf: logf, random: rand.New(rand.NewPCG(seed, 0xfa)), paused: map[string]bool{},
+		size: sz, logf: logf, random: rand.New(rand.NewPCG(seed, 0xfa)), logged: map[string]int64{},
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: asksAtOnce}},
 	}
 	port, err := freePorts(sz.firstPort, sz.shards*sz.validators)
@@ -229,7 +231,8 @@ func (w *world) node(name string) *apiNode {
 	return nil
 }
 
-// orderly complains about processes that ended by themselves or wrote to standard error.
+// orderly complains about processes that ended by themselves, wrote to standard error, or logged an error, such as
+// evidence that a validator contradicted itself.
 func (w *world) orderly() {
 	for {
 		name, why, ok := w.net.Died()
@@ -243,7 +246,7 @@ func (w *world) orderly() {
 	}
 }
 
-// silent complains if a node's process has written to standard error.
+// silent complains if a node's process has written to standard error, or an error to its log.
 func (w *world) silent(name string) {
 	const most = 4000
 	b, err := os.ReadFile(w.net.Stderr(name))
@@ -251,6 +254,21 @@ func (w *world) silent(name string) {
 		w.witness.Wrong("%s: standard error: %v", name, err)
 	} else if b = bytes.TrimSpace(b); len(b) > 0 {
 		w.witness.Wrong("%s wrote to standard error: %s", name, b[:min(len(b), most)])
+	}
+	f, err := os.Open(w.net.Log(name))
+	if err == nil {
+		defer f.Close()
+		b, err = io.ReadAll(io.NewSectionReader(f, w.logged[name], 1<<40))
+	}
+	if err != nil {
+		w.witness.Wrong("%s: log: %v", name, err)
+		return
+	}
+	w.logged[name] += int64(len(b))
+	for line := range bytes.Lines(b) {
+		if bytes.Contains(line, []byte("level=ERROR")) {
+			w.witness.Wrong("%s logged: %s", name, bytes.TrimSpace(line[:min(len(line), most)]))
+		}
 	}
 }
 
@@ -264,18 +282,20 @@ func (w *world) kill(names ...string) error {
 func (w *world) finalAt(ctx context.Context, n Node, height consensus.Height, most time.Duration) error {
 	var last error
 	var at consensus.Height
-	if await(ctx, most, nil, func() bool {
+	await(ctx, most, nil, func() bool {
 		call, cancel := context.WithTimeout(ctx, 2*time.Second)
 		defer cancel()
-		s, err := n.Status(call)
-		if err != nil {
-			last = err
-			return false
+		var s *api.Status
+		if s, last = n.Status(call); last == nil {
+			at = s.FinalHeight
 		}
-		at = s.FinalHeight
-		return at >= height
-	}) {
+		return at >= height || !w.net.Alive(n.Name())
+	})
+	switch {
+	case at >= height:
 		return nil
+	case !w.net.Alive(n.Name()):
+		return fmt.Errorf("%s is not running", n.Name())
 	}
 	return fmt.Errorf("%s did not reach final height %d within %s: it is at %d (%v)", n.Name(), height, most, at, last)
 }
