@@ -66,3 +66,11 @@ deps: ## install what the tests need beyond Go, gcc and make: Chromium for the p
 .PHONY: clean
 clean: ## remove build outputs; the demo network's data in ./localnet stays (tutti localnet --reset clears it)
 	rm -rf bin coverage.out
+
+.PHONY: soak-faults
+soak-faults: ## N runs of the fault test (default 20), added to bench/results/soak-faults.tsv; goes on where it stopped
+	$(GO) test ./bench/faults -run '^TestFaults$$' -count=1 -timeout 0 -v -args -keep -runs $(or $(N),20) -results $(CURDIR)/bench/results/soak-faults.tsv
+
+.PHONY: soak-crash
+soak-crash: ## N crashes of everything (default 200) and the planted bug, added to bench/results/soak-crash.tsv; goes on where it stopped
+	$(GO) test ./bench/faults -run '^TestCrashes(Catch)?$$' -count=1 -timeout 0 -v -args -keep -runs $(or $(N),200) -results $(CURDIR)/bench/results/soak-crash.tsv

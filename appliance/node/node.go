@@ -142,7 +142,9 @@ func Run(ctx context.Context, opt Options) (err error) {
 	n := &Node{cfg: opt.Config, build: opt.Build, log: opt.Log, home: opt.Home, started: time.Now()}
 	defer func() {
 		for i := len(n.closers) - 1; i >= 0; i-- {
-			err = errors.Join(err, n.closers[i].Close())
+			if again := n.closers[i].Close(); !errors.Is(err, again) { // the engine says once more why it ended
+				err = errors.Join(err, again)
+			}
 		}
 	}()
 	if err := n.open(ctx, opt); err != nil {
@@ -418,6 +420,7 @@ func (n *Node) serve(parent context.Context) error {
 	case <-ctx.Done():
 	}
 	cancel(nil)
+	n.log.Info("node stops", "final_height", n.history.height(), "uptime_s", int(time.Since(n.started).Seconds()))
 	group.Wait()
 	if err := context.Cause(ctx); err != context.Cause(parent) { // not only that it was time to stop
 		return err

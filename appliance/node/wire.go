@@ -68,6 +68,9 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 		tell: n.tell, observe: observer{n}, wake: n.wake, open: map[consensus.Hash]*openBlock{},
 	}
 	height, _ := n.app.Final()
+	if top, _ := n.blocks.Final(); height > top {
+		return fmt.Errorf("state at height %d, log at %d: %w", height, top, engine.ErrStateAhead)
+	}
 	if err := n.history.restore(height); err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ const runsAHome = 20
 // Crashes is the crash campaign: each run kills everything once or twice under load. Make it with its exported fields set,
 // use it from one goroutine, and close it.
 type Crashes struct {
-	Binary string        // of a build that loses what was not synced
-	Home   func() string // a new empty folder
+	Binary string // of a build that loses what was not synced
+	Dir    string // to make the networks' folders in; those of failed ones are kept
 	Logf   func(format string, args ...any)
 
 	world *world
@@ -91,7 +91,7 @@ func (c *Crashes) Run(ctx context.Context, seed uint64) (r Result, detail string
 	random := rand.New(rand.NewPCG(seed, 0xc4))
 	p := draw(random)
 	if c.world == nil {
-		if c.world, err = open(ctx, c.Binary, c.Home(), crashSize, seed, c.Logf); err != nil {
+		if c.world, err = open(ctx, c.Binary, c.Dir, crashSize, seed, c.Logf); err != nil {
 			return r, "", err
 		}
 		c.runs = 0
@@ -148,8 +148,22 @@ func (c *Crashes) run(ctx context.Context, p plan, random *rand.Rand) error {
 		}
 		w.orderly()
 	}
-	err := c.restart(ctx, p.apart)
-	return errors.Join(err, c.check(ctx, random))
+	if err := c.restart(ctx, p.apart); err != nil {
+		c.compare(ctx)
+		return err
+	}
+	return c.check(ctx, random)
+}
+
+// compare asks the nodes that run for the newest blocks that clients were told of.
+func (c *Crashes) compare(ctx context.Context) {
+	w := c.world
+	each(w.nodes, func(n *apiNode) {
+		tip := w.witness.Height(n.shard)
+		if w.net.Alive(n.name) && w.finalAt(ctx, n, tip, time.Second) == nil {
+			w.witness.CheckKept(ctx, n, span{tip - min(tip, recentBlocks), tip})
+		}
+	})
 }
 
 // moment waits for the moment of a plan.
@@ -225,20 +239,31 @@ func (c *Crashes) restart(ctx context.Context, apart bool) error {
 		}
 	}
 	first := slices.DeleteFunc(slices.Clone(w.net.Names), func(name string) bool { return slices.Contains(last, name) })
-	for _, names := range [][]string{first, last} {
-		if err := w.net.Restart(names...); err != nil {
-			return err
-		}
-		for _, name := range names {
-			n := w.node(name)
-			if err := w.finalAt(ctx, n, told[n.shard]+1, catchUp); err != nil {
-				return err
-			}
-		}
-	}
+	err := c.start(ctx, told, first)
 	w.startFollowing(ctx)
+	if err == nil {
+		err = c.start(ctx, told, last)
+	}
+	if err != nil {
+		return err
+	}
 	for shard, h := range told {
 		if err := w.passes(ctx, consensus.ShardID(shard), h+1, goesOn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start starts nodes and waits until they have made final what clients were told, and more.
+func (c *Crashes) start(ctx context.Context, told []consensus.Height, names []string) error {
+	w := c.world
+	if err := w.net.Restart(names...); err != nil {
+		return err
+	}
+	for _, name := range names {
+		n := w.node(name)
+		if err := w.finalAt(ctx, n, told[n.shard]+1, catchUp); err != nil {
 			return err
 		}
 	}
@@ -272,9 +297,6 @@ func (c *Crashes) check(ctx context.Context, random *rand.Rand) error {
 		older, accounts = append(older, spans), append(accounts, ids)
 	}
 	each(w.nodes, func(n *apiNode) {
-		if !w.net.Alive(n.name) {
-			return // which is a complaint of its own
-		}
 		for _, s := range older[n.shard] {
 			if w.finalAt(ctx, n, s.to, catchUp) == nil { // if it is not there, CheckKept says so
 				w.witness.CheckKept(ctx, n, s)

@@ -2,7 +2,9 @@ package faults
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -37,39 +39,33 @@ func build(t *testing.T, tags string) string {
 	return binary
 }
 
-// commit names the tree that is tested, with a plus if it differs from the commit.
+// commit names the tree that is tested: the commit, and a few digits that tell what differs from it.
 func commit(t *testing.T) string {
 	t.Helper()
+	if *runs == 0 {
+		return "" // nothing is written; the test may run where there is no git
+	}
 	hash, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
 		t.Fatalf("git rev-parse: %v", err)
 	}
-	changed, err := exec.Command("git", "status", "--porcelain", "--", "*.go", "go.mod", "go.sum").Output()
+	changed, err := exec.Command("git", "diff", "HEAD", "--", "*.go", "go.mod", "go.sum").Output()
 	if err != nil {
-		t.Fatalf("git status: %v", err)
+		t.Fatalf("git diff: %v", err)
 	}
-	if name := string(bytes.TrimSpace(hash)); len(changed) == 0 {
-		return name
-	} else {
-		return name + "+"
+	name := string(bytes.TrimSpace(hash))
+	if len(changed) > 0 {
+		name += fmt.Sprintf("+%.3x", sha256.Sum256(changed))
 	}
+	return name
 }
 
-// home is a folder for a network, removed at the end of the test unless it is worth a look.
-func home(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tutti-faults-")
-	if err != nil {
-		t.Fatal(err)
+// dir is a folder for networks, removed at the end of the test unless -keep is given.
+func dir(t *testing.T) string {
+	if *keep {
+		return os.TempDir()
 	}
-	t.Cleanup(func() {
-		if t.Failed() && *keep {
-			t.Logf("kept: %s", dir)
-		} else if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return filepath.Join(dir, "net")
+	return t.TempDir()
 }
 
 func freshSeed() uint64 {
@@ -79,20 +75,22 @@ func freshSeed() uint64 {
 	return uint64(rand.Uint32()) // short enough to type
 }
 
-// campaign makes one run or, with -runs, as many as are missing at this commit, and appends each to the results.
-func campaign(t *testing.T, results Results, run func() (Result, string)) {
+// campaign makes a few runs or, with -runs, as many as are missing at this commit, and appends each to the results.
+func campaign(t *testing.T, few int, results Results, run func() (Result, string)) {
 	t.Helper()
-	for {
-		done, failed := 0, 0
+	for n := 0; ; n++ {
+		if *runs == 0 && n == few {
+			return
+		}
 		if *runs > 0 {
-			var err error
-			if done, failed, err = results.Done(); err != nil {
+			done, bad, err := results.Done()
+			if err != nil {
 				t.Fatal(err)
 			}
 			if done >= *runs {
-				t.Logf("%d runs at %s, %d failed", done, results.Commit, failed)
-				if failed > 0 {
-					t.Errorf("%d of %d runs failed: see %s", failed, done, results.Path)
+				t.Logf("%d runs at %s, %d failed", done, results.Commit, bad)
+				if bad > 0 {
+					t.Errorf("%d of %d runs failed: see %s", bad, done, results.Path)
 				}
 				return
 			}
@@ -101,11 +99,10 @@ func campaign(t *testing.T, results Results, run func() (Result, string)) {
 		if len(r.Wrongs) > 0 {
 			t.Errorf("seed %d %s:\n%s", r.Seed, detail, strings.Join(r.Wrongs, "\n"))
 		}
-		if *runs == 0 {
-			return
-		}
-		if err := results.Append(r, detail); err != nil {
-			t.Fatal(err)
+		if *runs > 0 {
+			if err := results.Append(r, detail); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
@@ -113,10 +110,10 @@ func campaign(t *testing.T, results Results, run func() (Result, string)) {
 // TestFaults runs the fault scenario on the real binary under load: once, or as a campaign.
 func TestFaults(t *testing.T) {
 	binary := build(t, "")
-	campaign(t, Results{*results, commit(t)}, func() (Result, string) {
+	campaign(t, 1, Results{*results, commit(t)}, func() (Result, string) {
 		s := freshSeed()
 		t.Logf("seed %d", s)
-		r, err := Faults(t.Context(), binary, home(t), s, t.Logf)
+		r, err := Faults(t.Context(), binary, dir(t), s, t.Logf)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -16,8 +17,15 @@ type Results struct {
 
 const resultsHead = "commit\tseed\tproofs\tduration_s\toutcome"
 
+// Outcomes begin with one of these words. Canaries are not counted as runs.
+const (
+	passed = "pass"
+	failed = "FAIL"
+	canary = "canary"
+)
+
 // Done counts the runs at this commit, and those of them that failed.
-func (r Results) Done() (runs, failed int, err error) {
+func (r Results) Done() (runs, bad int, err error) {
 	f, err := os.Open(r.Path)
 	if os.IsNotExist(err) {
 		return 0, 0, nil
@@ -29,40 +37,51 @@ func (r Results) Done() (runs, failed int, err error) {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.Split(lines.Text(), "\t")
-		if len(fields) != 5 || fields[0] != r.Commit {
+		if len(fields) != 5 || fields[0] != r.Commit || strings.HasPrefix(fields[4], canary) {
 			continue
 		}
 		runs++
-		if !strings.HasPrefix(fields[4], "pass") {
-			failed++
+		if !strings.HasPrefix(fields[4], passed) {
+			bad++
 		}
 	}
-	return runs, failed, lines.Err()
+	return runs, bad, lines.Err()
 }
 
-// Append adds a run. detail says more about a run that passed.
+// Append adds a run. detail says more about it.
 func (r Results) Append(run Result, detail string) error {
-	f, err := os.OpenFile(r.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
+	outcome := passed
+	if len(run.Wrongs) > 0 {
+		outcome = failed
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return err
-	} else if info.Size() == 0 {
-		if _, err := fmt.Fprintln(f, resultsHead); err != nil {
-			return err
-		}
-	}
-	outcome := "pass"
 	if detail != "" {
 		outcome += " (" + detail + ")"
 	}
 	if len(run.Wrongs) > 0 {
-		outcome = "FAIL (" + detail + "): " + strings.Join(strings.Fields(run.Wrongs[0]), " ")
+		outcome += ": " + run.Wrongs[0]
 	}
-	if _, err := fmt.Fprintf(f, "%s\t%d\t%d\t%.1f\t%s\n", r.Commit, run.Seed, run.Proofs, run.Took.Seconds(), outcome); err != nil {
+	return r.line(run, outcome)
+}
+
+// AppendCanary adds what became of a canary.
+func (r Results) AppendCanary(run Result, outcome string) error {
+	return r.line(run, canary+" "+outcome)
+}
+
+func (r Results) line(run Result, outcome string) (err error) {
+	f, err := os.OpenFile(r.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
 		return err
 	}
-	return f.Sync()
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("%s\t%d\t%d\t%.1f\t%s\n", r.Commit, run.Seed, run.Proofs, run.Took.Seconds(), strings.Join(strings.Fields(outcome), " "))
+	if info.Size() == 0 {
+		text = resultsHead + "\n" + text
+	}
+	_, err = f.WriteString(text)
+	return err
 }

@@ -44,12 +44,12 @@ type scenario struct {
 	held []*proof.Finality // proofs that clients hold
 }
 
-// Faults runs the fault scenario once in an empty home, which it leaves as it is. The error says that it could not run;
-// what clients saw go wrong is in the Result.
-func Faults(ctx context.Context, binary, home string, seed uint64, logf func(string, ...any)) (r Result, err error) {
+// Faults runs the fault scenario once, with its files in a new folder below dir, which is kept when something went wrong.
+// The error says that it could not run; what clients saw go wrong is in the Result.
+func Faults(ctx context.Context, binary, dir string, seed uint64, logf func(string, ...any)) (r Result, err error) {
 	began := time.Now()
 	r.Seed = seed
-	w, err := open(ctx, binary, home, scenarioSize, seed, logf)
+	w, err := open(ctx, binary, dir, scenarioSize, seed, logf)
 	if err != nil {
 		return r, err
 	}
@@ -110,15 +110,15 @@ func (s *scenario) calm(ctx context.Context) error {
 	return nil
 }
 
-// any draws a node, and its shard.
-func (s *scenario) any() (*apiNode, consensus.ShardID) {
+// drawNode draws a node, and its shard.
+func (s *scenario) drawNode() (*apiNode, consensus.ShardID) {
 	n := s.nodes[s.random.IntN(len(s.nodes))]
 	return n, n.shard
 }
 
 // killOne kills one validator, sees finality go on without it, restarts it and sees it vote.
 func (s *scenario) killOne(ctx context.Context) error {
-	victim, shard := s.any()
+	victim, shard := s.drawNode()
 	if err := s.kill(victim.name); err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func (s *scenario) probe(shard consensus.ShardID, n int) (txs []tx.Signed) {
 
 // killAcceptor submits to one node, kills it, and submits the same bytes elsewhere. Each transfer takes effect once.
 func (s *scenario) killAcceptor(ctx context.Context) error {
-	victim, shard := s.any()
+	victim, shard := s.drawNode()
 	txs := s.probe(shard, probesAtOnce)
 	one, err := client.New(client.Options{URLs: []string{victim.url}, Trust: s.trust, HTTP: s.http})
 	if err != nil {
@@ -246,12 +246,13 @@ func (s *scenario) killAcceptor(ctx context.Context) error {
 			return fmt.Errorf("%s refuses transfer %d: %w", victim.name, i, err)
 		}
 	}
-	if err := s.kill(victim.name); err != nil {
+	if err := s.net.Kill(victim.name); err != nil {
 		return err
 	}
+	s.orderly()
 	var urls []string
 	for _, n := range s.nodes {
-		if n.shard != shard || n.name != victim.name {
+		if n != victim {
 			urls = append(urls, n.url)
 		}
 	}
@@ -276,7 +277,10 @@ func (s *scenario) killAcceptor(ctx context.Context) error {
 	if err := s.once(ctx, others, txs); err != nil {
 		return err
 	}
-	return s.comeBack(ctx, victim)
+	if err := s.comeBack(ctx, victim); err != nil || states[api.Final]+states[api.Credited] < len(txs) {
+		return err
+	}
+	return s.killAcceptor(ctx) // it had died too late
 }
 
 // once waits for the proofs of first transfers of accounts, and checks that each took effect once.
@@ -317,7 +321,7 @@ func (s *scenario) once(ctx context.Context, c *client.Client, txs []tx.Signed) 
 
 // stopTwo stops two validators of four, paused or killed, and sees that nothing becomes final until one is back.
 func (s *scenario) stopTwo(ctx context.Context) error {
-	_, shard := s.any()
+	_, shard := s.drawNode()
 	names := s.all(shard)
 	s.random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	down, up := names[:2], names[2:]

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -40,9 +41,9 @@ type size struct {
 // world is a network of real processes, its load, and the clients that are told what becomes final. One goroutine runs it.
 type world struct {
 	size    size
+	home    string
 	net     *localnet.Network
 	trust   *proof.Trust
-	crowd   *workload.Crowd
 	ids     []tx.ID // of the whole crowd
 	nodes   []*apiNode
 	shards  [][]Node
@@ -63,52 +64,59 @@ type world struct {
 	logged    map[string]int64 // bytes of each node's log that were looked at
 }
 
-// open starts a network in a new home, and its load.
-func open(ctx context.Context, binary, home string, sz size, seed uint64, logf func(string, ...any)) (_ *world, err error) {
+// open starts a network in a new home below dir, and its load.
+func open(ctx context.Context, binary, dir string, sz size, seed uint64, logf func(string, ...any)) (_ *world, err error) {
 	w := &world{
 		size: sz, logf: logf, random: rand.New(rand.NewPCG(seed, 0xfa)), logged: map[string]int64{},
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: asksAtOnce}},
+	}
+	if w.home, err = os.MkdirTemp(dir, "tutti-faults-"); err != nil {
+		return nil, err
 	}
 	port, err := freePorts(sz.firstPort, sz.shards*sz.validators)
 	if err != nil {
 		return nil, err
 	}
 	if w.net, err = localnet.Start(ctx, localnet.Options{
-		Home: home, Shards: sz.shards, Validators: sz.validators, Accounts: sz.accounts + sz.probes, APIPort: port, Binary: binary, Config: unlimited,
+		Home: filepath.Join(w.home, "net"), Shards: sz.shards, Validators: sz.validators, Accounts: sz.accounts + sz.probes, APIPort: port, Binary: binary, Config: unlimited,
 	}); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.close())
-		}
-	}()
 	if w.trust, err = node.Trust(w.net.Genesis); err != nil {
-		return nil, err
+		return nil, errors.Join(err, w.net.Close())
 	}
-	w.shards = make([][]Node, sz.shards)
-	for k, name := range w.net.Names {
-		n := &apiNode{name: name, shard: consensus.ShardID(k / sz.validators), url: w.net.URL(name), trust: w.trust, http: w.http}
-		w.nodes = append(w.nodes, n)
-		w.shards[n.shard] = append(w.shards[n.shard], n)
+	w.meet()
+	if err := w.begin(ctx, seed); err != nil {
+		return nil, errors.Join(err, w.close())
 	}
+	return w, nil
+}
+
+// meet makes what clients know of a network.
+func (w *world) meet() {
 	w.ids = w.net.Population.CrowdIDs()
 	balances := make(map[tx.ID]uint64, len(w.ids))
 	for _, id := range w.ids {
 		balances[id] = w.net.Crowd.Balance
 	}
-	w.witness = NewWitness(sz.shards, w.net.Genesis.Genesis.Parameters.Fees, balances, w.trust.ShardOf)
-	if w.crowd, err = workload.NewCrowd(ctx, w.net.Crowd, w.ids, 0, sz.accounts, w.net.Genesis.Hash()); err != nil {
-		return nil, err
+	w.witness = NewWitness(w.size.shards, w.net.Genesis.Genesis.Parameters.Fees, balances, w.trust.ShardOf)
+	w.shards = make([][]Node, w.size.shards)
+	for k, name := range w.net.Names {
+		n := &apiNode{name: name, shard: consensus.ShardID(k / w.size.validators), url: w.net.URL(name), trust: w.trust, http: w.http}
+		w.nodes = append(w.nodes, n)
+		w.shards[n.shard] = append(w.shards[n.shard], n)
 	}
-	return w, w.begin(ctx, seed)
 }
 
 // begin starts clients and load.
 func (w *world) begin(ctx context.Context, seed uint64) (err error) {
+	crowd, err := workload.NewCrowd(ctx, w.net.Crowd, w.ids, 0, w.size.accounts, w.net.Genesis.Hash())
+	if err != nil {
+		return err
+	}
 	w.startFollowing(ctx)
 	w.session, err = load.Open(ctx, load.Options{
-		Target: load.Target{Trust: w.trust, APIs: w.net.APIs, Crowd: w.crowd, Fee: w.net.Genesis.Parameters.Fees[0]},
+		Target: load.Target{Trust: w.trust, APIs: w.net.APIs, Crowd: crowd, Fee: w.net.Genesis.Parameters.Fees[0]},
 		Workload: workload.Options{
 			Kind: workload.Uniform, Seed: seed, Shards: w.size.shards, Accounts: int(w.size.accounts), CrossShard: w.size.cross, Window: 2,
 		},
@@ -170,7 +178,7 @@ func (w *world) followShard(ctx context.Context, shard consensus.ShardID, name s
 	}
 }
 
-// close ends everything.
+// close ends everything, and removes the home unless it is worth a look.
 func (w *world) close() error {
 	var errs []error
 	if w.unfollow != nil {
@@ -182,6 +190,11 @@ func (w *world) close() error {
 	w.load.Wait()
 	errs = append(errs, w.net.Kill(w.net.Names...), w.net.Close())
 	w.http.CloseIdleConnections()
+	if len(w.witness.Wrongs()) == 0 {
+		errs = append(errs, os.RemoveAll(w.home))
+	} else {
+		w.logf("see %s", w.home)
+	}
 	return errors.Join(errs...)
 }
 

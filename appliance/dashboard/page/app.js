@@ -200,7 +200,8 @@ async function describe(b) {
 
 function showAges() {
   for (const b of blocks) {
-    if (b.time) set(b.row.cells[3], `${(Math.max(0, Date.now() - b.time) / 1000).toFixed(1)} s`);
+    const s = Math.max(0, Date.now() - b.time) / 1000;
+    if (b.time) set(b.row.cells[3], s < 120 ? `${s.toFixed(1)} s` : duration(s));
   }
 }
 
@@ -212,6 +213,9 @@ function listen() {
   };
   source.addEventListener("hello", (event) => {
     const { height } = JSON.parse(event.data);
+    if (blocks.length > 0 && height < blocks[0].height) { // another network has taken this one's place
+      for (const b of blocks.splice(0)) b.row.remove();
+    }
     for (let h = Math.max(1, height - maxRows + 1); h <= height; h++) addBlock(h);
   });
   source.addEventListener("final", (event) => addBlock(JSON.parse(event.data).height));
