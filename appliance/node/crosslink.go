@@ -237,7 +237,7 @@ func (c *crossLinks) fetch(ctx context.Context, s *source) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil || !grew && c.lacks(s) { // unreachable, wrong, or behind: ask the next one next time
+	if err != nil || c.lacks(s) { // unreachable, wrong, behind, or sparing: ask the next one next time
 		s.nextPeer++
 	}
 	return grew

@@ -52,7 +52,6 @@ func certified(n *prooftest.Network, shard consensus.ShardID, links ...consensus
 type lane struct {
 	*crossLinks
 	net   *prooftest.Network
-	nodes []*simnet.Node
 	woken int
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"tutti/appliance/api"
@@ -122,9 +121,11 @@ func (s *scenario) killOne(ctx context.Context) error {
 	if err := s.kill(victim.name); err != nil {
 		return err
 	}
+	began := time.Now()
 	if err := s.passes(ctx, shard, s.judged(ctx, shard, victim.name)+8, goesOn); err != nil {
 		return fmt.Errorf("without %s: %w", victim.name, err)
 	}
+	s.logf("8 blocks without %s in %.1f s", victim.name, time.Since(began).Seconds())
 	return s.comeBack(ctx, victim)
 }
 
@@ -153,13 +154,17 @@ func (s *scenario) comeBack(ctx context.Context, n *apiNode) error {
 	if err := s.finalAt(ctx, n, since, catchUp); err != nil {
 		return err
 	}
+	there := time.Since(began)
 	index := slices.Index(s.all(n.shard), n.name)
 	if err := s.seenVoting(ctx, n.shard, index, began); err != nil {
 		return err
 	}
+	seen := time.Since(began)
 	if err := s.signs(ctx, n.shard, index, since); err != nil {
 		return err
 	}
+	s.logf("%s: caught up %.1f s after its start, seen voting after %.1f s, in a certificate after %.1f s",
+		n.name, there.Seconds(), seen.Seconds(), time.Since(began).Seconds())
 	s.silent(n.name)
 	return nil
 }
@@ -335,13 +340,15 @@ func (s *scenario) stopTwo(ctx context.Context) error {
 	if err := s.standsStill(ctx, shard, up); err != nil {
 		return err
 	}
+	began := time.Now()
 	first, second := down[:1], down[1:]
 	if err := resume(first...); err != nil {
 		return err
 	}
 	if err := s.passes(ctx, shard, s.judged(ctx, shard, down...)+3, goesOn); err != nil {
-		return fmt.Errorf("with %s back: %w", strings.Join(first, ""), err)
+		return fmt.Errorf("with %s back: %w", first[0], err)
 	}
+	s.logf("finality is back %.1f s after %s", time.Since(began).Seconds(), first[0])
 	if err := resume(second...); err != nil {
 		return err
 	}

@@ -244,8 +244,8 @@ func (w *world) node(name string) *apiNode {
 	return nil
 }
 
-// orderly complains about processes that ended by themselves, wrote to standard error, or logged an error, such as
-// evidence that a validator contradicted itself.
+// orderly complains about processes that ended by themselves, wrote to standard error, or logged an error or a warning, such
+// as that a validator contradicted itself, or sent what no correct one sends.
 func (w *world) orderly() {
 	for {
 		name, why, ok := w.net.Died()
@@ -259,7 +259,7 @@ func (w *world) orderly() {
 	}
 }
 
-// silent complains if a node's process has written to standard error, or an error to its log.
+// silent complains if a node's process has written to standard error, or a complaint to its log.
 func (w *world) silent(name string) {
 	const most = 4000
 	b, err := os.ReadFile(w.net.Stderr(name))
@@ -279,7 +279,7 @@ func (w *world) silent(name string) {
 	}
 	w.logged[name] += int64(len(b))
 	for line := range bytes.Lines(b) {
-		if bytes.Contains(line, []byte("level=ERROR")) {
+		if bytes.Contains(line, []byte("level=ERROR")) || bytes.Contains(line, []byte("level=WARN")) {
 			w.witness.Wrong("%s logged: %s", name, bytes.TrimSpace(line[:min(len(line), most)]))
 		}
 	}
