@@ -8,8 +8,10 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"tutti/appliance/proof"
 	"tutti/state/pool"
@@ -156,6 +158,10 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.opt.MaxBodyBytes))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return Refuse(TooLarge, "over %d bytes", tooLarge.Limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // on a busy machine no fault of the request's
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opt.Timeout)) // the answer's is over, too
+		return &Error{Code: Busy, Detail: "the request did not arrive in time", RetryAfter: time.Second}
 	}
 	if err != nil {
 		return Refuse(Malformed, "the request ended early: %v", err)

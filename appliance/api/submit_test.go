@@ -1,14 +1,19 @@
 package api_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"tutti/appliance/api"
 	"tutti/appliance/api/apitest"
@@ -261,4 +266,26 @@ func BenchmarkSubmitBinary(b *testing.B) {
 		backend.Clear()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/api.MaxTransactions, "ns/tx")
+}
+
+// TestSubmitLate: a request that does not arrive in time can be sent again; it is not called malformed.
+func TestSubmitLate(t *testing.T) {
+	_, w := start(t, func(o *api.Options) { o.Timeout = 100 * time.Millisecond })
+	c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "POST /v1/transactions HTTP/1.1\r\nHost: tutti\r\nContent-Type: application/octet-stream\r\nContent-Length: 97\r\n\r\nhalf"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" || !strings.Contains(string(b), string(api.Busy)) {
+		t.Errorf("%s, Retry-After %q: %s (%v)", resp.Status, resp.Header.Get("Retry-After"), b, err)
+	}
 }
