@@ -239,10 +239,10 @@ func showsTheNetwork(t *testing.T, b *browser, f *fake) {
 	} {
 		p.says("#shards", want)
 	}
-	p.says("#histogram", "100 ms 3")
-	p.says("#histogram", "200 ms 40")
-	p.says("#histogram", "1 s 2")
-	p.says("#histogram", "longer 1")
+	p.says("#histogram", "up to 100 ms 3")
+	p.says("#histogram", "100 ms – 200 ms 40")
+	p.says("#histogram", "200 ms – 1 s 2")
+	p.says("#histogram", "over 1 s 1")
 	if got := eval[string](p, "[...document.querySelectorAll('meter')].map((m) => m.value + '/' + m.max).join()"); got != "3/40,40/40,2/40,1/40" {
 		t.Errorf("bars %s", got)
 	}

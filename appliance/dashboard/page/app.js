@@ -121,9 +121,10 @@ function showNetwork(n) {
 function showHistogram(buckets) {
   const body = $("histogram").tBodies[0];
   const most = Math.max(1, ...buckets.map((b) => b.count));
+  const time = (i) => (buckets[i].up_to_ms >= 1000 ? `${buckets[i].up_to_ms / 1000} s` : `${buckets[i].up_to_ms} ms`);
   const label = (b, i) => {
-    if (i === buckets.length - 1) return "longer";
-    return b.up_to_ms >= 1000 ? `${b.up_to_ms / 1000} s` : `${b.up_to_ms} ms`;
+    if (i === 0) return `up to ${time(0)}`;
+    return i === buckets.length - 1 ? `over ${time(i - 1)}` : `${time(i - 1)} – ${time(i)}`;
   };
   fill(body, buckets.map((b, i) => [label(b, i), number.format(b.count)]));
   buckets.forEach((b, i) => {
