@@ -24,7 +24,7 @@ import (
 func small(t *testing.T) Options {
 	t.Helper()
 	for {
-		o := Options{Home: filepath.Join(t.TempDir(), "net"), Shards: 1, Validators: 1, Accounts: 3, APIPort: 30_000 + rand.IntN(10_000), Binary: os.Args[0]}
+		o := Options{Home: filepath.Join(t.TempDir(), "net"), Shards: 1, Validators: 1, Accounts: 3, APIPort: 11_000 + rand.IntN(10_000), Binary: os.Args[0]}
 		if n := (Network{opt: o}); n.portsFree() == nil {
 			return o
 		}

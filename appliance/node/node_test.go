@@ -71,7 +71,7 @@ func startNetwork(t *testing.T) *network {
 	var err error
 	for range 20 {
 		n.Network, err = localnet.Prepare(localnet.Options{
-			Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: 20_000 + rand.IntN(10_000),
+			Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: 11_000 + rand.IntN(10_000),
 			Config: func(c *config.Config) { c.Verify.Workers, c.API.MaxSubscribers = 1, 1 },
 		})
 		if err == nil {

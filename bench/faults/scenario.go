@@ -402,17 +402,20 @@ func (s *scenario) killAll(ctx context.Context) error {
 	if err := s.net.Restart(s.net.Names...); err != nil {
 		return err
 	}
+	began := time.Now()
 	for _, n := range s.nodes {
 		if err := s.finalAt(ctx, n, told[n.shard], catchUp); err != nil {
 			return err
 		}
 	}
+	back := time.Since(began)
 	for i := range s.shards {
 		shard := consensus.ShardID(i)
 		if err := s.passes(ctx, shard, s.judged(ctx, shard)+3, goesOn); err != nil {
 			return err
 		}
 	}
+	s.logf("all are back after %.1f s, finality goes on after %.1f s", back.Seconds(), time.Since(began).Seconds())
 	return nil
 }
 
