@@ -49,8 +49,8 @@ generate: ## rewrite golden files and NOTICE; review the difference
 	$(GO) generate ./...
 
 .PHONY: fuzz
-fuzz: ## fuzz every decoder for FUZZTIME each (default 10m of CPU)
-	bench/scripts/fuzz.sh $(or $(FUZZTIME),10m)
+fuzz: ## fuzz every decoder for FUZZCPU seconds of CPU each (default 600); goes on where it stopped
+	bench/scripts/fuzz.sh $(or $(FUZZCPU),600)
 
 .PHONY: bench
 bench: build ## the standard benchmark: 1 shard of 4 validators, 100,000 accounts, 8,000 tx/s for 30 s

@@ -1,25 +1,36 @@
 #!/usr/bin/env bash
-# Fuzzes every fuzz target of the tree for $1 of wall time each (default 10m) with one worker, so that wall is at least
-# the CPU time, and appends commit, the package's git tree, target, duration, executions and outcome to
-# bench/results/fuzz.tsv. Minimising is bounded by runs: bounded by time it stalls the fuzzer.
-# A target that already ran clean for that long on the same package tree is skipped, so an interrupted campaign goes on
-# where it stopped; failed runs stay listed. FUZZ=regexp narrows it.
+# Fuzzes every fuzz target of the tree until each has had $1 CPU-seconds (default 600), and appends commit, the package's
+# git tree, target, CPU seconds, executions and outcome to bench/results/fuzz.tsv. A target is run in slices, and what
+# clean slices spent on the same package tree counts, so an interrupted campaign goes on where it stopped; failed slices
+# stay listed. Minimising is bounded by runs: bounded by time it stalls the fuzzer. FUZZ=regexp narrows the targets.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-each=${1:-10m}
+goal=${1:-600}
 only=${FUZZ:-.}
+slice=60s
 log=bench/results/fuzz.tsv
+mkdir -p "$(dirname "$log")"
+[ -f "$log" ] || printf 'commit\ttree\tpackage\ttarget\tcpu_s\texecs\toutcome\n' >"$log"
 commit=$(git rev-parse --short=12 HEAD)
-[ -f "$log" ] || printf 'commit\ttree\tpackage\ttarget\tduration\texecs\toutcome\n' >"$log"
 failed=0
+TIMEFORMAT='%U %S'
 while IFS=: read -r file target; do
   dir=$(dirname "$file")
   [[ "$dir/$target" =~ $only ]] || continue
   tree=$(git rev-parse --short=12 "HEAD:$dir")
-  grep -qP "\t$tree\t\Q$dir\E\t$target\t$each\t[0-9]+\tclean$" "$log" && continue
-  out=$(go test -run '^$' -fuzz "^$target\$" -fuzztime "$each" -fuzzminimizetime 20x -parallel 1 "./$dir" 2>&1)
-  if [ $? = 0 ]; then outcome=clean; else outcome=FAILED; failed=1; echo "$out" | tail -20; fi
-  execs=$(grep -oE 'execs: [0-9]+' <<<"$out" | tail -1 | grep -oE '[0-9]+')
-  printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$commit" "$tree" "$dir" "$target" "$each" "${execs:-0}" "$outcome" | tee -a "$log"
+  if ! git diff --quiet HEAD -- "$dir"; then echo "$dir differs from the commit: commit it first"; failed=1; continue; fi
+  spent() { awk -F'\t' -v t="$tree" -v p="$dir" -v n="$target" '$2==t && $3==p && $4==n && $7=="clean" {s+=$5} END {print int(s)}' "$log"; }
+  [ "$(spent)" -ge "$goal" ] && continue
+  go test -run '^$' -fuzz "^$target\$" -fuzztime 1x "./$dir" >/dev/null 2>&1 # compiled here, so that it does not count
+  while [ "$(spent)" -lt "$goal" ]; do
+    out=$(mktemp)
+    cpu=$( { time go test -run '^$' -fuzz "^$target\$" -fuzztime "$slice" -fuzzminimizetime 20x "./$dir" >"$out" 2>&1; echo "$?" >"$out.rc"; } 2>&1 | awk '{print int($1+$2)}')
+    execs=$(grep -oE 'execs: [0-9]+' "$out" | tail -1 | grep -oE '[0-9]+')
+    outcome=clean
+    if [ "$(cat "$out.rc")" != 0 ]; then outcome=FAILED; failed=1; tail -20 "$out"; fi
+    rm -f "$out" "$out.rc"
+    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$commit" "$tree" "$dir" "$target" "$cpu" "${execs:-0}" "$outcome" | tee -a "$log"
+    [ "$outcome" = clean ] || break
+  done
 done < <(git grep -noE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | sed -E 's#:[0-9]+:func #:#' | sort)
 exit $failed
