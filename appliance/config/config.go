@@ -44,7 +44,7 @@ type Keys struct {
 // Network is the `network` section.
 type Network struct {
 	Listen    []string `toml:"listen" doc:"Addresses (multiaddr) to listen at for other nodes."`
-	Advertise []string `toml:"advertise" doc:"Addresses (multiaddr) that other nodes should reach this one at. Empty: those it listens at."`
+	Advertise []string `toml:"advertise" doc:"Addresses (multiaddr) that reach this node from outside. The node tells its peers the first one's host as that of its API where it listens at every address."`
 }
 
 // API is the `api` section. A client address is an IPv4 address or an IPv6 /64 network.

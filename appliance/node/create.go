@@ -77,20 +77,15 @@ func shardGenesis(v *genesis.Verified, shard consensus.ShardID) (ledger.Params, 
 		AccountLimit: g.Parameters.AccountLimit, ReceiptWindow: g.Parameters.ReceiptWindow, Supplies: v.Supplies,
 	}
 	all := make([]ledger.GenesisAccount, 0, v.Counts[shard])
-	withBLS := tx.ID(0)
-	found := false
 	if err := v.AccountsOf(shard, func(a genesis.Account) bool {
+		account := ledger.GenesisAccount{ID: a.ID, Key: a.Key, Balance: a.Balance}
 		if a.BLS != nil {
-			withBLS, found = a.ID, true
-			return false
+			account.BLS = &a.BLS.Key
 		}
-		all = append(all, ledger.GenesisAccount{ID: a.ID, Key: a.Key, Balance: a.Balance})
+		all = append(all, account)
 		return true
 	}); err != nil {
 		return p, nil, nil, err
-	}
-	if found {
-		return p, nil, nil, fmt.Errorf("genesis account %s has a BLS key, which this build takes only from openings: leave it out of the accounts file", withBLS)
 	}
 	accounts := iter.Seq[ledger.GenesisAccount](func(yield func(ledger.GenesisAccount) bool) {
 		for _, a := range all {

@@ -31,9 +31,15 @@ type blockSource interface {
 	Finalization(from consensus.Height) (consensus.Height, *consensus.Certificate, error)
 }
 
+// blockEffects is the ledger: what is known of a final block and does not stand in it. Safe for concurrent use.
+type blockEffects interface {
+	Credits(height uint64) ([]tx.CreditOutcome, error) // what became of the receipts that it consumed
+	Opened(height uint64) ([]ledger.Opened, error)     // the accounts that it opened
+}
+
 // place is where a transaction or a consumed receipt stands in the final chain.
 type place struct {
-	opened  tx.ID // the account that an opening made; zero if none, or not known any more after a restart
+	opened  tx.ID // the account that an opening made; zero if none
 	height  uint32
 	index   uint32            // in the body; of consumed receipts, in bundle order
 	dest    consensus.ShardID // where the money went: our own shard, unless a receipt was made
@@ -46,7 +52,7 @@ type history struct {
 	shard   consensus.ShardID
 	shardOf func(tx.ID) consensus.ShardID
 	log     blockSource
-	credits func(height uint64) ([]tx.CreditOutcome, error) // what became of a final block's receipts
+	effects blockEffects
 	meter   *meter
 
 	mu       sync.Mutex // guards what follows
@@ -78,9 +84,9 @@ func (p *placeIndex) put(id tx.Hash, at place, limit int) {
 	p.at[id] = at
 }
 
-func newHistory(chain tx.Hash, shard consensus.ShardID, shardOf func(tx.ID) consensus.ShardID, log blockSource, credits func(uint64) ([]tx.CreditOutcome, error), m *meter) *history {
+func newHistory(chain tx.Hash, shard consensus.ShardID, shardOf func(tx.ID) consensus.ShardID, log blockSource, effects blockEffects, m *meter) *history {
 	return &history{
-		chain: chain, shard: shard, shardOf: shardOf, log: log, credits: credits, meter: m,
+		chain: chain, shard: shard, shardOf: shardOf, log: log, effects: effects, meter: m,
 		headers: map[consensus.Hash]*consensus.Header{},
 		txs:     placeIndex{at: map[tx.Hash]place{}}, consumed: placeIndex{at: map[tx.Hash]place{}},
 		waiting: map[tx.Hash]time.Time{},
@@ -111,8 +117,12 @@ func (h *history) restore(tip consensus.Height) error {
 		for i := range body.Txs {
 			ids[i] = body.Txs[i].TxID(h.chain)
 		}
+		opened, err := h.effects.Opened(uint64(b.Header.Height))
+		if err != nil {
+			return fmt.Errorf("final block %d: %w", b.Header.Height, err)
+		}
 		h.mu.Lock()
-		h.remember(b.Header, body, ids, nil)
+		h.remember(b.Header, body, ids, opened)
 		h.mu.Unlock()
 	}
 	return nil
@@ -280,7 +290,7 @@ func (h *history) block(height consensus.Height) (*proof.Block, error) {
 	if err != nil {
 		return nil, h.missing(height, err)
 	}
-	credits, err := h.credits(uint64(height))
+	credits, err := h.effects.Credits(uint64(height))
 	if err != nil {
 		return nil, fmt.Errorf("credits of block %d: %w", height, err)
 	}

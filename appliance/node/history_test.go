@@ -18,6 +18,7 @@ import (
 // chainLog is a block log in memory over the blocks of a prooftest.Network: blocks[i] has height i+1.
 type chainLog struct {
 	blocks []*proof.Block
+	opened map[uint64][]ledger.Opened // by height
 	base   consensus.Height
 	broken error // of every read
 }
@@ -77,9 +78,11 @@ func (c *chainLog) Finalization(from consensus.Height) (consensus.Height, *conse
 	return from + consensus.Height(len(b.Final.Headers)) - 1, &b.Final.Cert, nil
 }
 
-func (c *chainLog) credits(height uint64) ([]tx.CreditOutcome, error) {
+func (c *chainLog) Credits(height uint64) ([]tx.CreditOutcome, error) {
 	return c.blocks[height-1].Credits, nil
 }
+
+func (c *chainLog) Opened(height uint64) ([]ledger.Opened, error) { return c.opened[height], nil }
 
 // chain makes blocks of shard 0, each with one transfer; those at heights in certified get a certificate of their own.
 func chain(t *testing.T, blocks int, isCertified func(height int) bool) (*prooftest.Network, *chainLog, []tx.Signed) {
@@ -100,7 +103,7 @@ func chain(t *testing.T, blocks int, isCertified func(height int) bool) (*prooft
 func always(int) bool { return true }
 
 func historyOf(net *prooftest.Network, log *chainLog) *history {
-	return newHistory(tx.Hash(net.Genesis), 0, net.ShardOf, log, log.credits, newMeter(time.Now()))
+	return newHistory(tx.Hash(net.Genesis), 0, net.ShardOf, log, log, newMeter(time.Now()))
 }
 
 // play adds the blocks of a log as the application does.
@@ -214,32 +217,38 @@ func TestHistoryPlaces(t *testing.T) {
 	returned := net.Receipt(back)
 	returned.Return = true
 	net.Add(0, []tx.Signed{there, here, failed, open}, []tx.Bundle{{Source: 1, Receipts: []tx.Receipt{returned, net.Receipt(in)}}}, 2)
-	log := &chainLog{base: 1, blocks: net.Finalise(0)}
-	h := historyOf(net, log)
+	opened := []ledger.Opened{{Tx: 3, ID: net.Account(0, 77)}}
+	log := &chainLog{base: 1, blocks: net.Finalise(0), opened: map[uint64][]ledger.Opened{1: opened}}
 	c, err := log.blocks[0].Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.add(log.blocks[0], c.Body, &ledger.Executed{IDs: c.IDs, Opened: []ledger.Opened{{Tx: 3, ID: net.Account(0, 77)}}})
-	for _, want := range []struct {
-		name string
-		id   tx.Hash
-		p    place
-	}{
-		{"to another shard", net.ID(there), place{height: 1, index: 0, dest: 1, success: true}},
-		{"inside", net.ID(here), place{height: 1, index: 1, dest: 0, success: true}},
-		{"failed: nothing was sent", net.ID(failed), place{height: 1, index: 2, dest: 0}},
-		{"opening", net.ID(open), place{height: 1, index: 3, opened: net.Account(0, 77), success: true}},
-	} {
-		if p, ok := h.find(want.id); !ok || p != want.p {
-			t.Errorf("%s: %+v (%t), want %+v", want.name, p, ok, want.p)
+	added, restored := historyOf(net, log), historyOf(net, log)
+	added.add(log.blocks[0], c.Body, &ledger.Executed{IDs: c.IDs, Opened: opened})
+	if err := restored.restore(1); err != nil {
+		t.Fatal(err)
+	}
+	for when, h := range map[string]*history{"as blocks come": added, "after a restart": restored} {
+		for _, want := range []struct {
+			name string
+			id   tx.Hash
+			p    place
+		}{
+			{"to another shard", net.ID(there), place{height: 1, index: 0, dest: 1, success: true}},
+			{"inside", net.ID(here), place{height: 1, index: 1, dest: 0, success: true}},
+			{"failed: nothing was sent", net.ID(failed), place{height: 1, index: 2, dest: 0}},
+			{"opening", net.ID(open), place{height: 1, index: 3, opened: net.Account(0, 77), success: true}},
+		} {
+			if p, ok := h.find(want.id); !ok || p != want.p {
+				t.Errorf("%s, %s: %+v (%t), want %+v", when, want.name, p, ok, want.p)
+			}
 		}
-	}
-	if p, ok := h.findConsumed(net.ID(in)); !ok || p.height != 1 || p.index != 1 {
-		t.Errorf("consumed at %+v (%t)", p, ok)
-	}
-	if _, ok := h.findConsumed(net.ID(back)); ok {
-		t.Error("money that came back passes for a credit")
+		if p, ok := h.findConsumed(net.ID(in)); !ok || p.height != 1 || p.index != 1 {
+			t.Errorf("%s: consumed at %+v (%t)", when, p, ok)
+		}
+		if _, ok := h.findConsumed(net.ID(back)); ok {
+			t.Errorf("%s: money that came back passes for a credit", when)
+		}
 	}
 }
 

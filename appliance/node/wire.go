@@ -51,7 +51,7 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 	}
 	n.closers = append(n.closers, n.blocks)
 	n.meter = newMeter(time.Now())
-	n.history = newHistory(n.chain, n.shard, n.shardOf, n.blocks, n.ledger.Credits, n.meter)
+	n.history = newHistory(n.chain, n.shard, n.shardOf, n.blocks, n.ledger, n.meter)
 	if n.pool, err = n.newPool(); err != nil {
 		return err
 	}

@@ -78,8 +78,11 @@ func (l *Ledger) batch(b, last *block) (*store.Batch, store.Progress, error) {
 	if len(b.done.Credits) > 0 {
 		s.Credits(b.height, appendCredits(nil, b.done.Credits))
 	}
-	if b.height%creditSweep == 0 && b.height > keepCredits {
-		s.DropCredits(b.height - keepCredits)
+	if len(b.done.Opened) > 0 {
+		s.Opened(b.height, appendOpened(nil, b.done.Opened))
+	}
+	if b.height%effectsSweep == 0 && b.height > keepEffects {
+		s.DropEffects(b.height - keepEffects)
 	}
 	for i := range b.keys {
 		s.Key(last.meta.Directory.Count()+uint64(i), b.keys[i].append(nil))
@@ -90,10 +93,11 @@ func (l *Ledger) batch(b, last *block) (*store.Batch, store.Progress, error) {
 	return s, progress, nil
 }
 
-// The outcomes of received receipts are kept for keepCredits blocks, for proofs of credits, and swept now and then.
+// The outcomes of received receipts and the accounts opened are kept for keepEffects blocks, for proofs of credits and
+// for clients that ask again, and swept now and then.
 const (
-	keepCredits = 1 << 20
-	creditSweep = 1 << 10
+	keepEffects  = 1 << 20
+	effectsSweep = 1 << 10
 )
 
 func appendCredits(v []byte, outcomes []tx.CreditOutcome) []byte {
@@ -121,6 +125,50 @@ func (l *Ledger) Credits(height uint64) ([]tx.CreditOutcome, error) {
 			return nil, l.corrupt("a credit of block %d has outcome %d", height, o)
 		}
 		out[i] = tx.CreditOutcome(o)
+	}
+	return out, nil
+}
+
+// Opened are the accounts that a final block opened, in body order. They are kept for about a million blocks.
+func (l *Ledger) Opened(height uint64) ([]Opened, error) {
+	l.reads.RLock()
+	defer l.reads.RUnlock()
+	if l.closed {
+		return nil, ErrClosed
+	}
+	v, err := l.store.Opened(height)
+	if err != nil {
+		return nil, err
+	}
+	out, err := readOpened(v)
+	if err != nil {
+		return nil, l.corrupt("the openings of block %d: %v", height, err)
+	}
+	return out, nil
+}
+
+// An account opened is stored as place in the body 4, id 6.
+const openedBytes = 4 + 6
+
+func appendOpened(b []byte, opened []Opened) []byte {
+	for _, o := range opened {
+		b = append48(binary.BigEndian.AppendUint32(b, uint32(o.Tx)), o.ID)
+	}
+	return b
+}
+
+func readOpened(b []byte) ([]Opened, error) {
+	if len(b)%openedBytes != 0 || len(b) > tx.MaxBodyTx*openedBytes {
+		return nil, fmt.Errorf("ledger: openings: %w: %d bytes", ErrMalformed, len(b))
+	}
+	out := make([]Opened, 0, len(b)/openedBytes)
+	r := reader{b: b}
+	for len(r.b) > 0 {
+		o := Opened{Tx: int(r.u32()), ID: tx.MakeID(r.u16(), r.u32())}
+		if o.Tx >= tx.MaxBodyTx || len(out) > 0 && o.Tx <= out[len(out)-1].Tx {
+			return nil, fmt.Errorf("ledger: openings: %w: place %d", ErrMalformed, o.Tx)
+		}
+		out = append(out, o)
 	}
 	return out, nil
 }

@@ -45,6 +45,7 @@ func newForkTest(t *rapid.T, tb testing.TB) *forkTest {
 	f.p.OpenCap = 3
 	f.p.Supplies = []uint64{1_000_000, forkAccounts * testBalance, 1_000_000}
 	f.o = testOptions(f.p, forkAccounts)
+	f.o.Genesis = withBLS(f.o.Genesis)
 	f.o.Now, f.o.PageCycle = f.clock.now, 10*time.Second
 	f.o.Workers = rapid.SampledFrom([]int{1, 2, 3, 5}).Draw(t, "workers")
 	l, err := Open(f.o)

@@ -103,6 +103,22 @@ func testAccounts(p *Params, n uint64) GenesisAccounts {
 	}
 }
 
+// withBLS gives every seventh account a BLS key.
+func withBLS(accounts GenesisAccounts) GenesisAccounts {
+	return func(yield func(GenesisAccount) bool) {
+		n := 0
+		for a := range accounts {
+			if n%7 == 0 {
+				a.BLS = &[48]byte{byte(n), byte(n >> 8), 1}
+			}
+			n++
+			if !yield(a) {
+				return
+			}
+		}
+	}
+}
+
 func testOptions(p Params, accounts uint64) Options {
 	return Options{
 		FS: vfs.NewMem(), Dir: "ledger", Create: true, Params: p, Genesis: testAccounts(&p, accounts),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -377,8 +378,15 @@ func TestCalls(t *testing.T) {
 }
 
 // TestBLSKeys: the directory is readable and in the records.
+// TestBLSKeys has keys from genesis and from an opening, before and after the folder is opened again.
 func TestBLSKeys(t *testing.T) {
-	p, l := twoShards(t)
+	p := testParams(t, 0, 2, 20)
+	o := testOptions(p, 20)
+	o.Genesis = withBLS(o.Genesis)
+	l, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	x := opening(&p, p.GenesisID(0), 50, 0, [32]byte{7})
 	x.Flags, x.BLSKey = tx.FlagBLS, [48]byte{1, 2, 3}
 	d := sha256.Sum256(append(x.BLSKey[:], tx.PossessionMessage(p.GenesisHash, x.Key, x.BLSKey)...))
@@ -389,16 +397,51 @@ func TestBLSKeys(t *testing.T) {
 		t.Fatal("an account before it is final")
 	}
 	finalise(t, l, blockName(1))
-	for i, want := range [][48]byte{{}, {1, 2, 3}} {
-		key, ok, err := l.BLSKey(done.Opened[i].ID)
-		if err != nil || ok != (i == 1) || key != want {
-			t.Errorf("opening %d: key %x, %v, %v", i, key, ok, err)
+	check := func(when string) {
+		t.Helper()
+		for id, want := range map[tx.ID][48]byte{
+			p.GenesisID(0): {0, 0, 1}, p.GenesisID(1): {}, p.GenesisID(7): {7, 0, 1}, p.GenesisID(19): {},
+			done.Opened[0].ID: {}, done.Opened[1].ID: {1, 2, 3},
+		} {
+			if key, ok, err := l.BLSKey(id); err != nil || ok != (want != [48]byte{}) || key != want {
+				t.Errorf("%s: account %v: key %x, %v, %v", when, id, key, ok, err)
+			}
+		}
+		if _, ok, err := l.BLSKey(tx.MakeID(200, 0)); ok || err != nil {
+			t.Errorf("%s: a key of an account elsewhere", when)
+		}
+		if n := l.Meta().Directory.Count(); n != 3+1 {
+			t.Errorf("%s: %d keys in the directory", when, n)
+		}
+		if opened, err := l.Opened(1); err != nil || !slices.Equal(opened, done.Opened) {
+			t.Errorf("%s: block 1 opened %v, %v, want %v", when, opened, err, done.Opened)
+		}
+		if opened, err := l.Opened(2); err != nil || len(opened) != 0 {
+			t.Errorf("%s: block 2 opened %v, %v", when, opened, err)
 		}
 	}
-	if _, ok, err := l.BLSKey(tx.MakeID(200, 0)); ok || err != nil {
-		t.Error("a key of an account elsewhere")
+	check("made")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
-	if l.Meta().Directory.Count() != 1 {
-		t.Error("the directory's count")
+	o.Create = false
+	l = mustOpen(t, o)
+	check("opened again")
+}
+
+func TestReadOpened(t *testing.T) {
+	good := appendOpened(nil, []Opened{{Tx: 0, ID: tx.MakeID(1, 2)}, {Tx: 3, ID: tx.MakeID(4, 5)}})
+	if got, err := readOpened(good); err != nil || len(got) != 2 || got[1] != (Opened{3, tx.MakeID(4, 5)}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for name, b := range map[string][]byte{
+		"cut":          good[:15],
+		"twice":        append(slices.Clip(good[10:]), good[10:]...),
+		"out of order": append(slices.Clip(good[10:]), good[:10]...),
+		"beyond":       {255, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+	} {
+		if _, err := readOpened(b); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

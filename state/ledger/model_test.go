@@ -46,7 +46,12 @@ func newModel(p *Params, accounts GenesisAccounts) *model {
 		}
 	}
 	for a := range accounts {
-		m.accounts[a.ID] = Record{Balance: a.Balance, Kind: KindSingle, Key: a.Key}
+		r := Record{Balance: a.Balance, Kind: KindSingle, Key: a.Key}
+		if a.BLS != nil {
+			m.keys = append(m.keys, string(binary.BigEndian.AppendUint64(nil, uint64(a.ID))[2:])+string(a.BLS[:]))
+			r.Extension = uint64(len(m.keys))
+		}
+		m.accounts[a.ID] = r
 		m.next[a.ID.Partition()]++
 	}
 	return m

@@ -39,7 +39,7 @@ func Open(o Options) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder := store.Options{FS: o.FS, Dir: o.Dir, Binding: o.Params.hash()}
+	folder := store.Options{FS: o.FS, Dir: o.Dir, Binding: o.Params.hash(), CacheBytes: o.CacheBytes}
 	if o.Create {
 		err = l.create(folder)
 	} else if l.store, err = store.Open(folder); err == nil {
@@ -88,6 +88,7 @@ func (l *Ledger) genesis(accounts GenesisAccounts) error {
 	params := &l.o.Params
 	m := genesisMeta(params)
 	supply := uint64(0)
+	var leaves [][32]byte // of the directory of BLS keys
 	for a := range accounts {
 		slot := l.table.route[a.ID.Partition()]
 		if slot < 0 || a.ID.Index() != m.Next[slot] || a.ID.Index() >= AccountsPerPartition {
@@ -102,6 +103,11 @@ func (l *Ledger) genesis(accounts GenesisAccounts) error {
 			return err
 		}
 		r := Record{Balance: a.Balance, Kind: KindSingle, Key: a.Key}
+		if a.BLS != nil {
+			k := keyEntry{a.ID, *a.BLS}
+			leaves = append(leaves, k.leaf(uint64(len(leaves))))
+			r.Extension = uint64(len(leaves))
+		}
 		c := cell(r.Append(make([]byte, 0, RecordBytes)))
 		l.table.parts[slot].open(a.ID.Index(), &c)
 		l.table.parts[slot].next++
@@ -112,6 +118,7 @@ func (l *Ledger) genesis(accounts GenesisAccounts) error {
 	if supply != params.Supplies[params.Shard] {
 		return fmt.Errorf("ledger: %w: the genesis accounts have %d units, the supply is %d", ErrParams, supply, params.Supplies[params.Shard])
 	}
+	m.Directory = m.Directory.Append(leaves)
 	b := &block{hash: params.GenesisBlock, meta: m, returns: make([][]tx.Receipt, len(m.Channels))}
 	b.head = appendHead(nil, m, l.table.parts, b.returns, nil)
 	return l.begin(b)
@@ -138,9 +145,29 @@ func (l *Ledger) create(folder store.Options) error {
 	return err
 }
 
-// seed writes all pages, the genesis block, and the progress last.
+// seed writes the directory of BLS keys, all pages, the genesis block, and the progress last.
 func (l *Ledger) seed(s *store.Store) error {
 	batch := s.NewBatch()
+	spill := func() error {
+		if batch.Bytes() < seedBytes {
+			return nil
+		}
+		full := batch
+		batch = s.NewBatch()
+		return s.Commit(full)
+	}
+	place := uint64(0)
+	for a := range l.o.Genesis {
+		if a.BLS == nil {
+			continue
+		}
+		k := keyEntry{a.ID, *a.BLS}
+		batch.Key(place, k.append(nil))
+		place++
+		if err := spill(); err != nil {
+			return err
+		}
+	}
 	var page []byte
 	for slot := range l.table.parts {
 		p := &l.table.parts[slot]
@@ -148,11 +175,8 @@ func (l *Ledger) seed(s *store.Store) error {
 			cells := p.chunks[at>>chunkLog].cells[at%chunkAccounts:][:min(pageAccounts, p.next-at)]
 			page = appendPage(page[:0], 0, cells)
 			batch.Page(p.number, at>>pageLog, page)
-			if batch.Bytes() >= seedBytes {
-				if err := s.Commit(batch); err != nil {
-					return err
-				}
-				batch = s.NewBatch()
+			if err := spill(); err != nil {
+				return err
 			}
 		}
 	}

@@ -119,6 +119,7 @@ type GenesisAccount struct {
 	ID      tx.ID // a partition of the shard; indices of a partition come in ascending order from 0
 	Key     [32]byte
 	Balance uint64
+	BLS     *[48]byte // nil: none. Its possession was proven to the maker of the genesis; it is covered by the root
 }
 
 // GenesisAccounts yields the accounts of a shard in a fixed order. It may be run more than once.

@@ -83,8 +83,15 @@ func (b *Batch) Key(place uint64, v []byte) { b.set(key('k', place), v) }
 // Credits sets what became of the receipts that the block at a height consumed, one byte for each.
 func (b *Batch) Credits(height uint64, v []byte) { b.set(key('c', height), v) }
 
-// DropCredits removes what is stored about the receipts of blocks below height.
-func (b *Batch) DropCredits(height uint64) { b.drop(key('c', uint64(0)), key('c', height)) }
+// Opened sets the accounts that the block at a height opened.
+func (b *Batch) Opened(height uint64, v []byte) { b.set(key('o', height), v) }
+
+// DropEffects removes what is stored about the receipts that blocks below height consumed and the accounts that they
+// opened.
+func (b *Batch) DropEffects(height uint64) {
+	b.drop(key('c', uint64(0)), key('c', height))
+	b.drop(key('o', uint64(0)), key('o', height))
+}
 
 // DropBlocks removes the blocks below height.
 func (b *Batch) DropBlocks(height uint64) { b.drop(key('b', uint64(0)), key('b', height)) }

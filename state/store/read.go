@@ -82,6 +82,9 @@ func (s *Store) Progress() (Progress, error) {
 // that it was dropped.
 func (s *Store) Credits(height uint64) ([]byte, error) { return s.get(key('c', height)) }
 
+// Opened reads the accounts that the block at a height opened; nil: none, or dropped.
+func (s *Store) Opened(height uint64) ([]byte, error) { return s.get(key('o', height)) }
+
 // Blocks visits the stored blocks at heights from and above, ascending. v is valid during the visit.
 func (s *Store) Blocks(from uint64, visit func(height uint64, v []byte) error) error {
 	return s.scan(bounds('b'), key('b', from), func(k, v []byte) (bool, error) {

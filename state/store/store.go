@@ -1,6 +1,6 @@
 // Package store keeps one shard's ledger in a folder: pages of account records, the differences that blocks made,
-// the outbox of receipts, the outcomes of those received, and the directory of BLS keys. It knows keys, atomicity and durability; what the values
-// mean is the business of state/ledger.
+// the outbox of receipts, the outcomes of those received, the accounts that openings made, and the directory of BLS
+// keys. It knows keys, atomicity and durability; what the values mean is the business of state/ledger.
 //
 // # Layout of a folder
 //
@@ -15,6 +15,7 @@
 //	'r' shard 2, first sequence 8   receipts to a shard, in order from that sequence number
 //	'k' place 8                     an entry of the directory of BLS keys
 //	'c' height 8                    what became of the receipts that a final block consumed
+//	'o' height 8                    the accounts that a final block opened
 //
 // # Guarantees
 //
@@ -53,8 +54,8 @@ const (
 
 // Sizes in bytes.
 const (
-	memTableBytes = 8 << 20
-	cacheBytes    = 8 << 20
+	memTableBytes     = 8 << 20
+	defaultCacheBytes = 8 << 20
 )
 
 // Options say where a store is and whose.
@@ -62,6 +63,8 @@ type Options struct {
 	FS      vfs.FS
 	Dir     string
 	Binding [32]byte // hash of the parameters that the content depends on
+
+	CacheBytes int64 // pebble's cache of blocks read; 0: 8 MiB
 }
 
 // Store is an open folder. Its methods may be called from any goroutine, Commit from one at a time.
@@ -222,11 +225,14 @@ func checkFormat(o Options) error {
 }
 
 func open(o Options, fresh bool) (*Store, error) {
+	if o.CacheBytes <= 0 {
+		o.CacheBytes = defaultCacheBytes
+	}
 	s := &Store{dir: o.Dir, fatal: make(chan struct{})}
 	options := &pebble.Options{
 		FS:                 o.FS,
 		FormatMajorVersion: pebble.FormatNewest,
-		CacheSize:          cacheBytes,
+		CacheSize:          o.CacheBytes,
 		MemTableSize:       memTableBytes,
 		ErrorIfExists:      fresh,
 		ErrorIfNotExists:   !fresh,

@@ -39,8 +39,9 @@ func TestReadBack(t *testing.T) {
 	b.DropBlocks(290)
 	for h := range uint64(9) {
 		b.Credits(h, []byte{byte(h)})
+		b.Opened(h, []byte{byte(h)})
 	}
-	b.DropCredits(8)
+	b.DropEffects(8)
 	if b.Bytes() == 0 {
 		t.Error("a batch of no bytes")
 	}
@@ -81,6 +82,9 @@ func TestReadBack(t *testing.T) {
 	for height, want := range map[uint64]string{7: "", 8: "\x08", 9: ""} {
 		if v, err := s.Credits(height); err != nil || string(v) != want {
 			t.Errorf("credits %d: %q, %v", height, v, err)
+		}
+		if v, err := s.Opened(height); err != nil || string(v) != want {
+			t.Errorf("opened %d: %q, %v", height, v, err)
 		}
 	}
 	if err := s.Close(); err != nil {
