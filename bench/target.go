@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
-	"strconv"
 	"time"
 
 	"tutti/appliance/api"
@@ -107,7 +105,7 @@ func (b *bench) start(ctx context.Context) (_ *target, err error) {
 		ms := report.Round(float64(l.P50)/float64(time.Millisecond), 3)
 		t.diskSyncMs = &ms
 	}
-	port, err := freePorts(b.Shards * b.Validators)
+	port, err := localnet.FreePorts(b.Shards * b.Validators)
 	if err != nil {
 		return nil, err
 	}
@@ -135,39 +133,6 @@ func (b *bench) start(ctx context.Context) (_ *target, err error) {
 		}
 	}
 	return t, nil
-}
-
-// Ports of a network of our own: API addresses from firstPort on, nodes 10,000 above, all below what the kernel gives
-// to outgoing connections.
-const (
-	firstPort = 12_000
-	lastPort  = 22_000
-	portsUp   = 10_000
-)
-
-// freePorts finds ports for so many nodes, none of which is taken.
-func freePorts(nodes int) (int, error) {
-	free := func(port int) bool {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			return false
-		}
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		if err == nil {
-			err = u.Close()
-		}
-		return errors.Join(err, l.Close()) == nil
-	}
-	from := firstPort + os.Getpid()*7%(lastPort-firstPort) // so that two at once do not try the same ones
-	for run := 0; from+nodes <= lastPort+portsUp/2; from++ {
-		if run++; !free(from) || !free(from+portsUp) {
-			run = 0
-		}
-		if run == nodes {
-			return from - nodes + 1, nil
-		}
-	}
-	return 0, fmt.Errorf("bench: no %d ports in a row are free from %d on: stop what uses them", nodes, firstPort)
 }
 
 // attach takes a network that runs. Its nodes tell where the others are.

@@ -66,7 +66,6 @@ const (
 	maxShards     = 64
 	maxValidators = 100
 	maxAccounts   = 100_000_000
-	portsApart    = 10_000 // the nodes' own ports lie this far above the APIs'
 	readyTimeout  = 60 * time.Second
 )
 
@@ -206,21 +205,8 @@ func (n *Network) apiAddr(k int) string {
 // portsFree says in one line which port is taken, before eight processes say it.
 func (n *Network) portsFree() error {
 	for k := range n.opt.Shards * n.opt.Validators {
-		for _, port := range []int{n.opt.APIPort + k, n.opt.APIPort + portsApart + k} {
-			addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-			overTCP, err := net.Listen("tcp", addr)
-			if err == nil {
-				err = overTCP.Close()
-			}
-			if err == nil && port >= n.opt.APIPort+portsApart {
-				var overUDP net.PacketConn
-				if overUDP, err = net.ListenPacket("udp", addr); err == nil {
-					err = overUDP.Close()
-				}
-			}
-			if err != nil {
-				return fmt.Errorf("port %d is taken by another program, perhaps another local network (%w): stop it, or choose other ports with --api-port and a new --home", port, err)
-			}
+		if port, err := takenPort(n.opt.APIPort + k); err != nil {
+			return fmt.Errorf("port %d is taken by another program, perhaps another local network (%w): stop it, or choose other ports with --api-port and a new --home", port, err)
 		}
 	}
 	return nil

@@ -3,9 +3,9 @@ package localnet
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,12 +23,11 @@ import (
 // small is a network of one validator with ports that are free now.
 func small(t *testing.T) Options {
 	t.Helper()
-	for {
-		o := Options{Home: filepath.Join(t.TempDir(), "net"), Shards: 1, Validators: 1, Accounts: 3, APIPort: 11_000 + rand.IntN(10_000), Binary: os.Args[0]}
-		if n := (Network{opt: o}); n.portsFree() == nil {
-			return o
-		}
+	port, err := FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return Options{Home: filepath.Join(t.TempDir(), "net"), Shards: 1, Validators: 1, Accounts: 3, APIPort: port, Binary: os.Args[0]}
 }
 
 func prepared(t *testing.T, o Options) *Network {
@@ -357,5 +356,25 @@ func TestStartSaysWhyANodeEnded(t *testing.T) {
 	}
 	if got := out.String(); !strings.Contains(got, "making keys and genesis for 1 shards") || !strings.Contains(got, "started 1 validators") {
 		t.Errorf("said %q", got)
+	}
+}
+
+// TestFreePorts: the ports are free, in a row, and a taken one is left out.
+func TestFreePorts(t *testing.T) {
+	first, err := FreePorts(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+1+portsApart))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	second, err := FreePorts(3)
+	if err != nil || second <= first+1 && second+2 >= first+1 {
+		t.Errorf("ports from %d on, though %d is taken: %v", second, first+1+portsApart, err)
+	}
+	if _, err := FreePorts(lastPort); err == nil {
+		t.Error("more ports than there are")
 	}
 }

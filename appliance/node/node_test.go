@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -68,16 +67,14 @@ func (n *network) Write(line []byte) (int, error) {
 // startNetwork makes homes with ports that are free now, and starts all nodes.
 func startNetwork(t *testing.T) *network {
 	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
-	var err error
-	for range 20 {
-		n.Network, err = localnet.Prepare(localnet.Options{
-			Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: 11_000 + rand.IntN(10_000),
-			Config: func(c *config.Config) { c.Verify.Workers, c.API.MaxSubscribers = 1, 1 },
-		})
-		if err == nil {
-			break
-		}
+	port, err := localnet.FreePorts(8)
+	if err != nil {
+		t.Fatal(err)
 	}
+	n.Network, err = localnet.Prepare(localnet.Options{
+		Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: port,
+		Config: func(c *config.Config) { c.Verify.Workers, c.API.MaxSubscribers = 1, 1 },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

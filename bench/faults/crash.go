@@ -14,7 +14,7 @@ import (
 
 // crashSize is the network of the crash campaign: small, so that it is back quickly.
 var crashSize = size{
-	shards: 2, validators: 4, accounts: 2000, probes: 0, cross: 0.3, rate: 300, firstPort: 18_700, eachNode: true,
+	shards: 2, validators: 4, accounts: 2000, probes: 0, cross: 0.3, rate: 300, eachNode: true,
 }
 
 // runsAHome is how many crashes a network goes through before everything is checked and a new one is made.

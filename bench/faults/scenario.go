@@ -19,7 +19,7 @@ const Rate = 2000
 
 // scenarioSize is the network of the fault scenario: eight processes, one transfer in five to the other shard.
 var scenarioSize = size{
-	shards: 2, validators: 4, accounts: 40_000, probes: 400, cross: 0.2, rate: Rate, firstPort: 17_700,
+	shards: 2, validators: 4, accounts: 40_000, probes: 400, cross: 0.2, rate: Rate,
 }
 
 // Result is how a run went.

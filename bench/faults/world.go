@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -34,7 +32,6 @@ type size struct {
 	probes             uint64 // further ones, that the scenario pays with
 	cross              float64
 	rate               float64
-	firstPort          int
 	eachNode           bool // a client for each node, else one for each shard
 }
 
@@ -73,7 +70,7 @@ func open(ctx context.Context, binary, dir string, sz size, seed uint64, logf fu
 	if w.home, err = os.MkdirTemp(dir, "tutti-faults-"); err != nil {
 		return nil, err
 	}
-	port, err := freePorts(sz.firstPort, sz.shards*sz.validators)
+	port, err := localnet.FreePorts(sz.shards * sz.validators)
 	if err != nil {
 		return nil, err
 	}
@@ -203,28 +200,6 @@ func unlimited(c *config.Config) {
 	c.API.RequestsPerSecond, c.API.TotalRequestsPerSecond = 1_000_000, 1_000_000
 	c.API.TransactionsPerSecond, c.API.TotalTransactionsPerSecond = 1_000_000, 1_000_000
 	c.Pool.MaxPerSource = c.Pool.MaxTransactions
-}
-
-// freePorts finds a row of ports for nodes that are free, with those 10,000 above, where localnet puts the nodes' own.
-func freePorts(from, nodes int) (int, error) {
-	const above, most = 10_000, 1000
-	for port, free := from, 0; port < from+most; port++ {
-		free++
-		for _, p := range []int{port, port + above} {
-			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p)))
-			if err != nil {
-				free = 0
-				continue
-			}
-			if err := l.Close(); err != nil {
-				return 0, err
-			}
-		}
-		if free == nodes {
-			return port - nodes + 1, nil
-		}
-	}
-	return 0, fmt.Errorf("faults: no %d ports in a row are free from %d on", nodes, from)
 }
 
 // all is the names of a shard's nodes.
