@@ -260,7 +260,7 @@ func (b backend) Status() api.Status {
 	s := api.Status{
 		Version: n.build.Version, Commit: n.build.Commit, Chain: n.genesis.Name, Genesis: proof.Digest(n.chain),
 		Node: proof.Digest(n.transport.Self()), Shard: n.shard, Shards: len(n.committees), ValidatorIndex: n.index, Role: "follower",
-		Height: e.Height, FinalHeight: finalHeight(e), View: e.View, TimeMs: now.UnixMilli(), TPS: r.tps, FinalityMs: r.quantiles,
+		Height: e.Height, View: e.View, TimeMs: now.UnixMilli(), TPS: r.tps, FinalityMs: r.quantiles,
 		FinalityHistogram: r.histogram, Syncing: e.Syncing, Stalled: r.sinceBlock > stalledAfter,
 		Validators: n.validators(e, now), UptimeS: now.Sub(n.started).Seconds(),
 		DiskMiB: n.disk.get(),
@@ -268,10 +268,9 @@ func (b backend) Status() api.Status {
 	if n.index >= 0 {
 		s.Role = "validator"
 	}
-	if _, hash := n.app.Final(); !hash.IsZero() {
-		if h := n.history.header(hash); h != nil {
-			s.StateRoot, s.StateHeight = proof.Digest(h.State), proof.StateHeight(h)
-		}
+	// Of the last block that a client can ask for, which the engine may already be one ahead of.
+	if h := n.history.latest(); h != nil {
+		s.FinalHeight, s.StateRoot, s.StateHeight = h.Height, proof.Digest(h.State), proof.StateHeight(h)
 	}
 	c := n.pool.Counters()
 	s.Pool = api.PoolStatus{Txs: c.Txs, Bytes: int64(c.Bytes), Limit: n.cfg.Pool.MaxTransactions}

@@ -218,6 +218,13 @@ func (h *history) header(hash consensus.Hash) *consensus.Header {
 	return h.headers[hash]
 }
 
+// latest is the header of the final tip, nil at genesis.
+func (h *history) latest() *consensus.Header {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.headers[h.recent[h.tip%recentHeaders]]
+}
+
 func (h *history) height() consensus.Height {
 	h.mu.Lock()
 	defer h.mu.Unlock()

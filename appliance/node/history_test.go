@@ -121,7 +121,13 @@ func play(t *testing.T, h *history, log *chainLog) {
 func TestHistoryFinal(t *testing.T) {
 	net, log, _ := chain(t, 10, func(h int) bool { return h%4 == 0 || h == 10 })
 	h := historyOf(net, log)
+	if h.latest() != nil {
+		t.Error("a final header before there was one")
+	}
 	play(t, h, log)
+	if l := h.latest(); l == nil || l.Height != 10 || h.height() != 10 {
+		t.Errorf("the last final header is %+v", l)
+	}
 	for height := consensus.Height(1); height <= 10; height++ {
 		b, err := h.block(height)
 		if err != nil {
