@@ -8,13 +8,16 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	blst "github.com/supranational/blst/bindings/go"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
+
+	"tutti/accel/bls/internal/curve"
+	"tutti/accel/bls/internal/keysum"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -48,11 +51,18 @@ func committee(t testing.TB, n int) ([]*SecretKey, *KeySet) {
 }
 
 func TestSelfTest(t *testing.T) {
+	chosen := map[string]int{}
 	for _, v := range SelfTest() {
 		t.Logf("%+v", v)
-		if !v.Passed || !v.Chosen {
+		if v.Failed {
 			t.Errorf("%s fails on this machine: %s", v.Backend, v.Reason)
 		}
+		if v.Chosen {
+			chosen[v.Operation]++
+		}
+	}
+	if len(chosen) != 2 || chosen["bls vote"] != 1 || chosen["bls key sum"] != 1 {
+		t.Errorf("chosen: %v", chosen)
 	}
 }
 
@@ -74,14 +84,88 @@ func TestCheckCatches(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			a := published
 			tc.change(&a)
-			if err := check(a); err == nil || !strings.Contains(err.Error(), tc.reason) {
-				t.Errorf("error %v, want one about %q", err, tc.reason)
+			for _, e := range curve.Engines() {
+				if err := check(e, a); err == nil || !strings.Contains(err.Error(), tc.reason) {
+					t.Errorf("%s: error %v, want one about %q", e.Name(), err, tc.reason)
+				}
 			}
 		})
 	}
 }
 
-// TestGolden pins down what the published vectors do not cover: possession proofs and messages of other lengths.
+// broken is an engine that computes wrongly.
+type broken struct {
+	curve.Engine
+	what string
+}
+
+func (b broken) Name() string { return b.what }
+
+func (b broken) Public(secret *[32]byte) curve.G1 {
+	if b.what == "panics" {
+		panic("index out of range")
+	}
+	p := b.Engine.Public(secret)
+	if b.what == "wrong keys" {
+		p.Neg(&p)
+	}
+	return p
+}
+
+func (b broken) InG2(p *curve.G2) bool { return b.what == "no group check" || b.Engine.InG2(p) }
+
+// TestPick: an engine that is wrong is passed over with its reason; if none is left, nothing verifies.
+func TestPick(t *testing.T) {
+	good := curve.Portable{}
+	for _, what := range []string{"panics", "wrong keys", "no group check"} {
+		c := pick([]curve.Engine{broken{good, what}, good})
+		if v := c.Verdicts(); c.For(1) != good || len(v) != 2 || v[0].Passed || !strings.HasPrefix(v[0].Reason, "disabled: ") || !v[1].Chosen {
+			t.Errorf("%s: %+v", what, v)
+		}
+	}
+	none := pick([]curve.Engine{broken{good, "wrong keys"}}).For(1)
+	k := secret(t, "a")
+	if verifyPossession(none, k.Public(), nil, k.ProvePossession(nil)) {
+		t.Error("without an engine a proof passes")
+	}
+	if _, err := newKeySet(none, [][48]byte{k.Public()}); err == nil {
+		t.Error("without an engine a key passes")
+	}
+	if _, err := newSecretKey(none, make([]byte, 32)); err == nil {
+		t.Error("without an engine a secret is made")
+	}
+	if s := none.Sign(&k.scalar, nil, dstVote); !s.IsInfinity() {
+		t.Error("without an engine something is signed")
+	}
+	d := newDirectory(none, keysum.Plain{Engine: none}, 1)
+	p, _ := ParsePublicKey(k.Public())
+	if err := d.AddTrustedKey(0, p); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Sum([]uint32{0}); err == nil {
+		t.Error("without an engine keys add up")
+	}
+}
+
+// TestCheckAdderCatches is the same for sums.
+func TestCheckAdderCatches(t *testing.T) {
+	keys := sumKeys()
+	for _, a := range keysum.Adders(engine()) {
+		for i := range sumAnswers {
+			wrong := slices.Clone(sumAnswers)
+			wrong[i].sum = sumTwice
+			if err := checkAdder(a, keys, wrong); err == nil || !strings.Contains(err.Error(), fmt.Sprint(wrong[i].n, " keys")) {
+				t.Errorf("%s: error %v, want one about %d keys", a.Name(), err, wrong[i].n)
+			}
+		}
+		if err := checkAdder(a, slices.Concat(keys[:1], keys[:1999]), nil); err == nil {
+			t.Errorf("%s: other keys pass", a.Name())
+		}
+	}
+}
+
+// TestGolden pins down what the published vectors do not cover: possession proofs, shares that are not compressed and
+// messages of other lengths.
 func TestGolden(t *testing.T) {
 	var out bytes.Buffer
 	fmt.Fprintln(&out, "# Rewritten by go test ./accel/bls -update. Key material is SHA-256(\"bls test \" || name).")
@@ -90,6 +174,7 @@ func TestGolden(t *testing.T) {
 		fmt.Fprintf(&out, "%s secret %x\n%s public %x\n", name, k.Bytes(), name, k.Public())
 		for _, msg := range []string{"", "a message", strings.Repeat("long ", 100)} {
 			fmt.Fprintf(&out, "%s sign %.10q %x\n%s possession %.10q %x\n", name, msg, k.Sign([]byte(msg)), name, msg, k.ProvePossession([]byte(msg)))
+			fmt.Fprintf(&out, "%s share %.10q %x\n", name, msg, k.SignShare([]byte(msg)))
 		}
 	}
 	path := filepath.Join("testdata", "bls.golden")
@@ -363,8 +448,8 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-// FuzzPoints feeds any bytes to the parsers of keys and signatures: what they accept has exactly this encoding, is in
-// the group and is not infinity.
+// FuzzPoints feeds any bytes to the parsers of keys and signatures: what they accept has exactly this encoding, and
+// every engine of this build accepts the same.
 func FuzzPoints(f *testing.F) {
 	for _, s := range append(published.badKeys, published.keys[:]...) {
 		b := array48(s)
@@ -373,17 +458,44 @@ func FuzzPoints(f *testing.F) {
 	for _, s := range append(published.badSigs, published.signatures[:]...) {
 		b := array96(s)
 		f.Add(b[:])
+		if sig, err := ParseSignature(b); err == nil {
+			raw := sig.point.RawBytes()
+			f.Add(raw[:])
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var k [48]byte
 		copy(k[:], b)
-		if p := parseKey(&k); p != nil && (!bytes.Equal(p.Compress(), k[:]) || !p.InG1() || p.Equals(new(blst.P1Affine))) {
-			t.Errorf("key %x accepted", k)
-		}
 		var s [96]byte
 		copy(s[:], b)
-		if p := parseSignature(&s); p != nil && (!bytes.Equal(p.Compress(), s[:]) || !p.InG2() || p.Equals(new(blst.P2Affine))) {
+		var u [192]byte
+		copy(u[:], b)
+		key, keyErr := ParsePublicKey(k)
+		if keyErr == nil && key.Bytes() != k {
+			t.Errorf("key %x accepted", k)
+		}
+		sig, sigErr := ParseSignature(s)
+		if sigErr == nil && sig.Bytes() != s {
 			t.Errorf("signature %x accepted", s)
+		}
+		share, shareErr := ParseShare(s)
+		raw, rawErr := ParseShareUncompressed(u)
+		if rawErr == nil && raw.point.RawBytes() != u {
+			t.Errorf("share %x accepted", u)
+		}
+		for _, e := range curve.Engines() {
+			if p, ok := e.DecodeG1(&k); ok != (keyErr == nil) || p != key.point {
+				t.Errorf("%s on key %x: %v", e.Name(), k, ok)
+			}
+			if p, ok := parse(e, s[:]); ok != (sigErr == nil) || ok && p != sig.point {
+				t.Errorf("%s on signature %x: %v", e.Name(), s, ok)
+			}
+			if p, ok := e.DecodeG2(s[:]); ok != (shareErr == nil) || p != share.point {
+				t.Errorf("%s on share %x: %v", e.Name(), s, ok)
+			}
+			if p, ok := e.DecodeG2(u[:]); ok != (rawErr == nil) || p != raw.point {
+				t.Errorf("%s on share %x: %v", e.Name(), u, ok)
+			}
 		}
 	})
 }

@@ -7,14 +7,15 @@ import (
 	"math/bits"
 	"sync/atomic"
 
-	blst "github.com/supranational/blst/bindings/go"
+	"tutti/accel/bls/internal/curve"
 )
 
 // KeySet is the keys of one committee, decoded and checked. Immutable but for a memo of recent messages; safe for
 // concurrent use.
 type KeySet struct {
-	keys  []*blst.P1Affine
-	total blst.P1 // sum of all keys
+	engine curve.Engine
+	keys   []curve.G1
+	total  curve.G1Jac // sum of all keys
 
 	// A committee signs few messages many times, and hashing one to the curve is a sixth of a verification. Each slot
 	// holds one recent message, chosen by the hash of the message.
@@ -25,46 +26,52 @@ type KeySet struct {
 // hashed is a message and its point in G2.
 type hashed struct {
 	msg   string
-	point *blst.P2Affine
+	point curve.G2
 }
 
 // memoBytes bounds the messages that are remembered; votes are about 100 bytes long.
 const memoBytes = 256
 
 // NewKeySet decodes and checks at least one key (about 70 microseconds each). It does not check possession.
-func NewKeySet(keys [][48]byte) (*KeySet, error) {
+func NewKeySet(keys [][48]byte) (*KeySet, error) { return newKeySet(engine(), keys) }
+
+func newKeySet(e curve.Engine, keys [][48]byte) (*KeySet, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("bls: no keys")
 	}
-	s := &KeySet{keys: make([]*blst.P1Affine, len(keys)), seed: maphash.MakeSeed()}
+	s := &KeySet{engine: e, keys: make([]curve.G1, len(keys)), seed: maphash.MakeSeed()}
 	for i := range keys {
-		if s.keys[i] = parseKey(&keys[i]); s.keys[i] == nil {
+		var ok bool
+		if s.keys[i], ok = e.DecodeG1(&keys[i]); !ok {
 			return nil, fmt.Errorf("bls: key %d is not a valid public key", i)
 		}
 	}
-	s.total = *blst.P1AffinesAdd(s.keys)
+	s.total = e.SumG1(s.keys)
 	return s, nil
 }
+
+// Len is the number of keys.
+func (s *KeySet) Len() int { return len(s.keys) }
 
 // Verify reports whether sig is key i's signature on msg; false for an i that is not a key's. It takes about 1 ms.
 func (s *KeySet) Verify(i int, msg []byte, sig [96]byte) bool {
 	if i < 0 || i >= len(s.keys) {
 		return false
 	}
-	p := parseSignature(&sig)
-	return p != nil && pairingsEqual(s.keys[i], s.hash(msg), p)
+	p, ok := parse(s.engine, sig[:])
+	return ok && equation(s.engine, &s.keys[i], s.hash(msg), &p)
 }
 
 // VerifyAggregate reports whether sig is the sum of the signatures on msg of exactly the keys in signers: bit i%8,
 // least significant first, of byte i/8 stands for key i. The bitmap has ceil(n/8) bytes, no bit beyond n and at least
 // one bit set. It takes about 1 ms for committees up to a few hundred.
 func (s *KeySet) VerifyAggregate(signers []byte, msg []byte, sig [96]byte) bool {
-	key := s.sum(signers)
-	if key == nil {
+	key, ok := s.sum(signers)
+	if !ok {
 		return false
 	}
-	p := parseSignature(&sig)
-	return p != nil && pairingsEqual(key, s.hash(msg), p)
+	p, ok := parse(s.engine, sig[:])
+	return ok && equation(s.engine, &key, s.hash(msg), &p)
 }
 
 // Aggregate adds up one or more signatures. It fails if one is not a valid point of the group, or if the sum is
@@ -74,24 +81,25 @@ func (s *KeySet) Aggregate(sigs [][96]byte) ([96]byte, error) {
 	if len(sigs) == 0 {
 		return [96]byte{}, errors.New("bls: no signatures to aggregate")
 	}
-	points := make([]*blst.P2Affine, len(sigs))
+	points := make([]curve.G2, len(sigs))
 	for i := range sigs {
-		if points[i] = parseSignature(&sigs[i]); points[i] == nil {
+		var ok bool
+		if points[i], ok = parse(s.engine, sigs[i][:]); !ok {
 			return [96]byte{}, fmt.Errorf("bls: signature %d is not a valid point", i)
 		}
 	}
-	sum := blst.P2AffinesAdd(points)
-	if sum.Equals(new(blst.P2)) {
+	sum := affineG2(s.engine.SumG2(points))
+	if sum.IsInfinity() {
 		return [96]byte{}, errors.New("bls: the signatures add up to infinity")
 	}
-	return [96]byte(sum.Compress()), nil
+	return sum.Bytes(), nil
 }
 
-// sum adds the keys in signers; nil if the bitmap is malformed or the sum is infinity.
-func (s *KeySet) sum(signers []byte) *blst.P1Affine {
+// sum adds the keys in signers; false if the bitmap is malformed or the sum is infinity.
+func (s *KeySet) sum(signers []byte) (curve.G1, bool) {
 	n := len(s.keys)
 	if len(signers) != (n+7)/8 || n%8 != 0 && signers[n/8]>>(n%8) != 0 {
-		return nil
+		return curve.G1{}, false
 	}
 	present := 0
 	for _, b := range signers {
@@ -101,35 +109,31 @@ func (s *KeySet) sum(signers []byte) *blst.P1Affine {
 	if present > n/2 {
 		few, fewBit = n-present, 0
 	}
-	points := make([]*blst.P1Affine, 0, few)
+	points := make([]curve.G1, 0, few)
 	for i := range s.keys {
 		if signers[i/8]>>(i%8)&1 == fewBit {
 			points = append(points, s.keys[i])
 		}
 	}
-	var sum blst.P1 // infinity
-	if len(points) > 0 {
-		sum = *blst.P1AffinesAdd(points)
-	}
+	sum := s.engine.SumG1(points)
 	if fewBit == 0 {
-		sum = *s.total.Sub(&sum)
+		sum.Neg(&sum)
+		sum.AddAssign(&s.total)
 	}
-	if sum.Equals(new(blst.P1)) {
-		return nil
-	}
-	return sum.ToAffine()
+	key := affineG1(sum)
+	return key, !key.IsInfinity()
 }
 
 // hash is msg's point, from the memo if it is there.
-func (s *KeySet) hash(msg []byte) *blst.P2Affine {
+func (s *KeySet) hash(msg []byte) curve.G2 {
 	if len(msg) > memoBytes {
-		return hashToG2(msg, dstVote)
+		return s.engine.HashToG2(msg, dstVote)
 	}
 	slot := &s.memo[maphash.Bytes(s.seed, msg)%uint64(len(s.memo))]
 	if h := slot.Load(); h != nil && h.msg == string(msg) {
 		return h.point
 	}
-	h := &hashed{string(msg), hashToG2(msg, dstVote)}
+	h := &hashed{string(msg), s.engine.HashToG2(msg, dstVote)}
 	slot.Store(h)
 	return h.point
 }

@@ -5,31 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"sync"
 
-	"tutti/accel/internal/selftest"
+	"tutti/accel/bls/internal/curve"
 )
-
-// SelfTest tells whether blst gives the known answers in this process. The first call does the work (about 20 ms).
-// There is no other backend to fall back on: when it fails, the node must not vote and does not start.
-func SelfTest() []selftest.Verdict { return verdicts() }
-
-var verdicts = sync.OnceValue(func() []selftest.Verdict {
-	set, _ := NewKeySet([][48]byte{array48(published.keys[0])})
-	sig := array96(published.signatures[0])
-	op := selftest.Operation[backend]{
-		Name: "bls12-381 vote", Item: "verification", Items: 1,
-		Check: func(backend) error { return check(published) },
-		Work:  func(backend) { set.Verify(0, published.message, sig) },
-	}
-	_, v, _ := selftest.Choose(op, backend("blst"))
-	return v
-})
-
-// backend names the one implementation.
-type backend string
-
-func (b backend) Name() string { return string(b) }
 
 // answers are known answers. Points and numbers are hex.
 type answers struct {
@@ -104,11 +82,11 @@ func fill(b []byte, s string) {
 	}
 }
 
-// check runs every operation of the package against known answers.
-func check(a answers) error {
+// check runs the operations of an engine against known answers.
+func check(e curve.Engine, a answers) error {
 	seed := make([]byte, len(a.seed)/2)
 	fill(seed, a.seed)
-	master, err := NewSecretKey(seed)
+	master, err := newSecretKey(e, seed)
 	if err != nil {
 		return err
 	}
@@ -124,26 +102,30 @@ func check(a answers) error {
 		if err != nil {
 			return err
 		}
-		if secret.Public() != array48(a.keys[i]) {
-			return fmt.Errorf("known answer: public key %d is %x", i, secret.Public())
+		public := secret.public(e)
+		if public != array48(a.keys[i]) {
+			return fmt.Errorf("known answer: public key %d is %x", i, public)
 		}
-		if sig := secret.Sign(a.message); sig != array96(a.signatures[i]) {
-			return fmt.Errorf("known answer: signature %d is %x", i, sig)
+		if sig := e.Sign(&b, a.message, dstVote); sig.Bytes() != array96(a.signatures[i]) {
+			return fmt.Errorf("known answer: signature %d is %x", i, sig.Bytes())
 		}
-		if proof := secret.ProvePossession(a.message); !VerifyPossession(secret.Public(), a.message, proof) {
+		if proof := e.Sign(&b, a.message, dstPossession); !verifyPossession(e, public, a.message, proof.Bytes()) {
 			return fmt.Errorf("proof of possession %d refused", i)
 		}
-		keys, sigs = append(keys, secret.Public()), append(sigs, array96(a.signatures[i]))
+		keys, sigs = append(keys, public), append(sigs, array96(a.signatures[i]))
 	}
-	if VerifyPossession(keys[0], a.message, sigs[0]) {
+	if verifyPossession(e, keys[0], a.message, sigs[0]) {
 		return errors.New("a vote passes as proof of possession")
 	}
-	return checkSet(a, keys, sigs)
+	if err := checkBatches(e, a, keys, sigs); err != nil {
+		return err
+	}
+	return checkSet(e, a, keys, sigs)
 }
 
 // checkSet is check's second half: verification and aggregation over the three keys.
-func checkSet(a answers, keys [][48]byte, sigs [][96]byte) error {
-	set, err := NewKeySet(keys)
+func checkSet(e curve.Engine, a answers, keys [][48]byte, sigs [][96]byte) error {
+	set, err := newKeySet(e, keys)
 	if err != nil {
 		return err
 	}
@@ -169,13 +151,45 @@ func checkSet(a answers, keys [][48]byte, sigs [][96]byte) error {
 		}
 	}
 	for _, s := range a.badKeys {
-		if _, err := NewKeySet([][48]byte{array48(s)}); err == nil {
+		if _, err := newKeySet(e, [][48]byte{array48(s)}); err == nil {
 			return fmt.Errorf("bad key %s accepted", s)
 		}
 	}
 	for _, s := range a.badSigs {
 		if _, err := set.Aggregate([][96]byte{array96(s)}); err == nil || set.Verify(0, a.message, array96(s)) {
 			return fmt.Errorf("bad signature %s accepted", s)
+		}
+	}
+	return nil
+}
+
+// checkBatches puts the three votes through what batches use: sums and combinations under factors. The last one is
+// wrong in a second round.
+func checkBatches(e curve.Engine, a answers, keys [][48]byte, sigs [][96]byte) error {
+	set, err := newKeySet(e, keys)
+	if err != nil {
+		return err
+	}
+	parsed := make([]Signature, len(sigs))
+	for i := range sigs {
+		p, ok := parse(e, sigs[i][:])
+		if !ok {
+			return fmt.Errorf("known answer: signature %d not decoded", i)
+		}
+		raw := p.RawBytes()
+		if q, ok := e.DecodeG2(raw[:]); !ok || q != p {
+			return fmt.Errorf("signature %d not decoded when uncompressed", i)
+		}
+		parsed[i] = Signature{p}
+	}
+	ok := make([]bool, len(parsed))
+	for _, right := range []bool{true, false} {
+		if !right {
+			parsed[2] = parsed[1]
+		}
+		set.VerifySameMessage([]int{0, 1, 2}, a.message, parsed, ok)
+		if !ok[0] || !ok[1] || ok[2] != right {
+			return fmt.Errorf("votes, the last one %v: verdicts %v", right, ok)
 		}
 	}
 	return nil

@@ -22,6 +22,7 @@ type QueueOptions struct {
 	MaxDelay  time.Duration // how long an idle queue waits for a batch to fill, at most 1 ms [1 ms]; negative: not at all
 	Depth     int           // signatures that may wait over all sources, at most 2^24 [131072]
 	PerSource int           // of these, from one source, at most Depth [half of Depth]
+	Keys      int           // keys of repeat senders to remember, KeyBytes each [1024]; negative: none
 }
 
 func (o QueueOptions) filled() (QueueOptions, error) {
@@ -34,6 +35,7 @@ func (o QueueOptions) filled() (QueueOptions, error) {
 	def(&o.MaxBatch, 512)
 	def(&o.Depth, 1<<17)
 	def(&o.PerSource, (o.Depth+1)/2)
+	def(&o.Keys, 1024)
 	if o.MaxDelay == 0 {
 		o.MaxDelay = time.Millisecond
 	}
@@ -75,7 +77,7 @@ type Counters struct {
 // Safe for concurrent use. Lock mu owns every field below it; the counts in a request as well.
 type Queue struct {
 	opts    QueueOptions
-	backend Backend
+	backend verifier
 	workers sync.WaitGroup
 	wake    chan struct{} // tells one worker that there may be something to do; capacity: Workers
 	closing chan struct{}
@@ -126,10 +128,26 @@ type part struct {
 	ok    []bool
 }
 
-// NewQueue starts the workers. Close stops them.
-func NewQueue(opts QueueOptions) (*Queue, error) { return newQueue(opts, choose().backend) }
+// verifier is what a queue needs of a Verifier.
+type verifier interface {
+	VerifyMany(items []Item, ok []bool)
+}
 
-func newQueue(opts QueueOptions, backend Backend) (*Queue, error) {
+// NewQueue starts the workers, which share a Verifier. Close stops them.
+func NewQueue(opts QueueOptions) (*Queue, error) {
+	opts, err := opts.filled()
+	if err != nil {
+		return nil, err
+	}
+	v, err := NewVerifier(max(0, opts.Keys))
+	if err != nil {
+		return nil, err
+	}
+	choose() // now, so that the first signatures don't wait for it
+	return newQueue(opts, v)
+}
+
+func newQueue(opts QueueOptions, backend verifier) (*Queue, error) {
 	opts, err := opts.filled()
 	if err != nil {
 		return nil, err

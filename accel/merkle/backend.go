@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/prysmaticlabs/gohashtree"
 
@@ -20,35 +22,31 @@ type Backend interface {
 	HashPairs(dst, src [][32]byte)
 }
 
-// SelfTest tells which backends gave the known answers in this process and which one is in use. The first call, or
-// the first HashPairs, does the work (about a millisecond).
-func SelfTest() []selftest.Verdict { return choose().verdicts }
-
-type choice struct {
-	backend  Backend
-	verdicts []selftest.Verdict
+// SelfTest tells which backends gave the known answers in this process and which one is in use for how many pairs or
+// messages. The first call, or the first use, does the work (some milliseconds).
+func SelfTest() []selftest.Verdict {
+	return slices.Concat(choose().Verdicts(), chooseMany().Verdicts())
 }
+
+// Backends are all backends for pairs in this build, whether they can be used here or not; for benchmarks.
+func Backends() []Backend { return candidates() }
+
+// ManyBackends are all backends for messages in this build, likewise.
+func ManyBackends() []ManyBackend { return manyCandidates() }
 
 // choose runs the self-test once. Should no backend pass, crypto/sha256 stays in use, being the definition here;
 // SelfTest then shows a machine that cannot hash and the node refuses to start.
-var choose = sync.OnceValue(func() choice {
+var choose = sync.OnceValue(func() *selftest.Table[Backend] {
+	most := slices.Max(selftest.DefaultSizes())
+	src, dst := make([][32]byte, 2*most), make([][32]byte, most)
 	op := selftest.Operation[Backend]{
-		Name: "sha256 pairs", Item: "pair", Items: measuredPairs,
+		Name: "merkle pairs", Item: "pair", Budget: 20 * time.Millisecond,
 		Check: check,
-		Work: func(b Backend) {
-			var src [2 * measuredPairs][32]byte
-			var dst [measuredPairs][32]byte
-			b.HashPairs(dst[:], src[:])
-		},
+		Work:  func(b Backend, n int) { b.HashPairs(dst[:n], src[:2*n]) },
+		None:  stdlib{},
 	}
-	backend, verdicts, ok := selftest.Choose[Backend](op, hashtree{}, stdlib{})
-	if !ok {
-		backend = stdlib{}
-	}
-	return choice{backend, verdicts}
+	return selftest.Choose(op, candidates()...)
 })
-
-const measuredPairs = 256
 
 // stdlib is crypto/sha256, one pair at a time.
 type stdlib struct{}
@@ -58,6 +56,12 @@ func (stdlib) Name() string { return "crypto/sha256" }
 func (stdlib) HashPairs(dst, src [][32]byte) {
 	for i := range dst {
 		dst[i] = node(src[2*i], src[2*i+1])
+	}
+}
+
+func (stdlib) HashMany(dst [][32]byte, src []byte, size int) {
+	for i := range dst {
+		dst[i] = sha256.Sum256(src[i*size : (i+1)*size])
 	}
 }
 

@@ -1,4 +1,5 @@
-// Package merkle hashes pairs of digests in bulk and commits to lists of digests with binary SHA-256 trees.
+// Package merkle hashes pairs of digests and messages of one size in bulk, and commits to lists of digests with binary
+// SHA-256 trees. Tree and Top are the bare trees, for commitments with a seal of their own.
 //
 // A digest is 32 bytes. A list of n leaves (n at least 0) is padded with zero digests to 2^d leaves, d = ceil(log2 n)
 // and 0 for n of 0 and 1; an inner node is SHA-256(left || right); the root is
@@ -12,8 +13,9 @@
 //
 // Nothing here keeps or modifies its inputs; everything is safe for concurrent use. Nothing is fatal.
 //
-// The pairs go through a Backend: gohashtree (SHA-NI two at a time, AVX-512 sixteen, AVX2 eight, Arm SHA2) or
-// crypto/sha256. Both must give embedded known answers; the faster one on this machine is used.
+// The pairs go through a Backend: our own kernels (SHA-NI on two pairs in turns, and the same beside AVX-512 on
+// sixteen), gohashtree (SHA-NI, AVX-512, AVX2, Arm SHA2) or crypto/sha256. Messages of one size, which HashMany hashes,
+// have all but gohashtree. Each must give embedded known answers; the fastest on this machine at a given size is used.
 package merkle
 
 import (
@@ -34,83 +36,40 @@ func HashPairs(dst, src [][32]byte) {
 		panic(fmt.Sprintf("merkle: HashPairs of %d digests into %d", len(src), len(dst)))
 	}
 	if len(dst) > 0 {
-		choose().backend.HashPairs(dst, src)
+		choose().For(len(dst)).HashPairs(dst, src)
 	}
-}
-
-// depth is the number of levels above the leaves of a list of n.
-func depth(n uint64) int {
-	if n < 2 {
-		return 0
-	}
-	return bits.Len64(n - 1)
 }
 
 // ListRoot is the root of a list. It allocates three quarters of the size of leaves.
 func ListRoot(leaves [][32]byte) [32]byte {
 	var top [32]byte
 	if len(leaves) > 0 {
-		top = reduce(leaves, nil)
+		top = Top(leaves, Depth(len(leaves)))
 	}
 	return seal(uint64(len(leaves)), top)
 }
 
 // ListProof is the path of leaf i, 0 <= i < len(leaves), from the leaf's sibling up: ceil(log2 len(leaves)) digests.
-// It costs as much as ListRoot and panics on an index out of range.
+// It costs as much as ListRoot and panics on an index out of range. For many paths make a Tree of that depth.
 func ListProof(leaves [][32]byte, i int) [][32]byte {
 	_ = leaves[i]
-	proof := make([][32]byte, 0, depth(uint64(len(leaves))))
-	reduce(leaves, func(level [][32]byte, padding [32]byte) {
-		if sibling := i ^ 1; sibling < len(level) {
-			proof = append(proof, level[sibling])
-		} else {
-			proof = append(proof, padding)
-		}
-		i >>= 1
-	})
-	return proof
+	return NewTree(leaves, Depth(len(leaves))).Path(i)
 }
 
 // VerifyList reports whether proof shows that leaf is at index i of the list of n leaves under root. A proof of any
 // length but the exact one is refused.
 func VerifyList(root [32]byte, n, i uint64, leaf [32]byte, proof [][32]byte) bool {
-	if i >= n || len(proof) != depth(n) {
-		return false
-	}
-	top := leaf
-	for _, sibling := range proof {
-		if i&1 == 0 {
-			top = node(top, sibling)
-		} else {
-			top = node(sibling, top)
-		}
-		i >>= 1
-	}
-	return seal(n, top) == root
+	return i < n && len(proof) == depth(n) && seal(n, Climb(leaf, i, proof)) == root
 }
 
-// reduce hashes one or more leaves up to the top node. Before each level is hashed, visit (if not nil) sees its
-// digests without padding, and the digest that stands for padding at that level; it must not keep the slice.
-func reduce(leaves [][32]byte, visit func(level [][32]byte, padding [32]byte)) [32]byte {
-	half := (len(leaves) + 1) / 2
-	scratch := make([][32]byte, half+(half+1)/2) // one level and the level above it, in turns
-	spaces := [2][][32]byte{scratch[:half], scratch[half:]}
-	level := leaves
-	var padding [32]byte
-	for range depth(uint64(len(leaves))) {
-		if visit != nil {
-			visit(level, padding)
-		}
-		next := spaces[0][:(len(level)+1)/2]
-		HashPairs(next[:len(level)/2], level[:len(level)/2*2])
-		if len(level)%2 == 1 {
-			next[len(next)-1] = node(level[len(level)-1], padding)
-		}
-		padding = node(padding, padding)
-		level = next
-		spaces[0], spaces[1] = spaces[1], spaces[0]
+// Depth is the least number of levels over n leaves: ceil(log2 n), and 0 for n of 0 and 1.
+func Depth(n int) int { return depth(uint64(n)) }
+
+func depth(n uint64) int {
+	if n < 2 {
+		return 0
 	}
-	return level[0]
+	return bits.Len64(n - 1)
 }
 
 // node is one inner node, for where there is only one to hash.

@@ -20,6 +20,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/multiformats/go-multiaddr"
+
+	"tutti/accel"
 )
 
 // Config is the options of one node.
@@ -32,6 +34,7 @@ type Config struct {
 	Storage Storage `toml:"storage" doc:"What is kept on disk."`
 	Pool    Pool    `toml:"pool" doc:"Transactions that wait for a block."`
 	Verify  Verify  `toml:"verify" doc:"Signature checking."`
+	Accel   Accel   `toml:"accel" doc:"Cryptographic kernels; 'tutti doctor accel' prints which there are and which are used."`
 	Memory  Memory  `toml:"memory" doc:"Memory of this process."`
 	Peers   []Peer  `toml:"peers" doc:"The other nodes of the network, each with its node key in hex and the addresses it can be reached at."`
 }
@@ -82,6 +85,11 @@ type Pool struct {
 // Verify is the `verify` section.
 type Verify struct {
 	Workers int `toml:"workers" doc:"Threads that check signatures and execute blocks. 0: one for each core."`
+}
+
+// Accel is the `accel` section.
+type Accel struct {
+	Use string `toml:"use" doc:"CPU features and kernels to leave out or to insist on, with commas between: -avx512ifma, -avx512, ed25519=voi-batch, merkle=-gohashtree. Empty: what is fastest here. The environment variable TUTTI_ACCEL takes its place."`
 }
 
 // Memory is the `memory` section.
@@ -251,6 +259,9 @@ func (c *Config) validate(p *Problems) {
 	between("pool.max_per_account", c.Pool.MaxPerAccount, 1, 65536)
 	between("pool.max_per_source", c.Pool.MaxPerSource, 1, 10_000_000)
 	between("verify.workers", c.Verify.Workers, 0, 1024)
+	if err := accel.CheckUse(c.Accel.Use); err != nil {
+		p.add("accel.use", "can't be used", err.Error())
+	}
 	if c.Memory.LimitMiB != 0 {
 		between("memory.limit_mib", c.Memory.LimitMiB, 128, 1<<24)
 	}

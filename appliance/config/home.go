@@ -27,6 +27,7 @@ import (
 //	wallets/          one keystore a wallet, and password where a local network made them
 //	receipts/         finality proofs that `tutti wallet` saved
 //	data/             FORMAT, blocks/, votes/, state/
+//	accel-timings.json how fast the cryptographic kernels were here; made anew if missing
 //	log/              log files
 type Home string
 

@@ -50,11 +50,12 @@ func (d *doctor) fail(check, found, remedy string) {
 }
 
 func doctorCommand(a *app) *cobra.Command {
-	return a.jsonFlag(&cobra.Command{
+	c := a.jsonFlag(&cobra.Command{
 		Use:   "doctor",
 		Short: "Check that this machine and this home folder are fit to run a node",
 		Long: `Check that this machine and this home folder are fit to run a node: processor and cryptography, memory, disk space and
-sync latency, open files, clock, work of others on the processor, then options, keys and genesis file. Nothing is changed.
+sync latency, open files, clock, work of others on the processor, then options, keys and genesis file. Nothing is changed; timings
+of the cryptographic kernels are kept for the next start.
 
 Exit status 1 if a check failed; warnings do not count.`,
 		Example: "  tutti doctor\n  tutti doctor --home /var/lib/tutti --json",
@@ -65,6 +66,13 @@ Exit status 1 if a check failed; warnings do not count.`,
 				return err
 			}
 			d := new(doctor)
+			_, notes, err := a.configureAccel(h)
+			if err != nil {
+				d.fail("cryptography", err.Error(), "correct it; 'tutti doctor accel --help' tells what can be set")
+			}
+			for _, note := range notes {
+				d.warn("cryptography", note, "nothing: it costs some tenths of a second at each start")
+			}
 			if err := d.machine(c.Context(), h); err != nil {
 				return err
 			}
@@ -72,6 +80,8 @@ Exit status 1 if a check failed; warnings do not count.`,
 			return a.report(d)
 		},
 	})
+	c.AddCommand(doctorAccelCommand(a))
+	return c
 }
 
 // report prints the findings and fails if one of them is broken.
@@ -150,12 +160,16 @@ func (d *doctor) cryptography() {
 	verdicts := accel.SelfTest()
 	for _, v := range verdicts {
 		name := v.Operation + " by " + v.Backend
-		if v.Passed {
-			d.ok("cryptography", "%s: %s", name, v.Reason)
-		} else {
+		switch {
+		case v.Failed:
 			d.warn("cryptography", name+": "+v.Reason, "another one is used; if this one should work here, report it")
+		case v.Chosen:
+			d.ok("cryptography", "%s: used for %s, %s", name, spansText(v.Uses), v.Reason)
+		default:
+			d.ok("cryptography", "%s: %s", name, v.Reason)
 		}
 	}
+	d.ok("cryptography", "'tutti doctor accel' shows how fast they are")
 	if err := accel.Ready(verdicts); err != nil {
 		d.fail("cryptography", err.Error(), "a node cannot run on this machine with this build")
 	}

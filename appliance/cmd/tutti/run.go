@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tutti/accel"
 	"tutti/appliance/config"
 	"tutti/appliance/genesis"
 	"tutti/appliance/keys"
@@ -96,6 +97,13 @@ func (a *app) runNode(ctx context.Context, passwordFile string, firstStart bool)
 	if err != nil {
 		return err
 	}
+	notes, err := accel.Configure(accel.Settings{Use: cfg.Accel.Use, Dir: string(home)})
+	if err != nil {
+		return err
+	}
+	if err := accel.Ready(accel.SelfTest()); err != nil {
+		return err
+	}
 	if passwordFile == "" && cfg.Keys.PasswordFile != "" {
 		passwordFile = home.Resolve(cfg.Keys.PasswordFile)
 	}
@@ -108,6 +116,9 @@ func (a *app) runNode(ctx context.Context, passwordFile string, firstStart bool)
 		return err
 	}
 	defer func() { err = errors.Join(err, closer.Close()) }()
+	for _, note := range notes {
+		log.Warn("cryptographic kernels", "note", note)
+	}
 	if firstStart {
 		if err := beginData(home, cfg); err != nil {
 			return err

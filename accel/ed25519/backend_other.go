@@ -1,0 +1,5 @@
+//go:build !amd64 || purego
+
+package ed25519
+
+func laneBackends() []Backend { return nil }

@@ -1,0 +1,9 @@
+//go:build !amd64 || purego
+
+package merkle
+
+// candidates are the backends for pairs, the preferred one first.
+func candidates() []Backend { return []Backend{hashtree{}, stdlib{}} }
+
+// manyCandidates are the backends for messages.
+func manyCandidates() []ManyBackend { return []ManyBackend{stdlib{}} }
