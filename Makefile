@@ -56,6 +56,10 @@ fuzz: ## fuzz every decoder for FUZZCPU seconds of CPU each (default 600); goes 
 bench: build ## the standard benchmark: 1 shard of 4 validators, 100,000 accounts, 8,000 tx/s for 30 s
 	bin/tutti bench --shards 1 --validators 4 --accounts 100000 --workload uniform --rate 8000 --duration 30s
 
+.PHONY: bench-accel
+bench-accel: ## time the cryptographic kernels beside other libraries, in CPU time; JSON=FILE, ROWS=regexp
+	$(GO) run ./accel/internal/rows/bench-accel $(if $(JSON),-json $(JSON)) $(if $(ROWS),-rows '$(ROWS)')
+
 .PHONY: deps
 deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test
 	@if ! command -v chromium >/dev/null 2>&1; then \
