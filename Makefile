@@ -52,6 +52,14 @@ generate: ## rewrite golden files and NOTICE; review the difference
 fuzz: ## fuzz every decoder for FUZZCPU seconds of CPU each (default 600); goes on where it stopped
 	bench/scripts/fuzz.sh $(or $(FUZZCPU),600)
 
+.PHONY: soak-agree
+soak-agree: ## CASES cases (default 10,000,000) for all backends of accel, added to bench/results/agree.tsv; goes on where it stopped
+	bench/scripts/agree.sh $(or $(CASES),10000000)
+
+.PHONY: test-portable
+test-portable: ## accel's tests without cgo, on arm64 and on x86-64 without ADX, under qemu; PACKAGES narrows it
+	accel/portability.sh $(PACKAGES)
+
 .PHONY: bench
 bench: build ## the standard benchmark: 1 shard of 4 validators, 100,000 accounts, 8,000 tx/s for 30 s
 	bin/tutti bench --shards 1 --validators 4 --accounts 100000 --workload uniform --rate 8000 --duration 30s

@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	agreeCases = flag.Int("agree.cases", 6000, "signatures that TestAgree gives to all backends and to the reference")
-	agreeSeed  = flag.Uint64("agree.seed", 1, "seed of TestAgree")
+	agreeCases = flag.Int("cases", 6000, "signatures that TestAgree gives to all backends and to the reference")
+	agreeSeed  = flag.Uint64("seed", 1, "seed of TestAgree")
 )
 
 // judged are backends that a test compares: all candidates, and those with a memory once more with one that is small
@@ -137,7 +137,7 @@ func (c *cases) edge(it Item) Item {
 }
 
 // TestAgree gives random and edge cases to the reference and to every backend, in batches of all lengths. With
-// -agree.cases=10000000 it is the long run whose counts are in the notes.
+// -cases=10000000 it is the long run whose counts are in the notes.
 func TestAgree(t *testing.T) {
 	const round = 500
 	rounds := (*agreeCases + round - 1) / round

@@ -273,12 +273,15 @@ func FuzzMultiples(f *testing.F) {
 	})
 }
 
-var cases = flag.Int("cases", 4_000, "encodings in TestDecodeMany")
+var (
+	cases = flag.Int("cases", 4_000, "encodings in TestDecodeMany")
+	seed  = flag.Uint64("seed", 1, "seed of TestDecodeMany")
+)
 
 // TestDecodeMany compares the engines on -cases encodings: random points of the curves, in the groups or not, with
 // flags and bits changed in most.
 func TestDecodeMany(t *testing.T) {
-	r := rand.New(rand.NewPCG(uint64(*cases), 4))
+	r := rand.New(rand.NewPCG(*seed, 4))
 	bases := encodings()
 	for range *cases {
 		b := append([]byte(nil), bases[r.IntN(len(bases))]...)
