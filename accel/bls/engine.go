@@ -58,7 +58,7 @@ var adders = sync.OnceValue(func() *selftest.Table[keysum.Adder] {
 		},
 		None: keysum.Plain{Engine: refuse{}},
 	}
-	return selftest.Choose(op, keysum.Adders(engine())...)
+	return selftest.Choose(op, keysum.Candidates(engine())...)
 })
 
 // refuse stands in when no engine passes on this machine: it decodes nothing, so that nothing verifies, and signs with

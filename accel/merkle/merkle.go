@@ -14,8 +14,8 @@
 // Nothing here keeps or modifies its inputs; everything is safe for concurrent use. Nothing is fatal.
 //
 // The pairs go through a Backend: our own kernels (SHA-NI on two pairs in turns, and the same beside AVX-512 on
-// sixteen), gohashtree (SHA-NI, AVX-512, AVX2, Arm SHA2) or crypto/sha256. Messages of one size, which HashMany hashes,
-// have all but gohashtree. Each must give embedded known answers; the fastest on this machine at a given size is used.
+// sixteen), gohashtree (SHA-NI, AVX-512, AVX2, Arm SHA2), sha256-simd or crypto/sha256. Messages of one size, which
+// HashMany hashes, have all but gohashtree. Each must give embedded known answers; the fastest on this machine at a given size is used.
 package merkle
 
 import (

@@ -165,7 +165,7 @@ var k256 = [64]uint32{
 }
 
 // candidates are the backends for pairs, the preferred one first.
-func candidates() []Backend { return []Backend{mixed{}, shaNI{}, hashtree{}, stdlib{}} }
+func candidates() []Backend { return []Backend{mixed{}, shaNI{}, hashtree{}, simd{}, stdlib{}} }
 
 // manyCandidates are the backends for messages.
-func manyCandidates() []ManyBackend { return []ManyBackend{mixed{}, shaNI{}, stdlib{}} }
+func manyCandidates() []ManyBackend { return []ManyBackend{mixed{}, shaNI{}, simd{}, stdlib{}} }

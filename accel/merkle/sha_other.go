@@ -3,7 +3,7 @@
 package merkle
 
 // candidates are the backends for pairs, the preferred one first.
-func candidates() []Backend { return []Backend{hashtree{}, stdlib{}} }
+func candidates() []Backend { return []Backend{hashtree{}, simd{}, stdlib{}} }
 
 // manyCandidates are the backends for messages.
-func manyCandidates() []ManyBackend { return []ManyBackend{stdlib{}} }
+func manyCandidates() []ManyBackend { return []ManyBackend{simd{}, stdlib{}} }

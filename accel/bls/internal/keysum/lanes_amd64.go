@@ -62,13 +62,20 @@ func backward(s *scratch, next *[8 * groups]*Row, n int)
 // Lanes adds in eight lanes; what is left over, and what the chord formula can't add, goes to the engine.
 type Lanes struct{ Engine curve.Engine }
 
-// Adders are those that this CPU can use, given an engine for what is left over.
+// Candidates are the adders of this build, given an engine for what is left over.
+func Candidates(e curve.Engine) []Adder { return []Adder{Lanes{e}, Plain{e}} }
+
+// Adders are those that this CPU can run.
 func Adders(e curve.Engine) []Adder {
-	if cpu.Has(cpuid.AVX512F, cpuid.AVX512IFMA) {
-		return []Adder{Lanes{e}, Plain{e}}
+	all := Candidates(e)
+	if !cpu.Has(Lanes{}.Needs()...) {
+		return all[1:]
 	}
-	return []Adder{Plain{e}}
+	return all
 }
+
+// Needs are the CPU features without which Lanes is not to be called (selftest.Needs).
+func (Lanes) Needs() []cpuid.FeatureID { return []cpuid.FeatureID{cpuid.AVX512F, cpuid.AVX512IFMA} }
 
 // Name implements Adder.
 func (Lanes) Name() string { return "ifma" }

@@ -1,8 +1,7 @@
 // Package hash has the benchmark rows of bulk SHA-256: pairs of digests, Merkle roots, and messages of one size.
 //
-// Rows of a backend named tutti go through what package merkle chose for this machine. minio/sha256-simd is here for
-// comparison only: its owners have given it up, its Sum256 is no faster than the standard library's, and its server for
-// sixteen lanes is many times slower on messages of this length.
+// Rows of a backend named tutti go through what package merkle chose for this machine. sha256-simd's server for sixteen
+// lanes is here for comparison only: on messages of this length it is many times slower than anything else.
 package hash
 
 import (
@@ -10,8 +9,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strings"
-
-	simd "github.com/minio/sha256-simd"
 
 	"tutti/accel/internal/cpu"
 	"tutti/accel/internal/rows"
@@ -66,14 +63,7 @@ type pairFunc struct {
 }
 
 func pairFuncs() []pairFunc {
-	all := []pairFunc{{"tutti", nil, merkle.HashPairs}, {"sha256-simd", nil, func(dst, src [][32]byte) {
-		var pair [64]byte
-		for i := range dst {
-			copy(pair[:32], src[2*i][:])
-			copy(pair[32:], src[2*i+1][:])
-			dst[i] = simd.Sum256(pair[:])
-		}
-	}}}
+	all := []pairFunc{{"tutti", nil, merkle.HashPairs}}
 	for _, b := range merkle.Backends() {
 		all = append(all, pairFunc{backend(b.Name()), usable(b), b.HashPairs})
 	}
@@ -127,10 +117,5 @@ func messages(size, n int) (all []rows.Row) {
 	for _, b := range merkle.ManyBackends() {
 		add(backend(b.Name()), usable(b), b.HashMany)
 	}
-	add("sha256-simd", nil, func(dst [][32]byte, src []byte, size int) {
-		for i := range dst {
-			dst[i] = simd.Sum256(src[i*size : (i+1)*size])
-		}
-	})
 	return append(all, server(size, n)...)
 }
