@@ -28,7 +28,7 @@ const (
 	blockInterval  = 200 // milliseconds
 	heartbeat      = 1000
 	maxBodyBytes   = 2 << 20
-	maxBlockTxs    = 4_000 // at 5 blocks a second well above what this machine executes, so that overload waits in the pool and not in long blocks
+	maxBlockTxs    = 10_000 // at 5 blocks a second well above what this machine executes, so that overload waits in the pool and not in long blocks
 	receiptWindow  = 16_384
 	accountLimit   = 50_000_000
 	openingsABlock = 1024
