@@ -7,14 +7,14 @@
 #   4. one without AVX either (Nehalem): the self-tests must choose what works there;
 #   5. the canary: blst's default build must die of SIGILL on 2's CPU. If it does not, 2 proves nothing.
 #
-# Usage: accel/portability.sh [package...]   (default ./accel/...)
+# Usage: accel/portability.sh [package...]   (default ./accel/... without the benchmarks)
 # Without qemu it says so and succeeds, but fails where CI is true. Debian: apt-get install qemu-user
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 go=${GO:-go}
 packages=("$@")
-[ ${#packages[@]} -gt 0 ] || packages=(./accel/...)
+[ ${#packages[@]} -gt 0 ] || mapfile -t packages < <($go list ./accel/... | grep -v /internal/rows) # the rows only measure
 portable="-O2 -D__BLST_PORTABLE__"
 timeout=60m
 # These start themselves again as another process, which an emulated one can't do.
