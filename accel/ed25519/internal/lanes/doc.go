@@ -24,7 +24,7 @@
 // and R 3,000, of B 1,400, decoding 2,200, tables 700) and 27,000 vector instructions in all. So the multipliers allow
 // 12,100 cycles where they take one a cycle (Zen 4, 3.3 microseconds at 3.7 GHz), and issue allows 6,700 where there are
 // four 512-bit pipes with two multipliers (Zen 5, 2.1 microseconds at 3.2 GHz); 3.1 were measured on the latter, hashing
-// included. Weighed and left out: 256 doublings with whole k (3.6 measured); larger tables of B (they leave the
+// included. Weighed and left out: 256 doublings with whole k (3.6 measured before the halving landed); larger tables of B (they leave the
 // first-level cache and save under 3 %); one random combination for the whole batch, which would save about a third of
 // a good batch and cost twice as much in a bad one.
 package lanes
