@@ -19,7 +19,7 @@ type Backend struct {
 	Net   *prooftest.Network
 	Shard consensus.ShardID
 	Judge func(t tx.Signed) error // verdict on a submitted transaction; nil: accept
-	Hold  chan struct{}           // if set, Submit waits for it to close
+	Hold  chan struct{}           // if set, Submit sends on it once, then waits for it to close
 
 	mu        sync.Mutex // guards what follows
 	blocks    []*proof.Block
@@ -106,6 +106,10 @@ func (b *Backend) Submitted() []tx.Signed {
 // Submit implements api.Backend.
 func (b *Backend) Submit(ctx context.Context, _ uint64, txs []tx.Signed) []error {
 	if b.Hold != nil {
+		select {
+		case b.Hold <- struct{}{}:
+		case <-ctx.Done():
+		}
 		select {
 		case <-b.Hold:
 		case <-ctx.Done():
