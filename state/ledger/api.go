@@ -79,6 +79,7 @@ type ExecuteInput struct {
 type Executed struct {
 	Commitments Commitments
 	Root        tx.Hash            // state root after this block; the header StateLag above carries it
+	Diff        tx.Hash            // diff hash of this block; the same header carries it
 	IDs         []tx.Hash          // transaction ids, body order
 	Outcomes    []bool             // body order
 	Credits     []tx.CreditOutcome // one for each receipt, bundle order

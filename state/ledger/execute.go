@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"tutti/accel/merkle"
 	"tutti/state/tx"
@@ -229,14 +230,46 @@ func commitments(parent *block, e *effects) Commitments {
 func (l *Ledger) identify(txs []tx.Signed, ok []bool, more int) (ids []tx.Hash, leaves [][32]byte) {
 	ids, leaves = make([]tx.Hash, len(txs)), make([][32]byte, len(txs)+more)
 	l.parallelRange(len(txs), func(from, to int) {
-		b := make([]byte, 0, len(l.idHead)+tx.MaxTxBytes)
-		for i := from; i < to; i++ {
-			b = txs[i].AppendBody(append(b[:0], l.idHead...))
-			ids[i] = sha256.Sum256(b)
-			leaves[i] = tx.TxLeaf(ids[i], ok[i])
-		}
+		l.hashIDs(txs[from:to], ids[from:to])
+		tx.TxLeaves(leaves[from:to], ids[from:to], ok[from:to])
 	})
 	return ids, leaves
+}
+
+// hashIDs hashes transactions to ids: transfers, which are all of one size, together.
+func (l *Ledger) hashIDs(txs []tx.Signed, ids []tx.Hash) {
+	b := make([]byte, 0, len(txs)*(len(l.idHead)+tx.TransferBytes))
+	for i := 0; i < len(txs); {
+		b = b[:0]
+		first := i
+		for ; i < len(txs) && txs[i].Kind == tx.Transfer; i++ {
+			b = txs[i].AppendBody(append(b, l.idHead...))
+		}
+		if n := i - first; n > 0 {
+			merkle.HashMany(digests(ids[first:i]), b, len(b)/n)
+		}
+		for ; i < len(txs) && txs[i].Kind != tx.Transfer; i++ {
+			ids[i] = sha256.Sum256(txs[i].AppendBody(append(b[:0], l.idHead...)))
+		}
+	}
+}
+
+// digests shows hashes as what package merkle takes.
+func digests(h []tx.Hash) [][32]byte {
+	return unsafe.Slice((*[32]byte)(unsafe.SliceData(h)), len(h))
+}
+
+// ahead is how many transactions before its turn a payer's record is asked for: long enough for memory to answer, short
+// enough to be still at hand.
+const ahead = 12
+
+// expect has the record of a payer brought to the CPU. exec is held.
+func (l *Ledger) expect(txs []tx.Signed, i int) {
+	if i < len(txs) {
+		if p, ok := l.payer(txs[i].From); ok {
+			prefetch(p.cell(txs[i].From.Index()))
+		}
+	}
 }
 
 // payers reads the keys of the payers in the parent state. known tells which payers are accounts there.
@@ -247,6 +280,7 @@ func (l *Ledger) payers(parent *block, txs []tx.Signed) (keys [][32]byte, genera
 	}
 	defer l.exec.Unlock()
 	for i := range txs {
+		l.expect(txs, i+ahead)
 		var p *partition
 		if p, known[i] = l.payer(txs[i].From); known[i] {
 			c := p.cell(txs[i].From.Index())
@@ -322,7 +356,7 @@ func (l *Ledger) run(parent *block, name tx.Hash, body *tx.Body, in *received, e
 	if err := l.hash(b); err != nil {
 		return nil, l.fail(err)
 	}
-	e.done.Root = b.root
+	e.done.Root, e.done.Diff = b.root, b.diff
 	l.mu.Lock()
 	l.blocks[name] = b
 	l.mu.Unlock()
@@ -333,6 +367,7 @@ func (l *Ledger) run(parent *block, name tx.Hash, body *tx.Body, in *received, e
 func (l *Ledger) debits(parent *block, body *tx.Body, in *received) error {
 	d := l.newDebit(parent, in)
 	for i := range body.Txs {
+		l.expect(body.Txs, i+ahead)
 		if r := d.apply(&body.Txs[i]); (r == None) != body.Outcomes[i] {
 			return invalid("transaction %d: the body says %v, the reason here is %v", i, body.Outcomes[i], r)
 		}
@@ -382,7 +417,11 @@ func (l *Ledger) creditAll(b *block, e *effects) {
 	l.parallel(len(active), func(_, i int) {
 		slot := active[i]
 		p := &parts[slot]
-		for _, c := range sorted[from[slot]:from[slot+1]] {
+		credits := sorted[from[slot]:from[slot+1]]
+		for j, c := range credits {
+			if j+ahead < len(credits) {
+				prefetch(p.cell(credits[j+ahead].index))
+			}
 			k := p.cell(c.index)
 			p.touch(c.index, k)
 			k.setBalance(k.balance() + c.amount)

@@ -80,11 +80,18 @@ func (c *chunk) rehash(s *scratch) {
 		c.stale[w] = 0
 	}
 	const per = 1 << groupLog
+	done := 0
 	for g := range slices.Chunk(at, hashBatch) {
 		for j, group := range g {
 			copy(s.in[2*per*j:], halves(c.cells[per*group:][:per]))
 		}
 		n := len(g)
+		done += n
+		for _, group := range at[done:min(done+hashBatch, len(at))] { // for the next turn, while this one is hashed
+			for j := range per {
+				prefetch(&c.cells[per*int(group)+j])
+			}
+		}
 		merkle.HashPairs(s.a[:per*n], s.in[:2*per*n])
 		merkle.HashPairs(s.b[:per/2*n], s.a[:per*n])
 		merkle.HashPairs(s.a[:n], s.b[:2*n])

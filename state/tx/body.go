@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"tutti/accel/merkle"
 )
 
 // SectionType names a typed section of a body. Sections come in ascending type order, each type at most once;
@@ -25,7 +27,7 @@ const BodyVersion = 1
 
 // Limits of a body.
 const (
-	MaxBodyTx      = 65536
+	MaxBodyTx      = 1 << 17
 	MaxBundles     = 64
 	MaxBundleCount = 65536
 	MaxProofBytes  = 128 << 10
@@ -265,18 +267,31 @@ func (c CreditOutcome) String() string {
 	return [...]string{"none", "credited", "returned", "treasury"}[c&3]
 }
 
-// TxLeaf is the outcomes-root leaf of a transaction.
-func TxLeaf(id Hash, success bool) Hash {
-	b := make([]byte, 0, 16+1+32+1)
+// leafBytes is the size of what is hashed to a transaction's leaf: tag 16, kind 1, id 32, outcome 1.
+const leafBytes = 16 + 1 + 32 + 1
+
+func appendLeaf(b []byte, id *Hash, success bool) []byte {
 	b = append(b, tagOutcome[:]...)
 	b = append(b, 0)
 	b = append(b, id[:]...)
 	if success {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+		return append(b, 1)
 	}
-	return sha256.Sum256(b)
+	return append(b, 0)
+}
+
+// TxLeaf is the outcomes-root leaf of a transaction.
+func TxLeaf(id Hash, success bool) Hash {
+	return sha256.Sum256(appendLeaf(make([]byte, 0, leafBytes), &id, success))
+}
+
+// TxLeaves sets dst[i] to the TxLeaf of ids[i] and success[i], all together, which is several times faster.
+func TxLeaves(dst [][32]byte, ids []Hash, success []bool) {
+	b := make([]byte, 0, len(ids)*leafBytes)
+	for i := range ids {
+		b = appendLeaf(b, &ids[i], success[i])
+	}
+	merkle.HashMany(dst[:len(ids)], b, leafBytes)
 }
 
 // CreditLeaf is the outcomes-root leaf of a consumed receipt; receiptLeaf is Receipt.Leaf.

@@ -2,6 +2,7 @@ package tx
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -377,5 +378,20 @@ func BenchmarkTxID(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.TxID(genesis())
+	}
+}
+
+func TestTxLeaves(t *testing.T) {
+	for _, n := range []int{0, 1, 7, 100} {
+		ids, ok, dst := make([]Hash, n), make([]bool, n), make([][32]byte, n+1)
+		for i := range ids {
+			ids[i], ok[i] = sha256.Sum256([]byte{byte(i)}), i%3 > 0
+		}
+		TxLeaves(dst, ids, ok)
+		for i := range ids {
+			if TxLeaf(ids[i], ok[i]) != Hash(dst[i]) {
+				t.Errorf("leaf %d of %d differs", i, n)
+			}
+		}
 	}
 }
