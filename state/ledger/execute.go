@@ -446,12 +446,18 @@ func (l *Ledger) hash(b *block) error {
 	l.parallel(len(stale), func(w, i int) {
 		p := &l.table.parts[stale[i]]
 		var nodes []chunkNode
+		var dirty []*chunk
 		for k, c := range p.chunks {
 			if c.dirty {
-				c.rehash(&l.exec.scratch[w])
-				nodes = append(nodes, chunkNode{uint32(k), node{c.nodes[1], c.sum}})
-				c.dirty = false
+				nodes, dirty = append(nodes, chunkNode{chunk: uint32(k)}), append(dirty, c)
 			}
+		}
+		for g := range slices.Chunk(dirty, hashChunks) {
+			rehash(g, &l.exec.scratch[w])
+		}
+		for k, c := range dirty {
+			nodes[k].node = node{c.nodes[1], c.sum}
+			c.dirty = false
 		}
 		p.dirty = false
 		errs[i] = l.exec.tree.set(stale[i], nodes)

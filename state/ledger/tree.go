@@ -65,53 +65,71 @@ var zeros = sync.OnceValue(func() *zeroNodes {
 type scratch struct {
 	in   [8 * hashBatch][32]byte
 	a, b [4 * hashBatch][32]byte
-	at   [chunkGroups]uint32
+	at   [hashChunks * chunkGroups]uint32
 }
 
-const hashBatch = 64 // groups, or pairs of nodes, hashed at a time
+const (
+	hashBatch  = 72 // groups, or pairs of nodes, hashed at a time: a multiple of the 24 that the widest kernel takes at once
+	hashChunks = 16 // chunks hashed together: alone, a chunk's upper levels would be too short for the wide kernels
+)
 
-// rehash brings the chunk's tree up to date.
-func (c *chunk) rehash(s *scratch) {
+// rehash brings the trees of chunks up to date, hashChunks at most. A node of chunk i is at i<<chunkLog plus its place
+// in the chunk's heap.
+func rehash(chunks []*chunk, s *scratch) {
 	at := s.at[:0]
-	for w, v := range c.stale {
-		for ; v != 0; v &= v - 1 {
-			at = append(at, uint32(w<<6|bits.TrailingZeros64(v)))
+	for i, c := range chunks {
+		for w, v := range c.stale {
+			for ; v != 0; v &= v - 1 {
+				at = append(at, uint32(i<<chunkLog|chunkGroups|w<<6|bits.TrailingZeros64(v)))
+			}
+			c.stale[w] = 0
 		}
-		c.stale[w] = 0
 	}
-	const per = 1 << groupLog
-	done := 0
-	for g := range slices.Chunk(at, hashBatch) {
-		for j, group := range g {
-			copy(s.in[2*per*j:], halves(c.cells[per*group:][:per]))
-		}
-		n := len(g)
-		done += n
-		for _, group := range at[done:min(done+hashBatch, len(at))] { // for the next turn, while this one is hashed
-			for j := range per {
-				prefetch(&c.cells[per*int(group)+j])
+	hashGroups(chunks, at, s)
+	for level := groupLog; level < chunkLog; level++ {
+		n := 0
+		for _, x := range at {
+			x = x&^(chunkAccounts-1) | x%chunkAccounts>>1
+			if n == 0 || at[n-1] != x {
+				at[n] = x
+				n++
 			}
 		}
-		merkle.HashPairs(s.a[:per*n], s.in[:2*per*n])
-		merkle.HashPairs(s.b[:per/2*n], s.a[:per*n])
-		merkle.HashPairs(s.a[:n], s.b[:2*n])
-		for j, group := range g {
-			c.nodes[chunkGroups+group] = s.a[j]
-		}
-	}
-	for i := range at {
-		at[i] += chunkGroups
-	}
-	for len(at) > 0 && at[0] > 1 {
-		at = parents(at)
-		for g := range slices.Chunk(at, hashBatch) {
+		at = at[:n]
+		for g := range slices.Chunk(at, 2*hashBatch) {
 			for j, x := range g {
-				s.in[2*j], s.in[2*j+1] = c.nodes[2*x], c.nodes[2*x+1]
+				below := chunks[x>>chunkLog].nodes[2*(x%chunkAccounts):]
+				s.in[2*j], s.in[2*j+1] = below[0], below[1]
 			}
 			merkle.HashPairs(s.a[:len(g)], s.in[:2*len(g)])
 			for j, x := range g {
-				c.nodes[x] = s.a[j]
+				chunks[x>>chunkLog].nodes[x%chunkAccounts] = s.a[j]
 			}
+		}
+	}
+}
+
+// hashGroups hashes the records of groups up to the groups' nodes, which are at the given places.
+func hashGroups(chunks []*chunk, at []uint32, s *scratch) {
+	const per = 1 << groupLog
+	cells := func(x uint32) []cell { return chunks[x>>chunkLog].cells[per*(x%chunkGroups):][:per] }
+	for done := 0; done < len(at); done += hashBatch {
+		g := at[done:min(done+hashBatch, len(at))]
+		for j, x := range g {
+			copy(s.in[2*per*j:], halves(cells(x)))
+		}
+		for _, x := range at[done+len(g) : min(done+2*hashBatch, len(at))] { // for the next turn, while this one is hashed
+			k := cells(x)
+			for j := range k {
+				prefetch(&k[j])
+			}
+		}
+		n := len(g)
+		merkle.HashPairs(s.a[:per*n], s.in[:2*per*n])
+		merkle.HashPairs(s.b[:per/2*n], s.a[:per*n])
+		merkle.HashPairs(s.a[:n], s.b[:2*n])
+		for j, x := range g {
+			chunks[x>>chunkLog].nodes[x%chunkAccounts] = s.a[j]
 		}
 	}
 }
