@@ -68,6 +68,10 @@ bench: build ## the standard benchmark: 1 shard of 4 validators, 100,000 account
 bench-accel: ## time the cryptographic kernels beside other libraries, in CPU time; JSON=FILE, ROWS=regexp
 	$(GO) run ./accel/internal/rows/bench-accel $(if $(JSON),-json $(JSON)) $(if $(ROWS),-rows '$(ROWS)')
 
+.PHONY: bench-state
+bench-state: ## time the state engine at 10 million accounts beside serial and naive ways, in CPU time; JSON=FILE, ARGS
+	$(GO) test ./bench/state -run '^TestBenchState$$' -count=1 -timeout 0 -v -args -full $(if $(JSON),-json $(abspath $(JSON))) $(ARGS)
+
 .PHONY: deps
 deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test
 	@if ! command -v chromium >/dev/null 2>&1; then \

@@ -302,7 +302,7 @@ func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error)
 	n.root, n.supply = root, g.Supplies[n.shard]
 	if n.ledger, err = ledger.Open(ledger.Options{
 		FS: disk(), Dir: n.home.State(), Params: params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
-		Possession: bls.VerifyPossession, Workers: workers, CacheBytes: int64(n.cfg.Memory.CacheMiB) << 20,
+		Possession: bls.VerifyPossession, Workers: workers, CacheBytes: int64(n.cfg.Memory.CacheMiB) << 20, Progress: opening(n.log),
 	}); err != nil {
 		return err
 	}

@@ -64,6 +64,8 @@ type Options struct {
 	CacheBytes int64                                                   // the storage engine's cache; 0: 8 MiB
 	PageCycle  time.Duration                                           // every page is rewritten once in so long, or a little more; 0: ten minutes
 	Now        func() time.Time                                        // paces pages, nothing else; nil: time.Now
+	// Progress is told how far Open is, from any goroutine: done of total, in accounts or blocks. nil: nobody is.
+	Progress func(stage string, done, total uint64)
 }
 
 // ExecuteInput is a block to judge.

@@ -164,6 +164,22 @@ func (t *table) redo(s *section, height uint64) {
 	p.next = s.next()
 }
 
+// apply makes the section's changes to a table of which it is known only that later sections follow up to a block whose
+// state is then right. Accounts are there as far as they are reserved.
+func (t *table) apply(s *section, height uint64) {
+	p := &t.parts[s.slot]
+	for i := range s.touches() {
+		if i+ahead < s.touches() {
+			prefetch(p.cell(s.index(i + ahead)))
+		}
+		nonce, balance := s.values(i)
+		p.put(s.index(i), balance, nonce, uint32(height))
+	}
+	for i, r := range s.records() {
+		p.open(s.first()+uint32(i), &r)
+	}
+}
+
 // rewind takes the section's changes out of a copy of the cells from index at on.
 func (s *section) rewind(cells []cell, at uint32) {
 	end := at + uint32(len(cells))

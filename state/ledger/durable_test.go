@@ -208,10 +208,12 @@ func TestPageCycle(t *testing.T) {
 		if err := l.store.Blocks(0, func(h uint64, v []byte) error { first = min(first, h); return nil }); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.store.Pages(func(_ uint16, _ uint32, v []byte) error {
-			pages++
-			oldest = min(oldest, binary.BigEndian.Uint64(v))
-			return nil
+		if err := l.store.PagedPartitions(func(number uint16) error {
+			return l.store.Pages(number, func(_ uint32, v []byte) error {
+				pages++
+				oldest = min(oldest, binary.BigEndian.Uint64(v))
+				return nil
+			})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +262,7 @@ func TestCorruption(t *testing.T) {
 	var page []byte
 	err = errors.Join(
 		l.store.Blocks(0, func(h uint64, v []byte) error { values[h] = append([]byte{}, v...); return nil }),
-		l.store.Pages(func(_ uint16, n uint32, v []byte) error {
+		l.store.Pages(0, func(n uint32, v []byte) error {
 			if n == 1 {
 				page = append([]byte{}, v...)
 			}

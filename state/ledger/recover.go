@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"tutti/state/store"
 	"tutti/state/tx"
@@ -140,29 +142,10 @@ func (l *Ledger) load(b *block) error {
 			return err
 		}
 	}
-	if err := l.store.Pages(func(number uint16, page uint32, v []byte) error {
-		return l.loadPage(b, number, page, v)
-	}); err != nil {
+	if err := l.loadPages(b); err != nil {
 		return err
 	}
-	if err := l.store.Blocks(0, func(height uint64, v []byte) error {
-		if height > b.height {
-			return nil
-		}
-		d, err := l.table.readStored(v)
-		if err != nil {
-			return l.corrupt("block %d: %v", height, err)
-		}
-		for i := range d.sections {
-			s := &d.sections[i]
-			if s.next() > b.meta.Next[s.slot] {
-				return l.corrupt("block %d opens account %d of partition %d, %d were opened", height, s.next()-1,
-					l.table.parts[s.slot].number, b.meta.Next[s.slot])
-			}
-			l.table.redo(s, height)
-		}
-		return nil
-	}); err != nil {
+	if err := l.loadBlocks(b); err != nil {
 		return err
 	}
 	for slot, next := range b.meta.Next {
@@ -171,9 +154,87 @@ func (l *Ledger) load(b *block) error {
 	return nil
 }
 
-func (l *Ledger) loadPage(b *block, number uint16, page uint32, v []byte) error {
-	slot := l.table.route[number]
-	if slot < 0 || len(v) < 8 || (len(v)-8)%RecordBytes != 0 || len(v) > 8+pageAccounts*RecordBytes {
+// loadPages reads the pages, each partition by one worker.
+func (l *Ledger) loadPages(b *block) error {
+	if err := l.store.PagedPartitions(func(number uint16) error {
+		if l.table.route[number] < 0 {
+			return l.corrupt("it has pages of partition %d, which is not of this shard", number)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	var done atomic.Uint64
+	errs := make([]error, len(l.table.parts))
+	l.parallel(len(errs), func(_, slot int) {
+		number := l.table.parts[slot].number
+		errs[slot] = l.store.Pages(number, func(page uint32, v []byte) error { return l.loadPage(b, slot, page, v) })
+		l.tell("reading accounts", done.Add(uint64(b.meta.Next[slot])), b.meta.Accounts)
+	})
+	return errors.Join(errs...)
+}
+
+// loadBytes is how much of differences is read before the workers make them.
+const loadBytes = 16 << 20
+
+// loadBlocks makes the differences up to b, those of each partition by one worker.
+func (l *Ledger) loadBlocks(b *block) error {
+	var read []*stored
+	size := 0
+	first, next := uint64(0), uint64(0) // heights: of the first one stored, and after the last one read
+	apply := func() {
+		l.parallel(len(l.table.parts), func(_, slot int) {
+			for i, d := range read {
+				if s := sectionOf(d.sections, slot); s != nil {
+					l.table.apply(s, next-uint64(len(read)-i))
+				}
+			}
+		})
+		read, size = read[:0], 0
+		l.tell("repeating blocks", next-first, b.height+1-first)
+	}
+	err := l.store.Blocks(0, func(height uint64, v []byte) error {
+		if height > b.height {
+			return nil
+		}
+		if next == 0 {
+			first, next = height, height
+		}
+		if height != next {
+			return l.corrupt("block %d is stored, expected %d", height, next)
+		}
+		d, err := l.table.readStored(append([]byte{}, v...))
+		if err != nil {
+			return l.corrupt("block %d: %v", height, err)
+		}
+		for i := range d.sections {
+			if s := &d.sections[i]; s.next() > b.meta.Next[s.slot] {
+				return l.corrupt("block %d opens account %d of partition %d, %d were opened", height, s.next()-1,
+					l.table.parts[s.slot].number, b.meta.Next[s.slot])
+			}
+		}
+		read, next = append(read, d), height+1
+		if size += len(v); size >= loadBytes {
+			apply()
+		}
+		return nil
+	})
+	if err == nil {
+		apply()
+	}
+	return err
+}
+
+// tell says how far the opening is.
+func (l *Ledger) tell(stage string, done, total uint64) {
+	if l.o.Progress != nil {
+		l.o.Progress(stage, done, total)
+	}
+}
+
+func (l *Ledger) loadPage(b *block, slot int, page uint32, v []byte) error {
+	number := l.table.parts[slot].number
+	if len(v) < 8 || (len(v)-8)%RecordBytes != 0 || len(v) > 8+pageAccounts*RecordBytes {
 		return l.corrupt("page %d of partition %d is out of place or has %d bytes", page, number, len(v))
 	}
 	if height := binary.BigEndian.Uint64(v); height > b.height {

@@ -95,14 +95,41 @@ func (s *Store) Blocks(from uint64, visit func(height uint64, v []byte) error) e
 	})
 }
 
-// Pages visits the stored pages by partition and page, ascending. v is valid during the visit.
-func (s *Store) Pages(visit func(partition uint16, page uint32, v []byte) error) error {
-	return s.scan(bounds('p'), []byte{'p'}, func(k, v []byte) (bool, error) {
+// Pages visits the stored pages of a partition, ascending. v is valid during the visit.
+func (s *Store) Pages(partition uint16, visit func(page uint32, v []byte) error) error {
+	o := &pebble.IterOptions{LowerBound: key('p', partition), UpperBound: []byte{'p' + 1}}
+	if partition < 1<<16-1 {
+		o.UpperBound = key('p', partition+1)
+	}
+	return s.scan(o, o.LowerBound, func(k, v []byte) (bool, error) {
 		if len(k) != 7 {
 			return false, Corrupt(s.dir, "a page key has %d bytes", len(k))
 		}
-		return true, visit(binary.BigEndian.Uint16(k[1:]), binary.BigEndian.Uint32(k[3:]), v)
+		return true, visit(binary.BigEndian.Uint32(k[3:]), v)
 	})
+}
+
+// PagedPartitions visits the partitions of which pages are stored, ascending.
+func (s *Store) PagedPartitions(visit func(partition uint16) error) error {
+	o := bounds('p')
+	for from := o.LowerBound; ; {
+		var found uint16
+		none := true
+		err := s.scan(o, from, func(k, _ []byte) (bool, error) {
+			if len(k) != 7 {
+				return false, Corrupt(s.dir, "a page key has %d bytes", len(k))
+			}
+			found, none = binary.BigEndian.Uint16(k[1:]), false
+			return false, nil
+		})
+		if err == nil && !none {
+			err = visit(found)
+		}
+		if err != nil || none || found == 1<<16-1 {
+			return err
+		}
+		from = key('p', found+1)
+	}
 }
 
 // Receipts visits the stored ranges of receipts to a shard, ascending, beginning with the one that holds sequence

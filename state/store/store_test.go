@@ -68,9 +68,11 @@ func TestReadBack(t *testing.T) {
 		t.Error(heights, err)
 	}
 	var pages []string
-	if err := s.Pages(func(p uint16, n uint32, v []byte) error {
-		pages = append(pages, fmt.Sprintf("%d %d %s", p, n, v))
-		return nil
+	if err := s.PagedPartitions(func(p uint16) error {
+		return s.Pages(p, func(n uint32, v []byte) error {
+			pages = append(pages, fmt.Sprintf("%d %d %s", p, n, v))
+			return nil
+		})
 	}); err != nil || !reflect.DeepEqual(pages, []string{"0 2147483648 p0", "7 0 p70", "7 1 p71", "300 0 p300"}) {
 		t.Error(pages, err)
 	}
