@@ -25,8 +25,8 @@ type pace struct {
 	maxTxs    int           // in a body
 }
 
-// application is the ledger and the pool as consensus sees them: it implements engine.App. The engine calls its methods
-// from one goroutine at a time; what the API reads is behind mu.
+// application is the ledger and the pool as consensus sees them: it implements engine.App. The engine calls Finalise from
+// one goroutine and the other methods from another; what they share with each other and the API is behind mu.
 type application struct {
 	chain     tx.Hash
 	shard     consensus.ShardID
@@ -220,7 +220,6 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		hash := h.Hash()
 		a.mu.Lock()
 		open := a.open[hash]
-		delete(a.open, hash)
 		a.mu.Unlock()
 		if open == nil {
 			return fmt.Errorf("block %s at height %d became final without a verdict", hash.Short(), h.Height)
@@ -240,6 +239,9 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		a.observe.final(a.history.header(h.Parent), h, open.executed)
 		a.history.add(b, body, open.executed)
 		a.pool.Finalised(tx.Hash(hash), uint64(h.Height), body.Txs)
+		a.mu.Lock()
+		delete(a.open, hash) // not before history and pool know the block, for others look for it here meanwhile
+		a.mu.Unlock()
 		var own *consensus.Certificate
 		if i == len(blocks)-1 {
 			own = &cert

@@ -21,6 +21,6 @@ var Pipeline = []Stage{
 	{"send the proposal", "netstack/p2p", "one for each peer", "16 bodies, 32 MiB", "oldest dropped; fetched by hash"},
 	{"vote: log, sync, send", "consensus/engine", "1, owns the machine", "8,192 messages", "oldest dropped; votes are repeated"},
 	{"certify: execute, hash", "state/ledger", "1, and one for each core", "256 calls", "no messages are taken in meanwhile"},
-	{"finalise: one durable batch", "state/ledger", "the same", "the same", "the same"},
+	{"finalise: one durable batch", "state/ledger", "1", "16 finalizations", "verdicts wait"},
 	{"tell and prove", "appliance/api", "one for each subscriber, 64", "64 blocks or 64 MiB each", "subscriber cut off, resumes by height"},
 }

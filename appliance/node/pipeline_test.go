@@ -65,7 +65,7 @@ func TestPipelineNumbers(t *testing.T) {
 		"send the proposal":           {net.Send[netstack.ClassProposal].Messages, net.Send[netstack.ClassProposal].Bytes >> 20},
 		"vote: log, sync, send":       {1, net.Receive[netstack.ClassVote]},
 		"certify: execute, hash":      {1, constant(t, "../../consensus/engine", "maxJobs")},
-		"finalise: one durable batch": nil,
+		"finalise: one durable batch": {1, constant(t, "../../consensus/engine", "maxFinals")},
 		"tell and prove":              {cfg.API.MaxSubscribers, apiQueue, apiQueueBytes >> 20},
 	}
 	status := []int{503, 429}

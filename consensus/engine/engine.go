@@ -9,7 +9,8 @@
 // # Goroutines
 //
 //	owner       the machine, the log's writer side, timers and all engine state (run); never waits for anything but the disk
-//	worker      the application: Build, Certify, Finalise and Abandon one after another, in the order they were asked for
+//	worker      the application: Build, Certify and Abandon one after another, in the order they were asked for
+//	finaliser   the application: Finalise, in height order, so that a disk that is slow for a while delays no verdict
 //	receivers   one for each class: bounds for each peer, decoding
 //	helpers     at most one App.Await, one sync or poll request, and maxFetches block fetches
 //
@@ -49,11 +50,12 @@ import (
 // BuildRequest says what block is wanted: the child of Parent for Epoch and View, its body at most MaxBody bytes.
 type BuildRequest = simplex.Build
 
-// App executes blocks. All calls but Await and Final come from one goroutine, one at a time. Every error is fatal, but for one that a
-// call returns after its context has ended. Calls return soon after their context ends.
+// App executes blocks. Build, Certify and Abandon come from one goroutine, one at a time, Finalise from another. Every
+// error is fatal, but for one that a call returns after its context has ended. Calls return soon after their context ends.
 //
 // Each block that Certify judged valid is later named in exactly one Finalise or Abandon, unless the process ends before.
-// Certify sees a block only when its parent is the final one or is judged valid and neither finalised nor abandoned.
+// Build and Certify see a block only when its parent is final, though its Finalise may still be under way or wait, or is
+// judged valid and not abandoned. Blocks beside those that are to be finalised may be abandoned before that is done.
 type App interface {
 	// Await returns when the block of req is due: there is something to put in it, or it is time for an empty one. The
 	// context ends when the view does. It runs beside the other calls.
@@ -138,6 +140,7 @@ type Config struct {
 const (
 	tickEvery    = 250 * time.Millisecond
 	maxJobs      = 256             // queued calls of the application before messages have to wait
+	maxFinals    = 16              // finalizations that wait for the application's disk before verdicts have to wait
 	maxFetches   = 16              // blocks being fetched by hash at a time
 	fetchTimeout = 2 * time.Second // for one peer's answer to a fetch
 	runTimeout   = 10 * time.Second
@@ -167,6 +170,7 @@ type Engine struct {
 	votes, proposals chan simplex.Event  // receivers to owner
 	results          chan func() error   // anyone to owner
 	work             chan func() outcome // owner to worker
+	finals           chan finalJob       // worker to finaliser
 	penalties        *penalties
 	limits           *limits
 	serving          chan struct{}                         // a slot for each request being answered
@@ -209,7 +213,7 @@ func Start(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
 		c: c, done: make(chan struct{}),
 		votes: make(chan simplex.Event, 64), proposals: make(chan simplex.Event, 2),
-		results: make(chan func() error), work: make(chan func() outcome),
+		results: make(chan func() error), work: make(chan func() outcome), finals: make(chan finalJob, maxFinals),
 		penalties: newPenalties(n), limits: newLimits(n), serving: make(chan struct{}, maxServing),
 		fetches: map[consensus.Hash]*fetch{}, rotor: max(c.Index, 0),
 		worker: worker{app: c.App, log: c.Log, known: map[consensus.Hash]knownBlock{}},
@@ -225,6 +229,7 @@ func Start(ctx context.Context, c Config) (*Engine, error) {
 	e.timer.Stop()
 	c.Network.Serve(e.serve)
 	e.spawn(e.runWorker)
+	e.spawn(e.runFinaliser)
 	e.spawn(func() { e.receive(ClassVote, e.votes) })
 	e.spawn(func() { e.receive(ClassProposal, e.proposals) })
 	go func() {

@@ -155,6 +155,36 @@ func TestCatchUpInSeveralRuns(t *testing.T) {
 	})
 }
 
+// TestSlowDisk: while the application's disk stands still everywhere, blocks go on to be voted for and finalised, up to
+// the finalizations that may wait; then verdicts wait, and all of it goes on when the disk does.
+func TestSlowDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4)
+		stuck := make(chan struct{})
+		c.options = func(i int, cfg *Config) {
+			cfg.App.(*toyApp).final = func(blocks []consensus.Block) {
+				if blocks[0].Header.Height > 5 {
+					<-stuck
+				}
+			}
+		}
+		c.start(all(4)...)
+		c.await("logged finality is ahead of the disks", time.Minute, func() bool {
+			return c.nodes[0].Status().Logged >= 5+maxFinals
+		})
+		time.Sleep(time.Minute)
+		for _, n := range c.nodes {
+			if s := n.Status(); s.Final.Height != 5 || s.Logged > 5+2*maxFinals {
+				t.Errorf("durable to %d, logged to %d", s.Final.Height, s.Logged)
+			}
+		}
+		close(stuck)
+		c.reach(60, time.Minute, all(4)...)
+		c.stop(all(4)...)
+		c.agree()
+	})
+}
+
 // TestRestartOne: a validator that is stopped for a few blocks fetches them by hash and goes on.
 func TestRestartOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

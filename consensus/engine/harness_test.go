@@ -33,9 +33,8 @@ type toyApp struct {
 
 	waits atomic.Int32 // calls of Await that have not returned
 
-	mu     sync.Mutex
-	busy   bool
-	states map[consensus.Hash]toyState // valid, neither finalised nor abandoned
+	judging, finalising atomic.Bool
+	states              map[consensus.Hash]toyState // valid, neither finalised nor abandoned; durable.mu guards it
 }
 
 type toyState struct {
@@ -56,15 +55,12 @@ func newToyApp(tb testing.TB, chain consensus.Hash, d *toyDisk) *toyApp {
 	return &toyApp{tb: tb, chain: chain, durable: d, every: 200 * time.Millisecond, states: map[consensus.Hash]toyState{}}
 }
 
-// enter checks that the calls come one at a time.
-func (a *toyApp) enter() func() {
-	a.mu.Lock()
-	if a.busy {
+// enter checks that the calls of one kind come one at a time.
+func (a *toyApp) enter(busy *atomic.Bool) func() {
+	if !busy.CompareAndSwap(false, true) {
 		a.tb.Error("two calls of the application at a time")
 	}
-	a.busy = true
-	a.mu.Unlock()
-	return func() { a.mu.Lock(); a.busy = false; a.mu.Unlock() }
+	return func() { busy.Store(false) }
 }
 
 func (a *toyApp) state(hash consensus.Hash) (toyState, bool) {
@@ -89,7 +85,7 @@ func (a *toyApp) Await(ctx context.Context, req BuildRequest) error {
 }
 
 func (a *toyApp) Build(ctx context.Context, req BuildRequest) (*consensus.Block, error) {
-	defer a.enter()()
+	defer a.enter(&a.judging)()
 	if _, ok := a.state(req.Parent.Hash()); !ok {
 		a.tb.Errorf("build on %d, whose state is not here", req.Parent.Height)
 	}
@@ -102,7 +98,7 @@ func (a *toyApp) Build(ctx context.Context, req BuildRequest) (*consensus.Block,
 }
 
 func (a *toyApp) Certify(ctx context.Context, bl consensus.Block) (bool, error) {
-	defer a.enter()()
+	defer a.enter(&a.judging)()
 	if a.gate != nil {
 		select {
 		case <-a.gate:
@@ -112,29 +108,34 @@ func (a *toyApp) Certify(ctx context.Context, bl consensus.Block) (bool, error) 
 	}
 	hash := bl.Header.Hash()
 	parent, ok := a.state(bl.Header.Parent)
-	if _, twice := a.states[hash]; !ok || twice || parent.height+1 != bl.Header.Height {
+	a.durable.mu.Lock()
+	_, twice := a.states[hash]
+	a.durable.mu.Unlock()
+	if !ok || twice || parent.height+1 != bl.Header.Height {
 		a.tb.Errorf("certify %d: parent here %v, asked before %v", bl.Header.Height, ok, twice)
 	}
 	if a.refuse != nil && a.refuse(bl) {
 		return false, nil
 	}
+	a.durable.mu.Lock()
+	defer a.durable.mu.Unlock()
 	a.states[hash] = toyState{bl.Header.Height, sha256.Sum256(append(parent.digest[:], bl.Body...))}
 	return true, nil
 }
 
 func (a *toyApp) Finalise(ctx context.Context, blocks []consensus.Block, cert consensus.Certificate) error {
-	defer a.enter()()
+	defer a.enter(&a.finalising)()
 	if a.final != nil {
 		a.final(blocks)
 	}
 	for i, bl := range blocks {
 		hash := bl.Header.Hash()
+		a.durable.mu.Lock()
 		s, ok := a.states[hash]
 		if !ok || bl.Header.Parent != a.durable.hash || i == len(blocks)-1 && cert.Block != hash {
 			a.tb.Errorf("finalise %d: certified %v", bl.Header.Height, ok)
 		}
 		delete(a.states, hash)
-		a.durable.mu.Lock()
 		a.durable.height, a.durable.hash, a.durable.digest = s.height, hash, s.digest
 		a.durable.blocks = append(a.durable.blocks, hash)
 		a.durable.mu.Unlock()
@@ -143,7 +144,9 @@ func (a *toyApp) Finalise(ctx context.Context, blocks []consensus.Block, cert co
 }
 
 func (a *toyApp) Abandon(hash consensus.Hash) {
-	defer a.enter()()
+	defer a.enter(&a.judging)()
+	a.durable.mu.Lock()
+	defer a.durable.mu.Unlock()
 	if _, ok := a.states[hash]; !ok {
 		a.tb.Errorf("abandon of %s, which is not open", hash.Short())
 	}

@@ -241,17 +241,12 @@ func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) 
 	e.final, e.sinceFinal = last, 0
 	e.latest.Store(&consensus.FinalHeader{Header: last, Cert: cert})
 	e.enqueue(func() outcome {
-		err := e.worker.finalise(e.ctx, blocks, cert)
-		return func() error {
-			if err != nil {
-				return fatal(fmt.Sprintf("finalising up to height %d", last.Height), err)
-			}
-			for _, bl := range blocks {
-				e.status.finalised(bl.Header)
-				e.c.Observer.Finalised(bl.Header, cert)
-			}
-			return nil
+		e.worker.settle(blocks)
+		select {
+		case e.finals <- finalJob{blocks, cert}:
+		case <-e.ctx.Done():
 		}
+		return nil
 	})
 	return true, nil
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"tutti/consensus"
@@ -74,11 +75,17 @@ func (w *worker) certify(ctx context.Context, bl consensus.Block) (valid, known 
 	return valid, true, err
 }
 
-// finalise makes blocks final and abandons what can't become final any more.
+// finalise has the application make blocks final, and settles them.
 func (w *worker) finalise(ctx context.Context, blocks []consensus.Block, cert consensus.Certificate) error {
 	if err := w.app.Finalise(ctx, blocks, cert); err != nil {
 		return err
 	}
+	w.settle(blocks)
+	return nil
+}
+
+// settle notes that blocks are final and abandons what can't become final any more.
+func (w *worker) settle(blocks []consensus.Block) {
 	for _, bl := range blocks {
 		delete(w.known, bl.Header.Hash())
 	}
@@ -96,7 +103,34 @@ func (w *worker) finalise(ctx context.Context, blocks []consensus.Block, cert co
 			w.abandon(hash)
 		}
 	}
-	return nil
+}
+
+// finalJob is blocks for the application to make durable.
+type finalJob struct {
+	blocks []consensus.Block
+	cert   consensus.Certificate
+}
+
+// runFinaliser makes the calls of App.Finalise, so that a disk that is slow for a while delays no verdict.
+func (e *Engine) runFinaliser() {
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case job := <-e.finals:
+			err := e.c.App.Finalise(e.ctx, job.blocks, job.cert)
+			e.post(func() error {
+				if err != nil {
+					return fatal(fmt.Sprintf("finalising up to height %d", job.blocks[len(job.blocks)-1].Header.Height), err)
+				}
+				for _, bl := range job.blocks {
+					e.status.finalised(bl.Header)
+					e.c.Observer.Finalised(bl.Header, job.cert)
+				}
+				return nil
+			})
+		}
+	}
 }
 
 func (w *worker) abandon(hash consensus.Hash) {
