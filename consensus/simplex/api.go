@@ -93,9 +93,20 @@ type Persist struct {
 
 // Record is one entry of the vote log. Exactly one field is set.
 type Record struct {
-	Vote *consensus.Vote        // an own vote about to leave
-	Cert *consensus.Certificate // a verified certificate worth keeping across a restart
+	Vote  *consensus.Vote        // an own vote about to leave
+	Cert  *consensus.Certificate // a verified certificate worth keeping across a restart
+	Floor *Floor                 // never from the machine: from who joins without the log of its earlier votes (R17)
 }
+
+// Floor says that in views up to View of this epoch no own vote and no proposal leaves (R17).
+type Floor struct {
+	Shard consensus.ShardID
+	Epoch consensus.Epoch
+	View  consensus.View
+}
+
+// FloorMargin is how far a floor lies above the highest certificate that a quorum's members know of (R17).
+const FloorMargin = 2
 
 // Outbound is one message. To is a committee index, or ToAll.
 type Outbound struct {

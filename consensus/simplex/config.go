@@ -53,7 +53,7 @@ func DefaultLimits() Limits {
 
 // New makes a machine. Its Ready carries what the restored logs call for: finality not yet handed to the
 // application, verdicts to ask for again, an own proposal and own votes to repeat. The error says which part of the
-// configuration or the logs cannot be: own votes that contradict each other, another validator's votes, or
+// configuration or the logs cannot be: own votes that contradict each other or the floor, another validator's votes, or
 // certificates that contradict each other. Such a node must not vote.
 func New(c Config) (*Machine, Ready, error) {
 	if c.Timing == (Timing{}) {
@@ -111,12 +111,21 @@ func (m *Machine) restore(rec *Record) error {
 		m.unlogged = nil
 		return nil
 	}
+	if f := rec.Floor; f != nil {
+		if f.Shard == m.c.Committee.Shard && f.Epoch == m.c.Committee.Epoch {
+			m.silent = max(m.silent, f.View)
+		}
+		return nil
+	}
 	v := rec.Vote
 	if v == nil || v.Shard != m.c.Committee.Shard || v.Epoch != m.c.Committee.Epoch || v.View <= m.root.view {
 		return nil
 	}
 	if int(v.Validator) != m.c.Index {
 		return fmt.Errorf("a vote of validator %d, and this is %d: the log belongs to another node", v.Validator, m.c.Index)
+	}
+	if v.View <= m.silent {
+		return fmt.Errorf("a %s in view %d, not above the floor at view %d: the log was put together from two", v.Kind, v.View, m.silent)
 	}
 	r := m.at(v.View)
 	if own := r.own[v.Kind-1]; own != nil && own.Statement != v.Statement {

@@ -47,7 +47,7 @@
 // R8. Own votes. In a view at most one vote of each kind leaves, and never both nullify and finalize. A vote is in
 // Persist of the Ready that sends it first; with finalize go the block and its ancestors above the root, with the
 // leader's notarize its proposal. None leaves for a view that is not above the root's and above every view that a
-// finalization is held of: what is decided needs no vote. Function cast enforces all this.
+// finalization is held of, nor for one up to the floor (R17): what is decided needs no vote. Function cast enforces all this.
 //
 // R9. Finality. A finalization, whose block and ancestors down to the root are all here and valid, makes them final:
 // they are handed over in height order (Finalised), the root moves up, all at or below its view is dropped (Abandoned if
@@ -86,6 +86,31 @@
 //
 // R16. Halt. A finalised block that is invalid here, two notarized blocks in a view, a view both nullified and final, or
 // a certificate of one view for a block of another mean that more than a third of the power lied or that this node is broken: Halted, and no further step does anything.
+//
+// R17. Floor. A validator that has lost its vote log joins with a floor in a new one: in views up to it no own vote and no
+// proposal leaves, and nothing is built; all else, views included, goes as ever. To make a floor it asks, after the loss,
+// the other validators for the certificate of the highest view that they hold (Leading). One that is not above its own
+// floor yet does not answer. When a quorum has answered, itself not counted, the floor is FloorMargin above the highest
+// view among the answers, and that certificate is logged with it.
+//
+// # Why the floor is high enough
+//
+// Let w be the highest view that the validator voted in before the loss. It was its current view or the view of a
+// notarized block (R3, R6, R7), so by R1 and R4 a quorum had voted in a view from w-1 on. Let u be the highest such view
+// that it could know of: w is at most u+1. Each honest validator of that quorum held, for the same reason, a certificate
+// from view u-1 on when it voted in u. It logged that before the vote (R15), and what is dropped since lies below a
+// finalization that is held (R9, R13), so it still holds one from u-1 on; or it has lost its log as well, and then it
+// answers only above a floor that was, by this very argument, not below u. Let a be the share of the power that does not
+// answer for this reason, with the validator itself. The quorum's honest rest is more than 2/3-1/3-a, the answers are
+// more than 2/3, and both are among 1-a: they share an honest validator. So the highest answer is at least u-1, and
+// FloorMargin above it is at least u+1, which is at least w. There is no clock in this and no bound on how far anybody is
+// behind, and any number of validators may lose their logs at once.
+//
+// It costs no liveness: the shard has to leave FloorMargin+1 views without the validator, and the quorum that answers can.
+// Who cuts a validator off from the committee, or keeps a third silent, delays its floor and cannot lower it, for the
+// answers come from their own validators (the transport proves it) and are checked. Limits: with more than a third faulty
+// the answers may all be too low; and nothing helps against an earlier process, or an old copy of the lost log, that goes
+// on voting with the same key.
 //
 // # Invariants
 //

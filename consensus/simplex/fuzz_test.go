@@ -79,6 +79,8 @@ type world struct {
 	blocks  []consensus.Block
 	log     []simplex.Record
 	votes   map[string]consensus.Hash // own, ever sent, by kind and view
+	voted   consensus.View            // highest of them
+	floor   consensus.View            // of the last amnesia
 	lives   int
 	bodies  int
 
@@ -126,6 +128,14 @@ func (w *world) life(lost int) {
 		w.t.Fatalf("life %d: %v", w.lives, err)
 	}
 	w.obey(r)
+}
+
+// amnesia is a life without the disk of those before, but with a floor no lower than any vote that left (R17).
+func (w *world) amnesia() {
+	f := simplex.Floor{Shard: w.c.Shard, Epoch: w.c.Epoch, View: w.voted + consensus.View(w.pick(3))}
+	w.log, w.blocks = []simplex.Record{{Floor: &f}}, nil
+	w.floor = f.View
+	w.life(0)
 }
 
 // obey does what a Ready asks for. Now and then the machine dies halfway through the persisting.
@@ -214,6 +224,9 @@ func (w *world) sent(v *consensus.Vote) {
 		w.t.Fatalf("sends two %s in view %d", v.Kind, v.View)
 	}
 	w.votes[key(v.Kind)] = v.Block
+	if w.voted = max(w.voted, v.View); v.View <= w.floor {
+		w.t.Fatalf("sends %s in view %d with a floor at %d", v.Kind, v.View, w.floor)
+	}
 	_, n := w.votes[key(consensus.Nullify)]
 	if _, f := w.votes[key(consensus.Finalize)]; n && f {
 		w.t.Fatalf("sends nullify and finalize in view %d", v.View)
@@ -414,10 +427,12 @@ func (w *world) move() {
 			e = w.synced()
 			break
 		}
-		if w.pick(16) > 0 {
-			return
+		switch w.pick(16) {
+		case 0:
+			w.life(w.pick(2))
+		case 1:
+			w.amnesia()
 		}
-		w.life(w.pick(2))
 		return
 	}
 	w.obey(w.machine.Step(e))

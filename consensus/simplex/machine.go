@@ -22,6 +22,7 @@ type Machine struct {
 
 	root   *block                // the last final block
 	agreed consensus.View        // the highest view that a finalization is held of, at least root's
+	silent consensus.View        // the floor: no own vote leaves in views up to it (R17); 0: none
 	final  consensus.Certificate // finalizes root; zero if it is not at hand
 	high   *block                // the highest certified block
 	rounds []*round              // ascending, all above root's view

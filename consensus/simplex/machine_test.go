@@ -266,6 +266,12 @@ func TestNew(t *testing.T) {
 		}},
 		{"another validator's", "another node", func(c *simplex.Config) { c.Log = []simplex.Record{vote(consensus.Notarize, b, 2)} }},
 		{"certificates contradict", "contradicts", func(c *simplex.Config) { c.Log = []simplex.Record{{Cert: &final}, {Cert: &null}} }},
+		{"a vote below the floor", "not above the floor", func(c *simplex.Config) {
+			c.Log = []simplex.Record{{Floor: &simplex.Floor{Shard: 3, View: 1}}, vote(consensus.Notarize, b, 0)}
+		}},
+		{"a floor of another epoch", "", func(c *simplex.Config) {
+			c.Log = []simplex.Record{{Floor: &simplex.Floor{Shard: 3, Epoch: 9, View: 1}}, vote(consensus.Notarize, b, 0)}
+		}},
 		{"another epoch", "", func(c *simplex.Config) {
 			v := sign(c.Committee, consensus.Statement{Kind: consensus.Nullify, Shard: 3, Epoch: 9, View: 1}, 2, false)
 			c.Log = []simplex.Record{{Vote: &v}}

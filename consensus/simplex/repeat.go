@@ -189,6 +189,7 @@ type Status struct {
 	Blocks  int               // blocks held above Final
 	Fetches int               // blocks being fetched
 	Syncing bool              // a SyncNeeded waits for its Synced
+	Silent  bool              // the view is not above the floor yet: no own vote leaves (R17)
 	Halted  bool
 }
 
@@ -196,12 +197,29 @@ type Status struct {
 func (m *Machine) Status() Status {
 	return Status{
 		View: m.view, Leader: m.c.Committee.Leader(m.view), Final: m.root.Header, Highest: m.high.Header,
-		Rounds: len(m.rounds), Blocks: len(m.blocks), Fetches: len(m.wants), Syncing: m.syncing, Halted: m.halted,
+		Rounds: len(m.rounds), Blocks: len(m.blocks), Fetches: len(m.wants), Syncing: m.syncing,
+		Silent: m.view <= m.silent, Halted: m.halted,
 	}
 }
 
 // Final is the last final block and the certificate that finalizes it, zero if the machine started without one.
 func (m *Machine) Final() (*consensus.Header, consensus.Certificate) { return m.root.Header, m.final }
+
+// Leading is the certificate of the highest view that is held, zero if none is: what a validator tells another that has
+// to make a floor. ok is false while the machine is not above its own floor and must not tell (R17).
+func (m *Machine) Leading() (cert consensus.Certificate, ok bool) {
+	if m.view <= m.silent {
+		return cert, false
+	}
+	for i := len(m.rounds) - 1; i >= 0; i-- {
+		for _, c := range m.rounds[i].certs {
+			if c != nil {
+				return *c, true
+			}
+		}
+	}
+	return m.final, m.final.Kind != 0 || m.root.view == 0
+}
 
 // Block is a block above the final one, for peers that fetch it, with its notarization, zero if there is none here.
 func (m *Machine) Block(h consensus.Hash) (b consensus.Block, notarization consensus.Certificate, ok bool) {

@@ -263,7 +263,7 @@ func (m *Machine) maxBody() int {
 
 // build asks for a block if this validator leads the current view and may propose (R2).
 func (m *Machine) build() {
-	if !m.leads(m.view) || m.syncing || m.c.Index < 0 {
+	if !m.leads(m.view) || m.syncing || m.c.Index < 0 || m.view <= m.silent {
 		return
 	}
 	r := m.at(m.view)
@@ -323,9 +323,10 @@ func (m *Machine) sendLacking(p *block) {
 	}
 }
 
-// cast makes, logs, sends and counts an own vote, unless an own vote forbids it (R8). It reports whether it did.
+// cast makes, logs, sends and counts an own vote, unless an own vote or the floor forbids it (R8, R17). It reports
+// whether it did.
 func (m *Machine) cast(k consensus.Kind, view consensus.View, h consensus.Hash) bool {
-	if m.c.Index < 0 || view <= m.agreed {
+	if m.c.Index < 0 || view <= m.agreed || view <= m.silent {
 		return false
 	}
 	r := m.at(view)

@@ -145,6 +145,21 @@ func (s *scene) run(d *datadriven.TestData) string {
 		b := s.block(d)
 		c := s.cert(s.statement(consensus.Finalize, b.Header.View, b.Header.Hash()), s.list(d, "by"))
 		return s.step(simplex.Synced{Header: b.Header, Cert: c})
+	case "lose": // the disk, and with it the vote log; a new one begins with a floor and what else is given
+		s.log, s.disk = nil, nil
+		if d.HasArg("floor") {
+			s.log = append(s.log, simplex.Record{Floor: &simplex.Floor{Shard: s.c.Shard, Epoch: s.c.Epoch, View: consensus.View(number(s.t, d, "floor"))}})
+		}
+		return ""
+	case "leading":
+		c, ok := s.machine.Leading()
+		switch {
+		case !ok:
+			return "no answer\n"
+		case c.Kind == 0:
+			return "none\n"
+		}
+		return s.says(c.Statement) + "\n"
 	case "timer":
 		return s.step(simplex.TimerFired{View: consensus.View(number(s.t, d, "view"))})
 	case "tick":
