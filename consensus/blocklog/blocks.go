@@ -105,7 +105,7 @@ func (b *blocks) readLast(s *segment) error {
 		return fmt.Errorf("blocklog: %w", err)
 	} else if info.Size() <= segmentHeadBytes {
 		// Made just before a crash: its head was synced before any record could follow. Make it again.
-		if err := createFile(b.o.FS, s.path, kindBlocks, s.number); err != nil {
+		if err := createFile(b.o.FS, s.path, kindBlocks, FormatVersion, s.number); err != nil {
 			return err
 		}
 		if err := syncDir(b.o.FS, b.o.Dir); err != nil {
@@ -316,7 +316,7 @@ func (b *blocks) roll() error {
 	}
 	n := b.segs[len(b.segs)-1].number + 1
 	s := &segment{number: n, path: b.o.FS.PathJoin(b.o.Dir, segmentName(n))}
-	if err := createFile(b.o.FS, s.path, kindBlocks, n); err != nil {
+	if err := createFile(b.o.FS, s.path, kindBlocks, FormatVersion, n); err != nil {
 		return err
 	}
 	if err := syncDir(b.o.FS, b.o.Dir); err != nil {
@@ -375,20 +375,31 @@ func (b *blocks) close() error { return b.w.close() }
 
 // readAt reads the record at p through a handle of its own.
 func (b *blocks) readAt(p place, withData bool) (rec record, data []byte, err error) {
-	f, err := openSealed(b.o.FS, p.seg.path, kindBlocks, p.seg.number)
-	if errors.Is(err, fs.ErrNotExist) { // pruned since it was looked up
-		return rec, nil, ErrNotFound
-	}
+	f, err := b.open(p.seg)
 	if err != nil {
 		return rec, nil, err
 	}
 	if rec, err = f.at(p.off); err == nil && withData {
 		data, err = f.data(rec)
 	}
-	if errors.Is(err, errFrame) {
-		err = &CorruptionError{p.seg.path, p.off, "the record cannot be read back"}
+	return rec, data, errors.Join(readBack(err, p), f.close())
+}
+
+// open opens a segment for a reader. ErrNotFound: it was pruned since it was looked up.
+func (b *blocks) open(s *segment) (*file, error) {
+	f, err := openSealed(b.o.FS, s.path, kindBlocks, s.number)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
 	}
-	return rec, data, errors.Join(err, f.close())
+	return f, err
+}
+
+// readBack says what it means that the record at p is not whole.
+func readBack(err error, p place) error {
+	if errors.Is(err, errFrame) {
+		return &CorruptionError{p.seg.path, p.off, "the record cannot be read back"}
+	}
+	return err
 }
 
 // lookup finds a block in the index.
@@ -436,6 +447,73 @@ func (l *Log) Block(hash consensus.Hash) (consensus.Block, error) {
 		return consensus.Block{}, err
 	}
 	return consensus.Block{Header: h, Body: body}, nil
+}
+
+// Headers reads headers of a chain downwards, from the block of that hash to its ancestors: at most most of them, and no
+// more than mostBytes of encoding after the first. It ends early where an ancestor is not held. Errors: ErrNotFound when
+// not even the first is held, *CorruptionError.
+func (l *Log) Headers(hash consensus.Hash, most, mostBytes int) ([]*consensus.Header, error) {
+	r := headerReader{l: l}
+	out, err := r.descend(hash, most, mostBytes)
+	if err = errors.Join(err, r.close()); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// headerReader reads headers and keeps the segment open that it read last.
+type headerReader struct {
+	l   *Log
+	f   *file
+	seg *segment // f's
+}
+
+func (r *headerReader) close() error {
+	if r.f == nil {
+		return nil
+	}
+	f := r.f
+	r.f, r.seg = nil, nil
+	return f.close()
+}
+
+func (r *headerReader) descend(hash consensus.Hash, most, mostBytes int) (out []*consensus.Header, err error) {
+	for len(out) < most {
+		rec, err := r.record(hash)
+		if errors.Is(err, ErrNotFound) && len(out) > 0 {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		if mostBytes -= len(rec.meta); mostBytes < 0 && len(out) > 0 {
+			break
+		}
+		h, err := consensus.DecodeHeader(rec.meta)
+		if err != nil {
+			return nil, err
+		}
+		out, hash = append(out, h), h.Parent
+	}
+	return out, nil
+}
+
+// record reads a block's record without its body.
+func (r *headerReader) record(hash consensus.Hash) (record, error) {
+	at, err := r.l.lookup(hash)
+	if err != nil {
+		return record{}, err
+	}
+	if r.seg != at.seg || at.off >= r.f.size { // the last segment may have grown since it was opened
+		if err := r.close(); err != nil {
+			return record{}, err
+		}
+		if r.f, err = r.l.blocks.open(at.seg); err != nil {
+			return record{}, err
+		}
+		r.seg = at.seg
+	}
+	rec, err := r.f.at(at.off)
+	return rec, readBack(err, at.place)
 }
 
 // Final is the highest block that the log knows to be final; height 0 and a zero hash while there is none.

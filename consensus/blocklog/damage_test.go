@@ -235,6 +235,9 @@ func TestNeeded(t *testing.T) {
 		r.Vote.Epoch = e
 		return r
 	}
+	floor := func(e consensus.Epoch, v consensus.View) simplex.Record {
+		return simplex.Record{Floor: &simplex.Floor{Epoch: e, View: v}}
+	}
 	const n, u, f = consensus.Notarize, consensus.Nullify, consensus.Finalize
 	for _, tc := range []struct {
 		name     string
@@ -245,6 +248,10 @@ func TestNeeded(t *testing.T) {
 		{"below the finalization", []simplex.Record{vote(n, 0, 1), cert(n, 0, 1), vote(f, 0, 1), cert(f, 0, 1), cert(f, 0, 2), vote(n, 0, 3), cert(n, 0, 3)}, []int{2, 4, 5, 6}},
 		{"own highest votes stay", []simplex.Record{vote(n, 0, 4), vote(u, 0, 5), vote(f, 0, 3), cert(f, 0, 9)}, []int{0, 1, 2, 3}},
 		{"epochs come before views", []simplex.Record{vote(n, 1, 900), cert(f, 1, 900), vote(n, 2, 1), cert(f, 2, 1), vote(u, 2, 2)}, []int{2, 3, 4}},
+		{"the highest floor", []simplex.Record{cert(n, 0, 3), floor(0, 5), floor(0, 9), floor(0, 7), floor(0, 9), vote(n, 0, 10)}, []int{0, 2, 5}},
+		{"a floor above the finalization", []simplex.Record{floor(0, 9), cert(f, 0, 8), vote(n, 0, 10)}, []int{0, 1, 2}},
+		{"a floor that a finalization stands in for", []simplex.Record{floor(0, 9), cert(f, 0, 9), vote(n, 0, 10)}, []int{1, 2}},
+		{"a floor of an earlier epoch", []simplex.Record{floor(1, 900), cert(f, 2, 1), vote(n, 2, 2)}, []int{1, 2}},
 		{"repetitions", []simplex.Record{cert(n, 0, 1), cert(n, 0, 1), vote(n, 0, 1), vote(n, 0, 1)}, []int{0, 2}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -296,7 +303,7 @@ func FuzzSegment(f *testing.F) {
 	f.Fuzz(func(t *testing.T, records []byte) {
 		fs := vfs.NewMem()
 		must(t, fs.MkdirAll("home/log", 0o755))
-		must(t, writeFile(fs, "home/log/"+segmentName(1), append(fileHead(kindBlocks, id), records...)))
+		must(t, writeFile(fs, "home/log/"+segmentName(1), append(fileHead(kindBlocks, FormatVersion, id), records...)))
 		b, err := openBlocks(options(fs))
 		if err != nil {
 			if c := (*CorruptionError)(nil); !errors.As(err, &c) {
@@ -330,12 +337,14 @@ func FuzzVotes(f *testing.F) {
 		seed = appendRecord(seed, id, off, off, recordVote, meta, nil)
 	}
 	f.Add(seed)
+	floor := appendFloor(nil, simplex.Floor{Shard: 3, Epoch: 1, View: 9})
+	f.Add(appendRecord(seed, id, int64(segmentHeadBytes+len(seed)), 0, recordFloor, floor, nil))
 	f.Add(seed[:len(seed)-5])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, records []byte) {
 		fs := vfs.NewMem()
 		must(t, fs.MkdirAll("home/log", 0o755))
-		must(t, writeFile(fs, "home/log/"+votesName, append(fileHead(kindVotes, id), records...)))
+		must(t, writeFile(fs, "home/log/"+votesName, append(fileHead(kindVotes, floorVersion, id), records...)))
 		v, first, err := openVotes(options(fs))
 		if err != nil {
 			if c := (*CorruptionError)(nil); !errors.As(err, &c) {
@@ -355,10 +364,15 @@ func FuzzVotes(f *testing.F) {
 
 // FuzzFileHead: a head decodes to what encodes to it, or is refused.
 func FuzzFileHead(f *testing.F) {
-	f.Add(fileHead(kindBlocks, identity{1, 2}))
+	f.Add(fileHead(kindBlocks, FormatVersion, identity{1, 2}))
+	f.Add(fileHead(kindVotes, floorVersion, identity{1, 2}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		id, err := parseFileHead(b, kindBlocks, 0)
-		if err == nil && string(fileHead(kindBlocks, id)) != string(b[:segmentHeadBytes]) {
+		if err == nil && string(fileHead(kindBlocks, FormatVersion, id)) != string(b[:segmentHeadBytes]) {
+			t.Fatal("decodes but encodes differently")
+		}
+		id, err = parseFileHead(b, kindVotes, 0)
+		if err == nil && string(fileHead(kindVotes, b[9], id)) != string(b[:segmentHeadBytes]) {
 			t.Fatal("decodes but encodes differently")
 		}
 	})

@@ -23,6 +23,8 @@ import (
 // The head crc covers number, salt, the record's offset, the 24 bytes before it and meta, so that a record counts only in
 // the place it was written to, and so that nobody who chooses a body's bytes can place a record in it. The data crc covers
 // data. synced is the offset below which the file was durable when the record was written. Integers are big-endian.
+// The version is FormatVersion, but floorVersion for a vote log that holds a floor: a build that does not know the record
+// would take it for a torn tail, and must refuse the file instead.
 const (
 	fileMagic        = "TUTTILOG"
 	segmentHeadBytes = 32
@@ -37,6 +39,9 @@ const (
 	recordFinal byte = 2 // meta: height u64, finalization
 	recordVote  byte = 3 // meta: own vote
 	recordCert  byte = 4 // meta: certificate
+	recordFloor byte = 5 // meta: vote floor: shard u16, epoch u64, view u64
+
+	floorVersion = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -92,7 +97,7 @@ func parseRecord(b []byte, id identity, off, size int64) (r record, need int, er
 	}
 	be := binary.BigEndian
 	meta, data := be.Uint32(b[8:]), be.Uint32(b[12:])
-	if be.Uint32(b) != recordMagic || b[4] < recordBlock || b[4] > recordCert || b[5]|b[6]|b[7] != 0 ||
+	if be.Uint32(b) != recordMagic || b[4] < recordBlock || b[4] > recordFloor || b[5]|b[6]|b[7] != 0 ||
 		meta > uint32(maxMetaBytes) || data > consensus.MaxBodyBytes {
 		return r, 0, errFrame
 	}
@@ -125,18 +130,18 @@ type file struct {
 const maxScratch = 1 << 20
 
 // fileHead encodes the head of a file.
-func fileHead(kind byte, id identity) []byte {
-	b := append([]byte(fileMagic), 0, FormatVersion, kind, 0)
+func fileHead(kind, version byte, id identity) []byte {
+	b := append([]byte(fileMagic), 0, version, kind, 0)
 	b = binary.BigEndian.AppendUint64(b, id.number)
 	b = binary.BigEndian.AppendUint64(b, id.salt)
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 // createFile makes a file with a durable head and no records. The directory is not synced.
-func createFile(fs vfs.FS, path string, kind byte, number uint64) error {
+func createFile(fs vfs.FS, path string, kind, version byte, number uint64) error {
 	var salt [8]byte
 	rand.Read(salt[:]) // never fails
-	return writeFile(fs, path, fileHead(kind, identity{number, binary.BigEndian.Uint64(salt[:])}))
+	return writeFile(fs, path, fileHead(kind, version, identity{number, binary.BigEndian.Uint64(salt[:])}))
 }
 
 // writeFile makes a durable file with the given content. The directory is not synced.
@@ -160,7 +165,7 @@ func parseFileHead(b []byte, kind byte, number uint64) (identity, error) {
 	if len(b) < segmentHeadBytes || string(b[:8]) != fileMagic || crc32.Checksum(b[:28], castagnoli) != be.Uint32(b[28:]) {
 		return identity{}, errors.New("the file's head is not readable")
 	}
-	if v := be.Uint16(b[8:]); v != FormatVersion {
+	if v := be.Uint16(b[8:]); v != FormatVersion && !(v == floorVersion && b[10] == kindVotes) {
 		return identity{}, fmt.Errorf("version %d: %w", v, ErrVersion)
 	}
 	id := identity{be.Uint64(b[12:]), be.Uint64(b[20:])}

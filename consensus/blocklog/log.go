@@ -8,6 +8,9 @@
 //	blocks-NNNNNNNN.log   segments of the block log, numbered without gaps from the oldest kept
 //	votes.log             the vote log, one file, replaced as a whole when compacted
 //
+// The finalised chain may begin at any height: retention removes the oldest blocks, and the log of a node that took its
+// state from peers begins with the block of that state.
+//
 // Both kinds of file hold framed records (frame.go): every record carries a CRC-32C (Castagnoli) over its bytes, its place
 // and a random salt of its file, and the offset up to which the file was durable when the record was written.
 //
@@ -127,7 +130,7 @@ func (e *CorruptionError) Error() string {
 
 // Remedy says what the operator can do.
 func (e *CorruptionError) Remedy() string {
-	return "Check the disk. Move the folder aside and resync; to vote again under the same key, wait until the network's view is above the last one this validator voted in"
+	return "Check the disk. Move the folder aside and resync; the vote floor that is made then keeps this validator from voting twice in a view"
 }
 
 // WriteError says that the disk did not take a write or a sync. It is fatal: nothing may be sent after it.
@@ -156,7 +159,7 @@ type Log struct {
 	dir  string
 	lock io.Closer
 
-	records []simplex.Record // as read by Open
+	records []simplex.Record // as read by Open or left by SetFloor
 
 	// writer side: touched only by the one writer
 	votes  *votes
@@ -226,7 +229,7 @@ func create(o Options) error {
 		name string
 		kind byte
 	}{{votesName, kindVotes}, {segmentName(1), kindBlocks}} {
-		if err := createFile(o.FS, o.FS.PathJoin(o.Dir, f.name), f.kind, 1); err != nil {
+		if err := createFile(o.FS, o.FS.PathJoin(o.Dir, f.name), f.kind, FormatVersion, 1); err != nil {
 			return err
 		}
 	}
@@ -287,8 +290,24 @@ func checkFormat(o Options, path string) error {
 	return nil
 }
 
-// Records is what the vote log held at Open, oldest first: the input of the machine's restart.
+// Records is what the vote log held at Open, or after SetFloor, oldest first: the input of the machine's restart.
 func (l *Log) Records() []simplex.Record { return l.records }
+
+// ErrVoted says that the vote log has own votes in it, so that it is not the log of a validator that lost its votes.
+var ErrVoted = errors.New("blocklog: the vote log holds votes of this validator, and no floor can be put under them: start with it as it is, or move the folder aside")
+
+// SetFloor makes durable that no own vote may leave in views up to the floor's (simplex, rule R17), with the certificate
+// that it was made from, if there is one. Of several floors the highest counts. Errors: ErrVoted, *WriteError. Writer only,
+// before the machine is made.
+func (l *Log) SetFloor(f simplex.Floor, leading *consensus.Certificate) error {
+	return l.guard(func() error {
+		records, err := l.votes.setFloor(f, leading)
+		if err == nil {
+			l.records = records
+		}
+		return err
+	})
+}
 
 // AppendRecord appends one record to the vote log. Writer only.
 func (l *Log) AppendRecord(r simplex.Record) error {
@@ -305,8 +324,9 @@ func (l *Log) AppendBlock(bl consensus.Block) error {
 }
 
 // AppendFinal records that cert, a finalization that the caller has verified, makes its block and the block's ancestors
-// final. The block must be held, and its ancestors down to the last final one. One at or below the last final height
-// changes nothing. Errors: ErrNotFound, ErrConflict, *WriteError. Writer only.
+// final. The block must be held, and its ancestors down to the last final one. In a log where nothing is final yet, the
+// ancestors that are held become final, without a gap: so the log of a node whose state came from peers begins above
+// height 1. A finalization at or below the last final height changes nothing. Errors: ErrNotFound, ErrConflict, *WriteError. Writer only.
 func (l *Log) AppendFinal(cert *consensus.Certificate) error {
 	return l.guard(func() error {
 		l.mu.Lock()
@@ -336,7 +356,7 @@ func (l *Log) guard(f func() error) error {
 		return l.failed
 	}
 	err := f()
-	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrConflict) {
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrVoted) {
 		l.failed = err
 	}
 	return err

@@ -297,10 +297,12 @@ func TestLocked(t *testing.T) {
 // TestGolden pins the bytes on disk.
 func TestGolden(t *testing.T) {
 	id := identity{number: 5, salt: 0x0102030405060708}
-	head := fileHead(kindBlocks, id)
+	head := fileHead(kindBlocks, FormatVersion, id)
 	b := makeBlock(9, genesis, 4, 1)
 	cert := finalization(b).Append([]byte{0, 0, 0, 0, 0, 0, 0, 9})
 	_, vote, err := encodeRecord(simplex.Record{Vote: ownVote(consensus.Nullify, 4)})
+	must(t, err)
+	_, floor, err := encodeRecord(simplex.Record{Floor: &simplex.Floor{Shard: 3, Epoch: 1, View: 77}})
 	must(t, err)
 	var got strings.Builder
 	for _, v := range []struct {
@@ -311,6 +313,8 @@ func TestGolden(t *testing.T) {
 		{"block record", appendRecord(nil, id, 32, 0, recordBlock, b.Header.Append(nil), b.Body)},
 		{"final record", appendRecord(nil, id, 500, 32, recordFinal, cert, nil)},
 		{"vote record", appendRecord(nil, id, 900, 500, recordVote, vote, nil)},
+		{"head of a vote log with a floor", fileHead(kindVotes, floorVersion, id)},
+		{"floor record", appendRecord(nil, id, 32, 32, recordFloor, floor, nil)},
 	} {
 		fmt.Fprintf(&got, "%s = %s\n", v.name, hex.EncodeToString(v.enc))
 	}

@@ -2,8 +2,10 @@ package blocklog
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -38,12 +40,30 @@ func openVotes(o Options) (*votes, []simplex.Record, error) {
 // encodeRecord gives a record's type and meta.
 func encodeRecord(r simplex.Record) (typ byte, meta []byte, err error) {
 	switch {
-	case r.Vote != nil && r.Cert == nil:
+	case r.Vote != nil && r.Cert == nil && r.Floor == nil:
 		return recordVote, r.Vote.Append(nil), nil
-	case r.Cert != nil && r.Vote == nil:
+	case r.Cert != nil && r.Vote == nil && r.Floor == nil:
 		return recordCert, r.Cert.Append(nil), nil
+	case r.Floor != nil && r.Vote == nil && r.Cert == nil:
+		return recordFloor, appendFloor(nil, *r.Floor), nil
 	}
-	return 0, nil, errors.New("blocklog: a record holds one vote or one certificate")
+	return 0, nil, errors.New("blocklog: a record holds one vote, one certificate or one floor")
+}
+
+func appendFloor(b []byte, f simplex.Floor) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(f.Shard))
+	b = binary.BigEndian.AppendUint64(b, uint64(f.Epoch))
+	return binary.BigEndian.AppendUint64(b, uint64(f.View))
+}
+
+func decodeFloor(b []byte) (*simplex.Floor, error) {
+	if len(b) != 2+8+8 {
+		return nil, fmt.Errorf("a vote floor of %d bytes", len(b))
+	}
+	be := binary.BigEndian
+	return &simplex.Floor{
+		Shard: consensus.ShardID(be.Uint16(b)), Epoch: consensus.Epoch(be.Uint64(b[2:])), View: consensus.View(be.Uint64(b[10:])),
+	}, nil
 }
 
 func decodeRecord(typ byte, meta []byte) (r simplex.Record, err error) {
@@ -52,6 +72,8 @@ func decodeRecord(typ byte, meta []byte) (r simplex.Record, err error) {
 		r.Vote, err = consensus.DecodeVote(meta)
 	case recordCert:
 		r.Cert, err = consensus.DecodeCertificate(meta)
+	case recordFloor:
+		r.Floor, err = decodeFloor(meta)
 	default:
 		err = fmt.Errorf("record type %d in a vote log", typ)
 	}
@@ -62,6 +84,9 @@ func (v *votes) append(r simplex.Record) error {
 	typ, meta, err := encodeRecord(r)
 	if err != nil {
 		return err
+	}
+	if typ == recordFloor {
+		return errors.New("blocklog: a floor is not appended but set: SetFloor")
 	}
 	_, err = v.w.append(typ, meta, nil)
 	return err
@@ -76,35 +101,63 @@ func (v *votes) sync() error {
 	return v.w.sync()
 }
 
-// compact replaces the file by one with only what a restart needs, and returns that. The new file is durable before it
-// takes the old one's name, and its name before compact returns.
-func (v *votes) compact() ([]simplex.Record, error) {
-	var all []simplex.Record
-	_, err := v.w.scan(true, func(rec record) error {
+// read decodes the whole log.
+func (v *votes) read() (all []simplex.Record, err error) {
+	_, err = v.w.scan(true, func(rec record) error {
 		r, err := decodeRecord(rec.typ, rec.meta)
 		all = append(all, r)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	path := v.w.path
-	number := v.w.id.number + 1
-	if err := createFile(v.fs, path+tempSuffix, kindVotes, number); err != nil {
-		return nil, err
-	}
-	w, err := openFile(v.fs, path+tempSuffix, kindVotes, number)
+	return all, err
+}
+
+// compact replaces the file by one with only what a restart needs, and returns that.
+func (v *votes) compact() ([]simplex.Record, error) {
+	all, err := v.read()
 	if err != nil {
 		return nil, err
 	}
 	kept := needed(all)
-	if err := v.fill(w, kept); err != nil {
-		return nil, errors.Join(err, w.close())
+	return kept, v.replace(kept)
+}
+
+// setFloor replaces the file by one that begins with the floor, and returns what is in it.
+func (v *votes) setFloor(f simplex.Floor, leading *consensus.Certificate) ([]simplex.Record, error) {
+	all, err := v.read()
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(all, func(r simplex.Record) bool { return r.Vote != nil }) {
+		return nil, ErrVoted
+	}
+	if leading != nil {
+		all = append(all, simplex.Record{Cert: leading})
+	}
+	kept := needed(append(all, simplex.Record{Floor: &f}))
+	return kept, v.replace(kept)
+}
+
+// replace makes a file of these records the vote log. It is durable before it takes the old one's name, and its name
+// before replace returns.
+func (v *votes) replace(records []simplex.Record) error {
+	path, number, version := v.w.path, v.w.id.number+1, byte(FormatVersion)
+	if slices.ContainsFunc(records, func(r simplex.Record) bool { return r.Floor != nil }) {
+		version = floorVersion
+	}
+	if err := createFile(v.fs, path+tempSuffix, kindVotes, version, number); err != nil {
+		return err
+	}
+	w, err := openFile(v.fs, path+tempSuffix, kindVotes, number)
+	if err != nil {
+		return err
+	}
+	if err := v.fill(w, records); err != nil {
+		return errors.Join(err, w.close())
 	}
 	w.path = path
 	old := v.w
 	v.w, v.compacted = w, w.size
-	return kept, old.close()
+	return old.close()
 }
 
 // fill writes records to w and gives it the vote log's name.
@@ -135,37 +188,51 @@ func byView(a, b consensus.Statement) int {
 }
 
 // needed picks what a restart needs, in log order and without repetitions: own votes and certificates of views above the
-// last finalization; that finalization; and of each kind the own vote of the highest view, so that a validator restored
-// from an old copy of its state still knows how far it had voted.
+// last finalization; that finalization; of each kind the own vote of the highest view, so that a validator restored
+// from an old copy of its state still knows how far it had voted; and the highest floor while it is above the last
+// finalization, from which on that bars the same votes (simplex, R8).
 func needed(all []simplex.Record) []simplex.Record {
-	var final consensus.Statement
+	var final, floor consensus.Statement
 	var highest [consensus.Finalize + 1]consensus.Statement
 	for _, r := range all {
-		if r.Cert != nil && r.Cert.Kind == consensus.Finalize && byView(r.Cert.Statement, final) > 0 {
+		switch {
+		case r.Cert != nil && r.Cert.Kind == consensus.Finalize && byView(r.Cert.Statement, final) > 0:
 			final = r.Cert.Statement
-		}
-		if r.Vote != nil && byView(r.Vote.Statement, highest[r.Vote.Kind]) > 0 {
+		case r.Vote != nil && byView(r.Vote.Statement, highest[r.Vote.Kind]) > 0:
 			highest[r.Vote.Kind] = r.Vote.Statement
+		case r.Floor != nil && byView(floorAt(r.Floor), floor) > 0:
+			floor = floorAt(r.Floor)
 		}
 	}
 	type key struct {
-		vote bool
-		st   consensus.Statement
+		typ byte
+		st  consensus.Statement
 	}
 	seen := map[key]bool{}
 	var kept []simplex.Record
 	for _, r := range all {
-		k := key{vote: r.Vote != nil}
-		if k.vote {
-			k.st = r.Vote.Statement
-		} else {
-			k.st = r.Cert.Statement
+		var k key
+		var need bool
+		switch {
+		case r.Vote != nil:
+			k = key{recordVote, r.Vote.Statement}
+			need = byView(k.st, final) > 0 || k.st == highest[k.st.Kind]
+		case r.Cert != nil:
+			k = key{recordCert, r.Cert.Statement}
+			need = byView(k.st, final) > 0 || k.st == final
+		case r.Floor != nil:
+			k = key{recordFloor, floorAt(r.Floor)}
+			need = byView(k.st, final) > 0 && k.st == floor
 		}
-		need := byView(k.st, final) > 0 || !k.vote && k.st == final || k.vote && k.st == highest[k.st.Kind]
 		if need && !seen[k] {
 			seen[k] = true
 			kept = append(kept, r)
 		}
 	}
 	return kept
+}
+
+// floorAt is a floor as a statement of no kind, to be ordered by view.
+func floorAt(f *simplex.Floor) consensus.Statement {
+	return consensus.Statement{Shard: f.Shard, Epoch: f.Epoch, View: f.View}
 }
