@@ -129,8 +129,25 @@ func (e *Engine) poll() error {
 	return nil
 }
 
-// check verifies a run that should continue the finalised chain at height from: heights and links, and the certificate.
-func (c *Config) check(r run, from consensus.Height) error {
+// verifier checks what members say about the finalised chain.
+type verifier struct {
+	chain     consensus.Hash
+	committee *consensus.Committee
+	keys      consensus.Keys
+}
+
+func (c *Config) verifier() verifier { return verifier{c.Chain, c.Committee, c.Keys} }
+
+// certificate checks that cert is the committee's.
+func (v verifier) certificate(cert *consensus.Certificate) error {
+	if err := v.committee.VerifyCertificate(v.chain, v.keys, cert); err != nil {
+		return fmt.Errorf("%w: %w", ErrWire, err)
+	}
+	return nil
+}
+
+// run checks a run that should continue the finalised chain at height from: heights and links, and the certificate.
+func (v verifier) run(r run, from consensus.Height) error {
 	last, at := r.blocks[0].Header, from
 	for i, n := 0, len(r.blocks)+len(r.links); i < n; i, at = i+1, at+1 {
 		h := (*consensus.Header)(nil)
@@ -139,7 +156,7 @@ func (c *Config) check(r run, from consensus.Height) error {
 		} else {
 			h = r.links[i-len(r.blocks)]
 		}
-		if h.Chain != c.Chain || h.Shard != c.Committee.Shard || h.Height != at || i > 0 && h.Parent != last.Hash() {
+		if h.Chain != v.chain || h.Shard != v.committee.Shard || h.Height != at || i > 0 && h.Parent != last.Hash() {
 			return malformed("run broken at height %d", at)
 		}
 		last = h
@@ -148,8 +165,5 @@ func (c *Config) check(r run, from consensus.Height) error {
 	if r.cert.Statement != want {
 		return malformed("run whose certificate is not for its end")
 	}
-	if err := c.Committee.VerifyCertificate(c.Chain, c.Keys, &r.cert); err != nil {
-		return fmt.Errorf("%w: %w", ErrWire, err)
-	}
-	return nil
+	return v.certificate(&r.cert)
 }

@@ -430,7 +430,7 @@ func TestRuns(t *testing.T) {
 				}
 				r, err := decodeRun(b)
 				must(t, err)
-				must(t, e.c.check(r, next))
+				must(t, e.c.verifier().run(r, next))
 				next = r.blocks[len(r.blocks)-1].Header.Height + 1
 				runs++
 				links = links || len(r.links) > 0

@@ -76,7 +76,7 @@ func (e *Engine) runFrom(ctx context.Context, peers []int, from consensus.Height
 		}
 		r, err := decodeRun(b)
 		if err == nil {
-			err = e.c.check(r, from)
+			err = e.c.verifier().run(r, from)
 		}
 		if err != nil {
 			e.blame(to, err.Error())

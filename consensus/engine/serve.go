@@ -14,6 +14,7 @@ var (
 	errPenalty = errors.New("engine: no answer to a peer that broke the rules")
 	errBusy    = errors.New("engine: busy, ask another peer")
 	errClosed  = errors.New("engine: closed")
+	errSilent  = errors.New("engine: not above its own vote floor yet, ask another validator")
 )
 
 // serve answers a peer's request. It runs on the network's goroutines.
@@ -41,44 +42,58 @@ func (e *Engine) serve(ctx context.Context, from int, req []byte) ([]byte, error
 		return nil, errBusy
 	}
 	e.status.count(func(c *Counters) { c.Served++ })
-	var answer []byte
-	switch r.typ {
-	case typeGetBlock:
-		answer, err = e.serveBlock(ctx, r.hash)
-	case typeGetRun:
-		answer, err = e.serveRun(r.from)
-	default:
-		if f := e.latest.Load(); f != nil {
-			answer = encodeLatest(f)
-		}
-	}
+	answer, err := e.answer(ctx, r)
 	if err == nil && answer == nil {
 		answer = []byte{typeNothing}
 	}
 	return answer, err
 }
 
+// answer is nil when this node does not hold what is asked for.
+func (e *Engine) answer(ctx context.Context, r request) ([]byte, error) {
+	switch r.typ {
+	case typeGetBlock:
+		return e.serveBlock(ctx, r.hash)
+	case typeGetRun:
+		return e.serveRun(r.from)
+	case typeGetHeaders:
+		return e.serveHeaders(ctx, r.hash, r.most)
+	case typeGetLeading:
+		return e.serveLeading(ctx)
+	}
+	if f := e.latest.Load(); f != nil {
+		return encodeLatest(f), nil
+	}
+	return nil, nil
+}
+
+// look has the owner evaluate f, which looks at the machine, and waits for it.
+func look[T any](ctx context.Context, e *Engine, f func() T) (found T, err error) {
+	reply := make(chan T, 1)
+	e.post(func() error { reply <- f(); return nil })
+	select {
+	case found = <-reply:
+		return found, nil
+	case <-ctx.Done():
+		return found, ctx.Err()
+	case <-e.ctx.Done():
+		return found, errClosed
+	}
+}
+
 // serveBlock answers with what the machine holds, or else the log.
 func (e *Engine) serveBlock(ctx context.Context, hash consensus.Hash) ([]byte, error) {
-	type found struct {
-		a  blockAnswer
-		ok bool
-	}
-	reply := make(chan found, 1)
-	e.post(func() error {
-		bl, notarization, ok := e.machine.Block(hash)
-		reply <- found{blockAnswer{bl, notarization}, ok}
+	a, err := look(ctx, e, func() *blockAnswer {
+		if bl, notarization, ok := e.machine.Block(hash); ok {
+			return &blockAnswer{bl, notarization}
+		}
 		return nil
 	})
-	select {
-	case f := <-reply:
-		if f.ok {
-			return f.a.encode(), nil
-		}
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-e.ctx.Done():
-		return nil, errClosed
+	if err != nil {
+		return nil, err
+	}
+	if a != nil {
+		return a.encode(), nil
 	}
 	bl, err := e.c.Log.Block(hash)
 	if errors.Is(err, blocklog.ErrNotFound) {
@@ -87,6 +102,68 @@ func (e *Engine) serveBlock(ctx context.Context, hash consensus.Hash) ([]byte, e
 		return nil, err
 	}
 	return blockAnswer{block: bl}.encode(), nil
+}
+
+// serveHeaders answers with a header and its ancestors, out of the log, or, if the log does not hold the first, out of
+// the machine as far as it goes and then the log.
+func (e *Engine) serveHeaders(ctx context.Context, hash consensus.Hash, most int) ([]byte, error) {
+	hs, err := e.c.Log.Headers(hash, most, headersBytes)
+	if errors.Is(err, blocklog.ErrNotFound) {
+		hs, err = e.machineHeaders(ctx, hash, most)
+	}
+	if err != nil || len(hs) == 0 {
+		return nil, err
+	}
+	return encodeHeaders(hs), nil
+}
+
+// machineHeaders is serveHeaders for a block that is not in the log; nothing if it is not in the machine either.
+func (e *Engine) machineHeaders(ctx context.Context, hash consensus.Hash, most int) ([]*consensus.Header, error) {
+	hs, err := look(ctx, e, func() (hs []*consensus.Header) {
+		for len(hs) < most {
+			bl, _, ok := e.machine.Block(hash)
+			if !ok {
+				break
+			}
+			hs, hash = append(hs, bl.Header), bl.Header.Parent
+		}
+		return hs
+	})
+	if err != nil || len(hs) == 0 {
+		return nil, err
+	}
+	size := 0
+	for i, h := range hs {
+		if size += len(h.Append(nil)); size > headersBytes && i > 0 {
+			return hs[:i], nil
+		}
+	}
+	if len(hs) == most || size >= headersBytes {
+		return hs, nil
+	}
+	rest, err := e.c.Log.Headers(hash, most-len(hs), headersBytes-size)
+	return append(hs, rest...), notHeld(err)
+}
+
+// serveLeading answers with the machine's leading certificate, unless the machine must not tell.
+func (e *Engine) serveLeading(ctx context.Context) ([]byte, error) {
+	type leading struct {
+		cert consensus.Certificate
+		ok   bool
+	}
+	l, err := look(ctx, e, func() leading {
+		cert, ok := e.machine.Leading()
+		return leading{cert, ok}
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !l.ok:
+		return nil, errSilent
+	case l.cert.Kind == 0:
+		return nil, nil
+	}
+	return encodeLeading(&l.cert), nil
 }
 
 // serveRun answers with the run from a height: whole groups of blocks up to a finalization while they fit, or as much of

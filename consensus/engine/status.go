@@ -46,6 +46,7 @@ type Status struct {
 	Logged     consensus.Height  // of the last block logged as final
 	Final      *consensus.Header // the last block that the application has made durable as final
 	Syncing    bool              // catching up by runs
+	Silent     bool              // joined without its earlier votes, and not above its vote floor yet
 	Jobs       int               // calls of the application that wait
 	Fetches    int               // blocks being fetched
 	Validators []ValidatorStatus
@@ -93,7 +94,7 @@ func (b *statusBoard) follow(m simplex.Status, logged *consensus.Header, jobs, f
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.s.View, b.s.Leader, b.s.Height, b.s.Logged = m.View, m.Leader, m.Highest.Height, logged.Height
-	b.s.Jobs, b.s.Fetches, b.s.Syncing = jobs, fetches, syncing
+	b.s.Jobs, b.s.Fetches, b.s.Syncing, b.s.Silent = jobs, fetches, syncing, m.Silent
 }
 
 // Status is a snapshot. Safe for concurrent use, also after the engine has ended.

@@ -18,10 +18,17 @@ import (
 //	request          0x11 block by hash:        hash(32)
 //	                 0x12 run from height:      u64 height
 //	                 0x13 latest finalization:  empty
+//	                 0x14 headers down from:    hash(32), u16 most (1 to 1,024)
+//	                 0x15 leading certificate:  empty
 //	answer           0x21 block:  u16 length of notarization (0: none), notarization, block
 //	                 0x22 run:    u16 count, count * (u32 length, block); u16 count, count * (u32 length, header); finalization
 //	                 0x23 latest: final header
+//	                 0x24 headers: u16 count, count * (u32 length, header)
+//	                 0x25 leading: certificate
 //	                 0x2f nothing: this peer does not hold it
+//
+// Headers are the one of that hash and its ancestors, descending, as far as they are held and fit. The leading certificate
+// is the one of the highest view that the peer's machine holds, nothing if it holds none (simplex, rule R17).
 //
 // A run is blocks in height order from the one asked for, then the headers that link the last of them to the block that
 // the finalization is of (none if it is that block itself).
@@ -32,9 +39,13 @@ const (
 	typeGetBlock    = 0x11
 	typeGetRun      = 0x12
 	typeGetLatest   = 0x13
+	typeGetHeaders  = 0x14
+	typeGetLeading  = 0x15
 	typeBlock       = 0x21
 	typeRun         = 0x22
 	typeLatest      = 0x23
+	typeHeaders     = 0x24
+	typeLeading     = 0x25
 	typeNothing     = 0x2f
 )
 
@@ -45,6 +56,9 @@ const (
 	runLinkBytes   = 7 << 20
 	maxRunBlocks   = 1024
 	maxRunLinks    = 8192
+
+	maxAnswerHeaders = 1024    // of one answer, which has at least one
+	headersBytes     = 1 << 20 // of an answer's headers, but for the first
 )
 
 // ErrWire wraps every decoding error of this package.
@@ -95,6 +109,7 @@ type request struct {
 	typ  byte
 	hash consensus.Hash
 	from consensus.Height
+	most int
 }
 
 func (r request) encode() []byte {
@@ -103,8 +118,10 @@ func (r request) encode() []byte {
 		return append([]byte{typeGetBlock}, r.hash[:]...)
 	case typeGetRun:
 		return binary.BigEndian.AppendUint64([]byte{typeGetRun}, uint64(r.from))
+	case typeGetHeaders:
+		return binary.BigEndian.AppendUint16(append([]byte{typeGetHeaders}, r.hash[:]...), uint16(r.most))
 	}
-	return []byte{typeGetLatest}
+	return []byte{r.typ}
 }
 
 func decodeRequest(b []byte) (r request, err error) {
@@ -115,8 +132,12 @@ func decodeRequest(b []byte) (r request, err error) {
 		ok = s.CopyBytes(r.hash[:])
 	case ok && r.typ == typeGetRun:
 		ok = s.ReadUint64((*uint64)(&r.from))
+	case ok && r.typ == typeGetHeaders:
+		var most uint16
+		ok = s.CopyBytes(r.hash[:]) && s.ReadUint16(&most) && most > 0 && most <= maxAnswerHeaders
+		r.most = int(most)
 	default:
-		ok = ok && r.typ == typeGetLatest
+		ok = ok && (r.typ == typeGetLatest || r.typ == typeGetLeading)
 	}
 	if !ok || !s.Empty() {
 		return request{}, malformed("request")
@@ -234,13 +255,13 @@ func decodeRun(b []byte) (run, error) {
 func readSized(s *cryptobyte.String, limit int, item func([]byte) error) error {
 	var n uint16
 	if !s.ReadUint16(&n) || int(n) > limit {
-		return malformed("run of %d items, limit %d", n, limit)
+		return malformed("answer of %d items, limit %d", n, limit)
 	}
 	for range n {
 		var size uint32
 		var enc []byte
 		if !s.ReadUint32(&size) || size > MaxAnswerBytes || !s.ReadBytes(&enc, int(size)) {
-			return malformed("run cut short")
+			return malformed("answer cut short")
 		}
 		if err := item(enc); err != nil {
 			return fmt.Errorf("%w: %w", ErrWire, err)
@@ -260,6 +281,47 @@ func decodeLatest(b []byte) (*consensus.FinalHeader, error) {
 		return nil, fmt.Errorf("%w: %w", ErrWire, err)
 	}
 	return f, nil
+}
+
+func encodeHeaders(hs []*consensus.Header) []byte {
+	b := binary.BigEndian.AppendUint16([]byte{typeHeaders}, uint16(len(hs)))
+	for _, h := range hs {
+		b = appendSized(b, h.Append)
+	}
+	return b
+}
+
+func decodeHeaders(b []byte) (hs []*consensus.Header, err error) {
+	s := cryptobyte.String(b)
+	var typ uint8
+	if len(b) > MaxAnswerBytes || !s.ReadUint8(&typ) || typ != typeHeaders {
+		return nil, malformed("headers")
+	}
+	err = readSized(&s, maxAnswerHeaders, func(enc []byte) error {
+		h, err := consensus.DecodeHeader(enc)
+		hs = append(hs, h)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(hs) == 0 || !s.Empty() {
+		return nil, malformed("headers: %d of them, %d bytes too many", len(hs), len(s))
+	}
+	return hs, nil
+}
+
+func encodeLeading(c *consensus.Certificate) []byte { return c.Append([]byte{typeLeading}) }
+
+func decodeLeading(b []byte) (*consensus.Certificate, error) {
+	if len(b) == 0 || b[0] != typeLeading {
+		return nil, malformed("leading certificate")
+	}
+	c, err := consensus.DecodeCertificate(b[1:])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrWire, err)
+	}
+	return c, nil
 }
 
 // isNothing reports whether an answer says that the peer does not hold what was asked for.

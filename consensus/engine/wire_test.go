@@ -58,6 +58,10 @@ func TestGolden(t *testing.T) {
 		{"block", blockAnswer{block, cert}.encode()},
 		{"block without notarization", blockAnswer{block: block}.encode()},
 		{"run", r.encode()},
+		{"get headers", request{typ: typeGetHeaders, hash: consensus.Hash{1, 2, 3}, most: 700}.encode()},
+		{"get leading", request{typ: typeGetLeading}.encode()},
+		{"headers", encodeHeaders([]*consensus.Header{r.links[0], r.blocks[1].Header, r.blocks[0].Header})},
+		{"leading", encodeLeading(&cert)},
 		{"latest", encodeLatest(&consensus.FinalHeader{Header: r.links[0], Cert: r.cert})},
 	} {
 		fmt.Fprintf(&got, "%s = %s\n", v.name, hex.EncodeToString(v.enc))
@@ -79,7 +83,7 @@ func reencode(b []byte) ([]byte, error) {
 		return nil, malformed("empty")
 	}
 	switch b[0] {
-	case typeGetBlock, typeGetRun, typeGetLatest:
+	case typeGetBlock, typeGetRun, typeGetLatest, typeGetHeaders, typeGetLeading:
 		r, err := decodeRequest(b)
 		if err != nil {
 			return nil, err
@@ -103,6 +107,18 @@ func reencode(b []byte) ([]byte, error) {
 			return nil, err
 		}
 		return encodeLatest(f), nil
+	case typeHeaders:
+		hs, err := decodeHeaders(b)
+		if err != nil {
+			return nil, err
+		}
+		return encodeHeaders(hs), nil
+	case typeLeading:
+		c, err := decodeLeading(b)
+		if err != nil {
+			return nil, err
+		}
+		return encodeLeading(c), nil
 	case typeProposal:
 		m, err := decodeInbound(ClassProposal, b)
 		if err != nil {
@@ -151,6 +167,14 @@ func TestWire(t *testing.T) {
 	empty := run{cert: wireCert(consensus.Finalize, wireHeader(1, consensus.Hash{}, ""))}
 	if _, err := decodeRun(empty.encode()); !errors.Is(err, ErrWire) {
 		t.Errorf("run without blocks: %v", err)
+	}
+	if _, err := decodeHeaders(encodeHeaders(nil)); !errors.Is(err, ErrWire) {
+		t.Errorf("no headers: %v", err)
+	}
+	for _, most := range []int{0, maxAnswerHeaders + 1} {
+		if _, err := decodeRequest(request{typ: typeGetHeaders, most: most}.encode()); !errors.Is(err, ErrWire) {
+			t.Errorf("%d headers asked for: %v", most, err)
+		}
 	}
 	block, _, _ := wireSamples()
 	if _, err := decodeBlockAnswer(blockAnswer{block, wireCert(consensus.Finalize, block.Header)}.encode()); !errors.Is(err, ErrWire) {
