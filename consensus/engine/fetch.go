@@ -25,11 +25,15 @@ func (e *Engine) peers() []int {
 	return out
 }
 
-// ask sends a request to a member and waits at most timeout. A nil answer says that the member does not hold it.
 func (e *Engine) ask(ctx context.Context, to int, r request, timeout time.Duration) ([]byte, error) {
+	return ask(ctx, e.c.Network, to, r, timeout)
+}
+
+// ask sends a request to a member and waits at most timeout. A nil answer says that the member does not hold it.
+func ask(ctx context.Context, net Requester, to int, r request, timeout time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	b, err := e.c.Network.Request(ctx, to, r.encode())
+	b, err := net.Request(ctx, to, r.encode())
 	if err != nil || isNothing(b) {
 		return nil, err
 	}

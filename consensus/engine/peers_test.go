@@ -41,8 +41,16 @@ func (w *watcher) seen() ([]int, string) {
 
 // alone starts node 0 of four, with nobody else running.
 func alone(t *testing.T) (*cluster, *watcher) {
+	return aloneAfter(t, func(*blocklog.Log) error { return nil })
+}
+
+// aloneAfter is alone with something done to the log before.
+func aloneAfter(t *testing.T, prepare func(*blocklog.Log) error) (*cluster, *watcher) {
 	c, w := newCluster(t, 4), &watcher{}
-	c.options = func(i int, cfg *Config) { cfg.Observer = w }
+	c.options = func(i int, cfg *Config) {
+		cfg.Observer = w
+		must(t, prepare(cfg.Log))
+	}
 	for i := 1; i < 4; i++ {
 		c.wire.unplug(i)
 	}
@@ -445,12 +453,15 @@ func TestRuns(t *testing.T) {
 	}
 }
 
-// finalization makes a real certificate by validators 0 to 2.
+// finalization makes a real certificate by validators 0 to 2 of four, or as many as are a quorum.
 func (c *cluster) finalization(h *consensus.Header) *consensus.Certificate {
-	st := consensus.Statement{Kind: consensus.Finalize, Shard: testShard, View: h.View, Block: h.Hash()}
-	cert := &consensus.Certificate{Statement: st, Signers: consensus.NewSigners(4)}
+	return c.certify(consensus.Statement{Kind: consensus.Finalize, Shard: testShard, View: h.View, Block: h.Hash()})
+}
+
+func (c *cluster) certify(st consensus.Statement) *consensus.Certificate {
+	cert := &consensus.Certificate{Statement: st, Signers: consensus.NewSigners(len(c.signers))}
 	var sigs []consensus.Signature
-	for i := range 3 {
+	for i := 0; !c.committee.IsQuorum(c.committee.PowerOf(cert.Signers)); i++ {
 		sigs = append(sigs, c.signers[i].Sign(consensus.VoteMessage(testChain, st)))
 		cert.Signers.Add(i)
 	}
