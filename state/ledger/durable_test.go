@@ -22,10 +22,11 @@ import (
 
 // story is a fixed run of blocks of shard 0 of 2, with what the model makes of them.
 type story struct {
-	p      Params
-	models []*model // by height
-	txs    [][]tx.Signed
-	in     [][]tx.Bundle
+	p       Params
+	genesis GenesisAccounts // nil: storyAccounts of testAccounts
+	models  []*model        // by height
+	txs     [][]tx.Signed
+	in      [][]tx.Bundle
 }
 
 const storyAccounts = 600 // more than a page in a partition
@@ -68,6 +69,9 @@ func newStory(t testing.TB, blocks int) *story {
 func (s *story) options(fs vfs.FS, create bool) Options {
 	o := testOptions(s.p, storyAccounts)
 	o.FS, o.Create, o.Workers = fs, create, 1
+	if s.genesis != nil {
+		o.Genesis = s.genesis
+	}
 	return o
 }
 
