@@ -97,6 +97,18 @@ func (r Range) appended(leaves [][32]byte, visit func(height int, trees [][32]by
 	return out
 }
 
+// Split divides r behind the last whole tree of 2^height leaves. high is the range over the tops of all these trees in
+// order, as if they were leaves; low is the range over the leaves behind them.
+func (r Range) Split(height int) (high, low Range) {
+	if height >= 63 {
+		return Range{}, r
+	}
+	high.count, low.count = r.count>>height, r.count&(1<<height-1)
+	n := bits.OnesCount64(high.count)
+	high.peaks, low.peaks = r.peaks[:n:n], r.peaks[n:]
+	return high, low
+}
+
 // AppendBytes appends the encoding: count 8, then the peaks, 32 bytes each, largest tree first.
 func (r Range) AppendBytes(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.count)

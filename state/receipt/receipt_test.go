@@ -80,6 +80,27 @@ func TestAppendInAnyPieces(t *testing.T) {
 	})
 }
 
+func TestSplit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.Uint64Range(0, 300).Draw(t, "n")
+		height := rapid.IntRange(0, 10).Draw(t, "height")
+		all := leavesOf(0, n)
+		var tops [][32]byte
+		for rest := all; len(rest) >= 1<<height; rest = rest[1<<height:] {
+			tops = append(tops, naiveTree(rest[:1<<height]))
+		}
+		high, low := Range{}.Append(all).Split(height)
+		if high.Root() != naiveRoot(tops) || low.Root() != naiveRoot(all[len(tops)<<height:]) {
+			t.Fatalf("%d leaves at height %d: %d and %d", n, height, high.Count(), low.Count())
+		}
+		for _, height := range []int{62, 63, 64, 100} {
+			if high, low := (Range{}.Append(all).Split(height)); high.Count() != 0 || low.Root() != naiveRoot(all) {
+				t.Fatalf("at height %d: %d and %d", height, high.Count(), low.Count())
+			}
+		}
+	})
+}
+
 func TestProofs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.Uint64Range(0, 200).Draw(t, "base")
