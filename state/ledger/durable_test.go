@@ -138,7 +138,7 @@ func TestFolders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("FORMAT", "tutti-ledger 2\nwhatever\n")
+	write("FORMAT", "tutti-ledger 3\nwhatever\n")
 	refused("a later format", s.options(fs, false), store.ErrFormat)
 	write("FORMAT", "")
 	refused("a torn format file", s.options(fs, false), store.ErrFormat)

@@ -67,13 +67,11 @@ func (l *Ledger) batch(b, last *block) (*store.Batch, store.Progress, error) {
 	for i := range b.meta.Channels {
 		c, before := &b.meta.Channels[i], &last.meta.Channels[i]
 		if len(b.outbox[i]) > 0 {
-			s.Receipts(c.Shard, before.Sent.Count(), appendReceipts(nil, b.outbox[i]))
+			s.Receipts(c.Shard, before.Sent.Count(), before.Sent.AppendBytes(nil), appendReceipts(nil, b.outbox[i]))
 		}
-		if c.Acked > before.Acked {
-			if err := s.DropReceipts(c.Shard, c.Acked); err != nil {
-				return nil, store.Progress{}, err
-			}
-		}
+	}
+	if err := l.dropReceipts(s, b); err != nil {
+		return nil, store.Progress{}, err
 	}
 	if len(b.done.Credits) > 0 {
 		s.Credits(b.height, appendCredits(nil, b.done.Credits))
@@ -91,6 +89,32 @@ func (l *Ledger) batch(b, last *block) (*store.Batch, store.Progress, error) {
 	progress.Final = b.height
 	s.Progress(progress)
 	return s, progress, nil
+}
+
+// Receipts are kept for keepAcked blocks after the other shard has acknowledged them, for validators that copy the
+// ledger as of a block a little below the final one (Outbox).
+const keepAcked = 64
+
+// dropReceipts adds to a batch the removal of receipts that were acknowledged keepAcked blocks before b. What the
+// ledger was opened with it takes to be acknowledged at that time.
+func (l *Ledger) dropReceipts(s *store.Batch, b *block) error {
+	if l.final.acked = append(l.final.acked, b.meta); len(l.final.acked) <= keepAcked {
+		return nil
+	}
+	old := l.final.acked[0]
+	l.final.acked = append(l.final.acked[:0], l.final.acked[1:]...)
+	if l.final.dropped == nil {
+		l.final.dropped = make([]uint64, len(old.Channels))
+	}
+	for i := range old.Channels {
+		if c := &old.Channels[i]; c.Acked > l.final.dropped[i] {
+			if err := s.DropReceipts(c.Shard, c.Acked); err != nil {
+				return err
+			}
+			l.final.dropped[i] = c.Acked
+		}
+	}
+	return nil
 }
 
 // The outcomes of received receipts and the accounts opened are kept for keepEffects blocks, for proofs of credits and

@@ -101,8 +101,10 @@ func append48(b []byte, id tx.ID) []byte {
 
 func (k *keyEntry) append(b []byte) []byte { return append(append48(b, k.id), k.key[:]...) }
 
+const tagKey = "tutti/blskey/1\x00\x00"
+
 // leaf is the entry's leaf in Meta.Directory: SHA-256("tutti/blskey/1" padded to 16 bytes || place 8 || entry).
 func (k *keyEntry) leaf(place uint64) [32]byte {
-	b := append(make([]byte, 0, 16+8+keyEntryBytes), "tutti/blskey/1\x00\x00"...)
+	b := append(make([]byte, 0, 16+8+keyEntryBytes), tagKey...)
 	return sha256.Sum256(k.append(binary.BigEndian.AppendUint64(b, place)))
 }

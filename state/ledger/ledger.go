@@ -82,6 +82,14 @@ type Ledger struct {
 		progress store.Progress
 		pagedAt  time.Time // when pages were last counted
 		pages    float64   // that are due
+		acked    []*Meta   // of the last blocks made final, at most keepAcked
+		dropped  []uint64  // by channel: receipts below are known to be dropped
+	}
+
+	// Tops of whole segments of the directory of BLS keys, as far as they were asked for. Its lock is taken alone.
+	tops struct {
+		sync.Mutex
+		known map[uint64]tx.Hash
 	}
 
 	// The table's tip, the tree over it, and the workers' scratch. Held to execute, build and move.

@@ -39,7 +39,7 @@ func Open(o Options) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder := store.Options{FS: o.FS, Dir: o.Dir, Binding: o.Params.hash(), CacheBytes: o.CacheBytes}
+	folder := store.Options{FS: o.FS, Dir: o.Dir, Binding: o.Params.hash(), CacheBytes: o.CacheBytes, Upgrade: l.upgrade}
 	if o.Create {
 		err = l.create(folder)
 	} else if l.store, err = store.Open(folder); err == nil {
@@ -80,6 +80,7 @@ func newLedger(o Options) (*Ledger, error) {
 	l.idHead = (&tx.Tx{}).Message(o.Params.GenesisHash)[:16+len(tx.Hash{})]
 	l.exec.tree = newUpper(l.table.parts)
 	l.exec.scratch = make([]scratch, o.Workers)
+	l.tops.known = map[uint64]tx.Hash{}
 	return l, nil
 }
 

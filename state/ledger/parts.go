@@ -14,9 +14,9 @@ import (
 
 // Bounds of parts.
 const (
-	ChunkAccounts      = chunkAccounts // accounts in a chunk, at most
-	SegmentKeys        = 1 << 12       // entries of the directory of BLS keys in a segment; the last one has fewer
-	MaxTops            = 1 << 12       // in one encoding
+	ChunkAccounts      = chunkAccounts   // accounts in a chunk, at most
+	SegmentKeys        = 1 << segmentLog // entries of the directory of BLS keys in a segment; the last one has fewer
+	MaxTops            = 1 << 12         // in one encoding
 	MaxOutlineBytes    = 40 + maxMetaBytes
 	MaxChunkBytes      = chunkFixed + sumLevels*40 + chunkAccounts*RecordBytes
 	MaxDifferenceBytes = 32 << 20
@@ -24,6 +24,7 @@ const (
 	MaxOutboxBytes     = 2 + maxRangeBytes + MaxOutboxReceipts*receiptBytes
 	maxRangeBytes      = 8 + 62*32 // receipt.MaxLeaves
 	maxMetaBytes       = 5*8 + 4 + 6<<16 + maxRangeBytes + 2 + (MaxShards-1)*(2+2*maxRangeBytes+6*8+4+32)
+	segmentLog         = 12
 	chunkFixed         = 8 + 2 + 4 + 2 + 4 + 32
 	chunksPerPartition = AccountsPerPartition / chunkAccounts
 	pagesPerChunk      = chunkAccounts / pageAccounts
@@ -33,6 +34,7 @@ const (
 var (
 	ErrNoHeader   = errors.New("no trusted header to check it by")             // yet, or any more
 	ErrNoProof    = errors.New("receipts that can't be proven any more")       // sent before the folder was upgraded from version 1
+	ErrSequence   = errors.New("the parts before are missing")                 // the caller has put parts in a wrong order
 	ErrUnfinished = errors.New("parts of the ledger are missing")              // Finish: the text says which
 	ErrPart       = errors.New("the part does not match the headers it is of") // wrapped in *BadPart
 )
@@ -46,6 +48,21 @@ type BadPart struct {
 
 func (e *BadPart) Error() string { return fmt.Sprintf("ledger: bad part: %s: %v", e.Part, e.Err) }
 func (e *BadPart) Unwrap() error { return e.Err }
+
+// BadParts lists the bad parts that an error joins.
+func BadParts(err error) (out []*BadPart) {
+	switch e := err.(type) {
+	case *BadPart:
+		return []*BadPart{e}
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			out = append(out, BadParts(err)...)
+		}
+	case interface{ Unwrap() error }:
+		return BadParts(e.Unwrap())
+	}
+	return out
+}
 
 // Outline is what is beside the accounts under the state root at a height: enough to know what a ledger consists of.
 //

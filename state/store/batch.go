@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -74,11 +75,20 @@ func (b *Batch) Block(height uint64, v []byte) { b.set(key('b', height), v) }
 // Page sets a page of records.
 func (b *Batch) Page(partition uint16, page uint32, v []byte) { b.set(key('p', partition, page), v) }
 
-// Receipts sets a range of receipts to a shard that begins with sequence number first.
-func (b *Batch) Receipts(shard uint16, first uint64, v []byte) { b.set(key('r', shard, first), v) }
+// Receipts sets receipts to a shard that begin with sequence number first, and the range of all those before them.
+func (b *Batch) Receipts(shard uint16, first uint64, before, v []byte) {
+	b.Before(shard, first, before)
+	b.set(key('r', shard, first), v)
+}
+
+// Before sets the range of all receipts to a shard before sequence number first, where stored receipts begin.
+func (b *Batch) Before(shard uint16, first uint64, v []byte) { b.set(key('q', shard, first), v) }
 
 // Key sets an entry of the directory of BLS keys.
 func (b *Batch) Key(place uint64, v []byte) { b.set(key('k', place), v) }
+
+// DropKeys removes the entries of the directory at and above a place.
+func (b *Batch) DropKeys(from uint64) { b.drop(key('k', from), []byte{'k' + 1}) }
 
 // Credits sets what became of the receipts that the block at a height consumed, one byte for each.
 func (b *Batch) Credits(height uint64, v []byte) { b.set(key('c', height), v) }
@@ -96,13 +106,40 @@ func (b *Batch) DropEffects(height uint64) {
 // DropBlocks removes the blocks below height.
 func (b *Batch) DropBlocks(height uint64) { b.drop(key('b', uint64(0)), key('b', height)) }
 
-// DropReceipts removes the stored ranges to a shard that hold only receipts below acked.
+// DropBlocksAbove removes the blocks above height.
+func (b *Batch) DropBlocksAbove(height uint64) {
+	if height < math.MaxUint64 {
+		b.drop(key('b', height+1), []byte{'b' + 1})
+	}
+}
+
+// DropReceipts removes the stored receipts to a shard that come in one with receipts below acked only.
 func (b *Batch) DropReceipts(shard uint16, acked uint64) error {
 	holder, err := b.s.rangeOf(shard, acked)
 	if err == nil {
 		b.drop(key('r', shard, uint64(0)), holder)
+		holder[0] = 'q'
+		b.drop(key('q', shard, uint64(0)), holder)
 	}
 	return err
+}
+
+// DropAllReceipts removes all stored receipts to a shard.
+func (b *Batch) DropAllReceipts(shard uint16) {
+	for _, prefix := range []byte{'r', 'q'} {
+		o := shardBounds(prefix, shard)
+		b.drop(o.LowerBound, o.UpperBound)
+	}
+}
+
+// Note sets a note of a restore.
+func (b *Batch) Note(name, v []byte) { b.set(append([]byte{'x'}, name...), v) }
+
+// DropNote removes a note of a restore.
+func (b *Batch) DropNote(name []byte) {
+	if b.err == nil {
+		b.err = b.b.Delete(append([]byte{'x'}, name...), nil)
+	}
 }
 
 // Commit makes the batch durable, whole or not at all.

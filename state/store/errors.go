@@ -11,6 +11,7 @@ var (
 	ErrMissing    = errors.New("no ledger here")
 	ErrExists     = errors.New("a ledger exists here")
 	ErrIncomplete = errors.New("not a complete ledger")
+	ErrRestoring  = errors.New("a copy of a ledger that is not finished")
 	ErrFormat     = errors.New("unknown folder format")
 	ErrBinding    = errors.New("the folder belongs to another ledger")
 	ErrLocked     = errors.New("the folder is in use")

@@ -12,11 +12,11 @@ func bounds(prefix byte) *pebble.IterOptions {
 	return &pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}}
 }
 
-func receiptBounds(shard uint16) *pebble.IterOptions {
-	o := bounds('r')
-	o.LowerBound = key('r', shard)
+func shardBounds(prefix byte, shard uint16) *pebble.IterOptions {
+	o := bounds(prefix)
+	o.LowerBound = key(prefix, shard)
 	if shard < 1<<16-1 {
-		o.UpperBound = key('r', shard+1)
+		o.UpperBound = key(prefix, shard+1)
 	}
 	return o
 }
@@ -87,12 +87,32 @@ func (s *Store) Opened(height uint64) ([]byte, error) { return s.get(key('o', he
 
 // Blocks visits the stored blocks at heights from and above, ascending. v is valid during the visit.
 func (s *Store) Blocks(from uint64, visit func(height uint64, v []byte) error) error {
+	return s.BlocksWhile(from, func(height uint64, v []byte) (bool, error) { return true, visit(height, v) })
+}
+
+// BlocksWhile is Blocks until visit says to stop.
+func (s *Store) BlocksWhile(from uint64, visit func(height uint64, v []byte) (more bool, err error)) error {
 	return s.scan(bounds('b'), key('b', from), func(k, v []byte) (bool, error) {
 		if len(k) != 9 {
 			return false, Corrupt(s.dir, "a block key has %d bytes", len(k))
 		}
-		return true, visit(binary.BigEndian.Uint64(k[1:]), v)
+		return visit(binary.BigEndian.Uint64(k[1:]), v)
 	})
+}
+
+// Block reads a stored block; nil: there is none.
+func (s *Store) Block(height uint64) ([]byte, error) { return s.get(key('b', height)) }
+
+// Notes visits the notes of a restore whose names begin with prefix, ascending. name and v are valid during the visit.
+func (s *Store) Notes(prefix byte, visit func(name, v []byte) error) error {
+	o := &pebble.IterOptions{LowerBound: []byte{'x', prefix}, UpperBound: []byte{'x', prefix + 1}}
+	return s.scan(o, o.LowerBound, func(k, v []byte) (bool, error) { return true, visit(k[1:], v) })
+}
+
+// Before reads the range of all receipts to a shard before sequence number first, where stored ones begin; nil: it is
+// not known.
+func (s *Store) Before(shard uint16, first uint64) ([]byte, error) {
+	return s.get(key('q', shard, first))
 }
 
 // Pages visits the stored pages of a partition, ascending. v is valid during the visit.
@@ -139,7 +159,7 @@ func (s *Store) Receipts(shard uint16, from uint64, visit func(first uint64, v [
 	if err != nil {
 		return err
 	}
-	return s.scan(receiptBounds(shard), at, func(k, v []byte) (bool, error) {
+	return s.scan(shardBounds('r', shard), at, func(k, v []byte) (bool, error) {
 		if len(k) != 11 {
 			return false, Corrupt(s.dir, "a receipt key has %d bytes", len(k))
 		}
@@ -150,7 +170,7 @@ func (s *Store) Receipts(shard uint16, from uint64, visit func(first uint64, v [
 // rangeOf is the key of the last stored range to a shard that begins at or below seq, the one that seq may fall into;
 // without one, the lowest key a range to the shard can have.
 func (s *Store) rangeOf(shard uint16, seq uint64) ([]byte, error) {
-	it, err := s.db.NewIter(receiptBounds(shard))
+	it, err := s.db.NewIter(shardBounds('r', shard))
 	if err != nil {
 		return nil, s.unreadable(err)
 	}
@@ -162,6 +182,17 @@ func (s *Store) rangeOf(shard uint16, seq uint64) ([]byte, error) {
 		return nil, s.unreadable(err)
 	}
 	return k, nil
+}
+
+// Keys visits the entries of the directory of BLS keys from a place on, ascending, until visit says to stop. v is valid
+// during the visit.
+func (s *Store) Keys(from uint64, visit func(place uint64, v []byte) (more bool, err error)) error {
+	return s.scan(bounds('k'), key('k', from), func(k, v []byte) (bool, error) {
+		if len(k) != 9 {
+			return false, Corrupt(s.dir, "a key of the directory has %d bytes", len(k))
+		}
+		return visit(binary.BigEndian.Uint64(k[1:]), v)
+	})
 }
 
 // Key reads an entry of the directory of BLS keys; nil: there is none.

@@ -4,7 +4,8 @@
 //
 // # Layout of a folder
 //
-//	FORMAT   "tutti-ledger 1", then the binding (hash of the ledger's parameters) in hex; written last at creation
+//	FORMAT   "tutti-ledger 2", then the binding (hash of the ledger's parameters) in hex; written last at creation
+//	RESTORE  the same, instead of FORMAT, while the folder is filled from elsewhere; written first, renamed at the end
 //	db/      pebble
 //
 // Keys are a prefix byte and big-endian numbers:
@@ -16,6 +17,12 @@
 //	'k' place 8                     an entry of the directory of BLS keys
 //	'c' height 8                    what became of the receipts that a final block consumed
 //	'o' height 8                    the accounts that a final block opened
+//	'q' shard 2, first sequence 8   the range of all receipts to a shard before that sequence number; one for each 'r',
+//	                                but for those that version 1 wrote and whose range was not known any more
+//	'x' ...                         notes of a restore: what of the ledger is there already
+//
+// Version 1 had no 'q'. Open upgrades such a folder: the ledger adds them, in batches that may be repeated, and FORMAT
+// is written last.
 //
 // # Guarantees
 //
@@ -43,10 +50,11 @@ import (
 )
 
 // Version is the format of the folder.
-const Version = 1
+const Version = 2
 
 const (
 	formatFile  = "FORMAT"
+	restoreFile = "RESTORE"
 	formatLine  = "tutti-ledger %d"
 	formatBytes = 1 << 10 // at most
 	dbFolder    = "db"
@@ -65,6 +73,10 @@ type Options struct {
 	Binding [32]byte // hash of the parameters that the content depends on
 
 	CacheBytes int64 // pebble's cache of blocks read; 0: 8 MiB
+
+	// Upgrade commits what the content of a folder of an older version lacks. It may be called again on a folder on
+	// which it was interrupted. nil: older folders are refused.
+	Upgrade func(s *Store, version int) error
 }
 
 // Store is an open folder. Its methods may be called from any goroutine, Commit from one at a time.
@@ -91,17 +103,17 @@ func Create(o Options, seed func(*Store) error) (*Store, error) {
 		}
 	}
 	if len(names) > 0 {
-		return nil, incomplete(o.Dir)
+		return nil, incomplete(o.Dir, names)
 	}
 	if err := makeDir(o.FS, o.Dir); err != nil {
 		return nil, fmt.Errorf("store: create %s: %w", o.Dir, err)
 	}
-	s, err := open(o, true)
+	s, err := open(o, absent)
 	if err != nil {
 		return nil, err
 	}
 	if err = seed(s); err == nil {
-		err = writeFormat(o)
+		err = writeFormat(o, formatFile)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -109,7 +121,7 @@ func Create(o Options, seed func(*Store) error) (*Store, error) {
 	return s, nil
 }
 
-// Open opens the store that Create made.
+// Open opens the store that Create or a finished restore made, and upgrades it if an older version of this package did.
 func Open(o Options) (*Store, error) {
 	names, err := list(o)
 	if err != nil {
@@ -122,15 +134,37 @@ func Open(o Options) (*Store, error) {
 		}
 	}
 	if !has(names, formatFile) {
-		return nil, incomplete(o.Dir)
+		return nil, incomplete(o.Dir, names)
 	}
-	if err := checkFormat(o); err != nil {
+	version, err := checkFormat(o, formatFile)
+	if err != nil {
 		return nil, err
 	}
-	return open(o, false)
+	s, err := open(o, present)
+	if err != nil {
+		return nil, err
+	}
+	if version < Version {
+		if err = o.Upgrade(s, version); err == nil {
+			err = writeFormat(o, formatFile)
+		}
+	}
+	if err == nil {
+		err = s.forget()
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
-func incomplete(dir string) error {
+func incomplete(dir string, names []string) error {
+	if has(names, restoreFile) {
+		return &RefusedError{
+			dir, ErrRestoring, "it is being filled with a copy from the other validators, which is not finished",
+			"let the copying go on, or delete the folder and begin again",
+		}
+	}
 	return &RefusedError{
 		dir, ErrIncomplete, "it has content but no " + formatFile + " file",
 		"if its creation was interrupted, delete the folder and create again; if it is something else, name another folder",
@@ -179,9 +213,9 @@ func syncDir(fs vfs.FS, dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// writeFormat makes FORMAT durable, whole or not at all.
-func writeFormat(o Options) error {
-	name := o.FS.PathJoin(o.Dir, formatFile)
+// writeFormat makes FORMAT or RESTORE durable, whole or not at all.
+func writeFormat(o Options, file string) error {
+	name := o.FS.PathJoin(o.Dir, file)
 	f, err := o.FS.Create(name+".new", vfs.WriteCategoryUnspecified)
 	if err == nil {
 		_, err = fmt.Fprintf(f, formatLine+"\n%s\n", Version, hex.EncodeToString(o.Binding[:]))
@@ -194,37 +228,52 @@ func writeFormat(o Options) error {
 		err = syncDir(o.FS, o.Dir)
 	}
 	if err != nil {
-		return newFatal(o.Dir, "write "+formatFile, err)
+		return newFatal(o.Dir, "write "+file, err)
 	}
 	return nil
 }
 
-func checkFormat(o Options) error {
-	f, err := o.FS.Open(o.FS.PathJoin(o.Dir, formatFile))
+// checkFormat reads the version in FORMAT or RESTORE, which must be this one or, in FORMAT, one that can be upgraded.
+func checkFormat(o Options, file string) (version int, err error) {
+	f, err := o.FS.Open(o.FS.PathJoin(o.Dir, file))
 	if err != nil {
-		return fmt.Errorf("store: %w", err)
+		return 0, fmt.Errorf("store: %w", err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, formatBytes))
 	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("store: %w", err)
+		return 0, fmt.Errorf("store: %w", err)
 	}
 	lines := strings.Split(string(b), "\n")
-	if want := fmt.Sprintf(formatLine, Version); lines[0] != want {
-		return &RefusedError{
-			o.Dir, ErrFormat, fmt.Sprintf("its format is %.40q, this build knows %q", lines[0], want),
+	for version = Version; version > 0; version-- {
+		if lines[0] == fmt.Sprintf(formatLine, version) {
+			break
+		}
+	}
+	if version == 0 || version < Version && (o.Upgrade == nil || file != formatFile) {
+		return 0, &RefusedError{
+			o.Dir, ErrFormat, fmt.Sprintf("its format is %.40q, this build knows %q", lines[0], fmt.Sprintf(formatLine, Version)),
 			"use the release of tutti that wrote it, or start with an empty folder and sync from the other validators",
 		}
 	}
 	if len(lines) != 3 || lines[2] != "" || lines[1] != hex.EncodeToString(o.Binding[:]) {
-		return &RefusedError{
+		return 0, &RefusedError{
 			o.Dir, ErrBinding, "it was made for another chain, shard or set of genesis parameters",
 			"check the genesis file and the path; give each node its own folder",
 		}
 	}
-	return nil
+	return version, nil
 }
 
-func open(o Options, fresh bool) (*Store, error) {
+// What open finds in a folder.
+type state int
+
+const (
+	absent  state = iota // no database
+	present              // a database
+	either
+)
+
+func open(o Options, in state) (*Store, error) {
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = defaultCacheBytes
 	}
@@ -234,8 +283,8 @@ func open(o Options, fresh bool) (*Store, error) {
 		FormatMajorVersion: pebble.FormatNewest,
 		CacheSize:          o.CacheBytes,
 		MemTableSize:       memTableBytes,
-		ErrorIfExists:      fresh,
-		ErrorIfNotExists:   !fresh,
+		ErrorIfExists:      in == absent,
+		ErrorIfNotExists:   in == present,
 		Logger:             quiet{s},
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			s.fail("background write", err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -106,7 +107,7 @@ func TestReceipts(t *testing.T) {
 	put(func(b *Batch) error {
 		for _, shard := range []uint16{1, 2, 65535} {
 			for _, first := range []uint64{0, 10, 25, 300} {
-				b.Receipts(shard, first, []byte(fmt.Sprint(shard, "/", first)))
+				b.Receipts(shard, first, []byte(fmt.Sprint("before ", shard, "/", first)), []byte(fmt.Sprint(shard, "/", first)))
 			}
 		}
 		return nil
@@ -138,13 +139,177 @@ func TestReceipts(t *testing.T) {
 	put(func(b *Batch) error {
 		return errors.Join(b.DropReceipts(2, 24), b.DropReceipts(7, 24), b.DropReceipts(1, 0))
 	})
+	befores := func(shard uint16) (firsts []uint64) {
+		t.Helper()
+		for _, first := range []uint64{0, 10, 25, 300} {
+			v, err := s.Before(shard, first)
+			if err != nil || v != nil && string(v) != fmt.Sprint("before ", shard, "/", first) {
+				t.Errorf("shard %d, before %d: %q, %v", shard, first, v, err)
+			}
+			if v != nil {
+				firsts = append(firsts, first)
+			}
+		}
+		return firsts
+	}
 	for shard, want := range map[uint16][]uint64{1: {0, 10, 25}, 2: {10, 25}, 65535: {0, 10, 25}} {
 		if got := from(shard, 0); !reflect.DeepEqual(got, want) {
 			t.Errorf("shard %d: %v, want %v", shard, got, want)
 		}
+		if got := befores(shard); !reflect.DeepEqual(got, append(want, 300)) {
+			t.Errorf("shard %d: what is before %v, want %v", shard, got, want)
+		}
+	}
+	put(func(b *Batch) error { b.DropAllReceipts(65535); return nil })
+	if from(65535, 0) != nil || befores(65535) != nil || from(1, 0) == nil || from(2, 0) == nil {
+		t.Error("not exactly the receipts to one shard are gone")
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRestore: a folder under restore is refused by all others, keeps its notes, and becomes a ledger at the end.
+func TestRestore(t *testing.T) {
+	o := Options{FS: vfs.NewMem(), Dir: "a/store", Binding: [32]byte{1}}
+	if err := o.FS.MkdirAll("a/store", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := o.FS.Create("a/store/RESTORE.new", vfs.WriteCategoryUnspecified) // an attempt that crashed early
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Restore(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.NewBatch()
+	for _, name := range []string{"a1", "a2", "b1", "a3"} {
+		b.Note([]byte(name), []byte("note "+name))
+	}
+	b.DropNote([]byte("a2"))
+	for h := range uint64(9) {
+		b.Block(h, []byte{byte(h)})
+		b.Key(h, []byte{byte(h)})
+	}
+	b.DropBlocksAbove(5)
+	b.Progress(Progress{Final: 5})
+	if err := errors.Join(s.Commit(b), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(o)
+	var r *RefusedError
+	if !errors.Is(err, ErrRestoring) || !errors.As(err, &r) || r.Remedy == "" {
+		t.Errorf("opened as a ledger: %v", err)
+	}
+	if _, err := Create(o, nil); !errors.Is(err, ErrRestoring) {
+		t.Errorf("created over it: %v", err)
+	}
+	other := o
+	other.Binding[0]++
+	if _, err := Restore(other); !errors.Is(err, ErrBinding) {
+		t.Errorf("restored as another ledger: %v", err)
+	}
+	if s, err = Restore(o); err != nil {
+		t.Fatal(err)
+	}
+	var notes []string
+	if err := s.Notes('a', func(name, v []byte) error {
+		notes = append(notes, string(name)+": "+string(v))
+		return nil
+	}); err != nil || !reflect.DeepEqual(notes, []string{"a1: note a1", "a3: note a3"}) {
+		t.Error(notes, err)
+	}
+	b = s.NewBatch()
+	b.DropKeys(8)
+	if err := errors.Join(s.Commit(b), s.Promote(o)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(o); !errors.Is(err, ErrExists) {
+		t.Errorf("restored over a ledger: %v", err)
+	}
+	if s, err = Open(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Notes('b', func(name, _ []byte) error { return fmt.Errorf("note %s", name) }); err != nil {
+		t.Error(err)
+	}
+	var got []uint64
+	if err := s.BlocksWhile(3, func(h uint64, v []byte) (bool, error) { got = append(got, h); return true, nil }); err != nil || !reflect.DeepEqual(got, []uint64{3, 4, 5}) {
+		t.Error(got, err)
+	}
+	got = nil
+	if err := s.Keys(6, func(place uint64, v []byte) (bool, error) { got = append(got, place); return true, nil }); err != nil || !reflect.DeepEqual(got, []uint64{6, 7}) {
+		t.Error(got, err)
+	}
+	for h, want := range map[uint64]string{5: "\x05", 6: ""} {
+		if v, err := s.Block(h); err != nil || string(v) != want {
+			t.Errorf("block %d: %q, %v", h, v, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	full := o
+	full.Dir = "a"
+	if _, err := Restore(full); !errors.Is(err, ErrIncomplete) {
+		t.Errorf("restored into a folder of something else: %v", err)
+	}
+}
+
+// TestUpgrade: an older folder is refused or upgraded, and counts as upgraded only after the upgrade was done.
+func TestUpgrade(t *testing.T) {
+	s, o := fresh(t)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write := func(content string) {
+		t.Helper()
+		f, err := o.FS.Create(o.FS.PathJoin(o.Dir, formatFile), vfs.WriteCategoryUnspecified)
+		if err == nil {
+			_, err = f.Write([]byte(content))
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	binding := "01" + strings.Repeat("00", 31)
+	for _, first := range []string{"tutti-ledger 0", "tutti-ledger 3", "tutti-ledger 01", ""} {
+		write(first + "\n" + binding + "\n")
+		upgraded := o
+		upgraded.Upgrade = func(*Store, int) error { return errors.New("called") }
+		if _, err := Open(upgraded); !errors.Is(err, ErrFormat) {
+			t.Errorf("%q: %v", first, err)
+		}
+	}
+	write("tutti-ledger 1\n" + binding + "\n")
+	if _, err := Open(o); !errors.Is(err, ErrFormat) {
+		t.Errorf("no way to upgrade: %v", err)
+	}
+	broken := errors.New("broken")
+	o.Upgrade = func(*Store, int) error { return broken }
+	if _, err := Open(o); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	calls := 0
+	o.Upgrade = func(s *Store, version int) error {
+		calls += version
+		b := s.NewBatch()
+		b.Before(7, 9, []byte("new"))
+		return s.Commit(b)
+	}
+	for range 2 {
+		s, err := Open(o)
+		if err != nil || calls != 1 {
+			t.Fatal(calls, err)
+		}
+		if v, err := s.Before(7, 9); err != nil || string(v) != "new" {
+			t.Error(v, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
