@@ -30,6 +30,13 @@
 // (rangesync.go): each run ends in, or links to, a finalization that is verified before anything is executed, and is logged
 // before the application finalises it. Peers are asked in turn.
 //
+// # Joining
+//
+// A node with an empty disk takes its state from peers (state sync, not here). Follower gives it the verified final headers
+// to check that state against (follower.go), and makes it a log that begins where the state is, with the vote floor
+// without which a validator that lost its votes must not vote (adopt.go; simplex, rule R17). Blocks that no member's log
+// holds any more can't be fetched: a node whose state is below all of them has to join in this way as well.
+//
 // Deviation from the design page: App.Await is separate from App.Build, so that waiting for transactions never keeps a
 // verdict or a finalization waiting.
 package engine

@@ -15,7 +15,8 @@ type app struct {
 	chain    []consensus.Block     // durable and final, by height; genesis first
 	cert     consensus.Certificate // finalizes the last of chain
 	executed map[consensus.Hash]bool
-	pending  []simplex.Finalised // final but not durable yet
+	ever     map[consensus.Hash]bool // executed in this life or one before with the same disk: a vote from then may leave now
+	pending  []simplex.Finalised     // final but not durable yet
 }
 
 func (a *app) reset(genesis *consensus.Header) {
@@ -29,6 +30,10 @@ func (a *app) final() *consensus.Header { return a.chain[len(a.chain)-1].Header 
 func (a *app) restart() {
 	a.pending = nil
 	a.executed = map[consensus.Hash]bool{a.final().Hash(): true}
+	if a.ever == nil {
+		a.ever = map[consensus.Hash]bool{}
+	}
+	a.ever[a.final().Hash()] = true
 }
 
 func bodyValid(body []byte) bool { return !bytes.HasPrefix(body, []byte("bad")) }
@@ -46,7 +51,7 @@ func (h *host) certify(c simplex.Certify) {
 	h.local(takes, func() {
 		name, ok := c.Block.Header.Hash(), bodyValid(c.Block.Body)
 		if ok {
-			h.app.executed[name] = true
+			h.app.executed[name], h.app.ever[name] = true, true
 		}
 		h.deliver(simplex.Judged{Block: name, Valid: ok})
 	})

@@ -14,7 +14,7 @@ import (
 //   - validity: a final block whose body is invalid, or that does not extend the final one below it, or that was
 //     handed over out of order;
 //   - a vote or an own proposal sent that the disk does not hold synced;
-//   - own votes that contradict each other over a validator's whole life, restarts included;
+//   - own votes that contradict each other over a validator's whole life, restarts and lost disks included;
 //   - a vote to notarize on a parent that was not executed, or without the nullifications between;
 //   - committed loss: a block final somewhere that is not on the disks of a quorum less the adversaries;
 //   - an honest validator accused or blamed, or an honest machine that halts;
@@ -82,6 +82,10 @@ func (c *checker) sent(h *host, o simplex.Outbound) {
 	if v.Kind == consensus.Finalize && h.disk.block(v.Block) == nil {
 		c.fail("host %d votes final in view %d what is not in its synced block log", h.i, v.View)
 	}
+	if h.mute && v.View > h.floor {
+		h.mute = false
+		c.s.report.Joined++
+	}
 	mine := c.votes[h.i][v.View]
 	if mine == nil {
 		mine = new([4]consensus.Hash)
@@ -109,7 +113,7 @@ func (c *checker) extends(h *host, v *consensus.Vote) {
 	if !ok {
 		return // repeated, and decided since
 	}
-	if !h.app.executed[b.Header.Parent] {
+	if !h.app.ever[b.Header.Parent] {
 		c.fail("host %d votes in view %d on a parent that was not executed", h.i, v.View)
 		return
 	}
@@ -166,16 +170,16 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 				return
 			}
 			c.chain = append(c.chain, b)
-			c.kept(name, at)
+			c.kept(name, at, b.Header.View)
 		}
 	}
 }
 
-// kept checks that a block that has just become final survives every honest crash.
-func (c *checker) kept(name consensus.Hash, at consensus.Height) {
+// kept checks that a block that has just become final survives every honest crash. Who lost a disk may have held it.
+func (c *checker) kept(name consensus.Hash, at consensus.Height, view consensus.View) {
 	var p consensus.Power
 	for i, v := range c.s.o.Committee.Validators {
-		if h := c.s.hosts[i]; h.adversary || h.disk.block(name) != nil {
+		if h := c.s.hosts[i]; h.adversary || h.joining != nil || view <= h.floor || h.disk.block(name) != nil {
 			p += v.Power
 		}
 	}

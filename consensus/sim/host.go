@@ -13,6 +13,7 @@ type Participant interface {
 	Step(simplex.Event) simplex.Ready
 	Status() simplex.Status
 	Block(consensus.Hash) (consensus.Block, consensus.Certificate, bool)
+	Leading() (consensus.Certificate, bool)
 }
 
 // host is one node: the engine's duties around a machine, a disk, an application.
@@ -28,8 +29,12 @@ type host struct {
 	busy  bool // a sync runs
 	inbox []simplex.Event
 	timer int // number of the armed timer
-	disk  disk
-	app   app
+
+	joining *joint         // the disk is lost and a floor is being made; else nil
+	mute    bool           // no vote has left since the disk was lost
+	floor   consensus.View // the last one made
+	disk    disk
+	app     app
 }
 
 const maxInbox = 10_000
@@ -263,7 +268,7 @@ func (h *host) sync() {
 			}
 			h.disk.syncedBlocks = len(h.disk.blocks)
 			h.app.cert = peer.app.cert
-			h.app.executed[h.app.final().Hash()] = true
+			h.app.executed[h.app.final().Hash()], h.app.ever[h.app.final().Hash()] = true, true
 			h.s.trace("%d synced to height %d", h.i, h.app.final().Height)
 		}
 		h.deliver(simplex.Synced{Header: h.app.final(), Cert: h.app.cert})

@@ -40,10 +40,16 @@ func (s *simulation) disturb() {
 		}
 		h.crash()
 		s.after(s.spread(2*f.Down), func() {
-			if !h.up {
+			if !h.up && h.joining == nil {
 				h.start()
 			}
 		})
+	})
+	every(f.Lose, func() {
+		h := s.hosts[s.rng.IntN(len(s.hosts)-1)]
+		if s.spares(h) {
+			h.lose()
+		}
 	})
 }
 

@@ -1,7 +1,7 @@
 // Package sim is the seeded simulator of a shard: the production machines (consensus/simplex) of a whole committee and
 // an observer in one goroutine and virtual time, with a toy application, a network that drops, delays, reorders,
-// duplicates and partitions, disks that are slow and lose what was not synced, crashes and restarts, drifting timers,
-// and adversaries, one a file. One seed is one schedule, byte for byte.
+// duplicates and partitions, disks that are slow and lose what was not synced, or everything, crashes and restarts,
+// drifting timers, and adversaries, one a file. One seed is one schedule, byte for byte.
 //
 // A run has two parts. In the first, faults happen as Faults says. Then the network settles: messages arrive within
 // 100 ms, everybody is up, adversaries go on. What must hold is checked after every step (see checker) and, after
@@ -46,6 +46,7 @@ type Faults struct {
 	Partition time.Duration // mean time between partitions; 0: never
 	Crash     time.Duration // mean time between crashes; 0: never
 	Down      time.Duration // mean time before the restart
+	Lose      time.Duration // mean time between losses of a whole disk; 0: never
 	SlowDisk  float64       // share of syncs that take up to a second
 	SlowApp   float64       // share of verdicts that take up to three seconds
 }
@@ -67,6 +68,8 @@ type Report struct {
 	Nullify  int            // votes to nullify sent by honest hosts
 	Restarts int
 	Synced   int              // times block sync was used
+	Lost     int              // disks lost
+	Joined   int              // times that a validator without its disk voted again
 	Evidence map[int]int      // pieces of evidence by validator
 	Blamed   map[int][]string // reasons of Misbehaved by validator
 	Took     time.Duration    // virtual
@@ -118,7 +121,7 @@ func Run(o Options) (Report, error) {
 func (s *simulation) settle() (Report, error) {
 	s.calm, s.groups = true, nil
 	for _, h := range s.hosts {
-		if !h.up {
+		if !h.up && h.joining == nil {
 			h.start()
 		}
 	}
@@ -126,11 +129,13 @@ func (s *simulation) settle() (Report, error) {
 	start, from := s.view(), s.now
 	goal := s.check.top() + Goal
 	err := s.until(func() bool {
-		return s.lowest() >= goal || s.now > from+settleFor*time.Second || s.view() > start+GoalViews
+		return s.lowest() >= goal && s.mute() < 0 || s.now > from+settleFor*time.Second || s.view() > start+GoalViews
 	})
 	s.report.Height, s.report.View, s.report.Settled, s.report.Took = s.lowest(), s.view(), s.view()-start, s.now
 	if err == nil && s.lowest() < goal {
 		err = fmt.Errorf("liveness: %d views and %v after settling, height %d of %d is final everywhere", s.view()-start, s.now-from, s.lowest(), goal)
+	} else if i := s.mute(); err == nil && i >= 0 {
+		err = fmt.Errorf("liveness: %d views and %v after settling, %d has not voted since it lost its disk", s.view()-start, s.now-from, i)
 	}
 	return s.report, err
 }

@@ -96,6 +96,52 @@ func TestSeeds(t *testing.T) {
 	t.Logf("seeds %d to %d: %d blocks, %d restarts, %d syncs, %d adversaries convicted, %d events, at most %d views to settle", first, first+uint64(n)-1, heights, restarts, synced, evidence, events, worst)
 }
 
+// losing is a seed with disks that are lost, among fewer adversaries than draw has.
+func losing(seed uint64) (sim.Options, string) {
+	o, says := draw(seed)
+	for i := range o.Committee.Validators {
+		var bad, most consensus.Power
+		for k, v := range o.Committee.Validators {
+			if o.Adversaries[k] != nil {
+				bad += v.Power
+			} else {
+				most = max(most, v.Power)
+			}
+		}
+		if !o.Committee.IsQuorum(o.Committee.Total() - bad - most) {
+			delete(o.Adversaries, i)
+		}
+	}
+	o.Faults.Lose = 8 * time.Second
+	return o, says
+}
+
+// TestLostDisks: validators lose their disks again and again, join with a floor and another's state, and vote again. All
+// checks stay on: what they say never contradicts what they said before the loss.
+func TestLostDisks(t *testing.T) {
+	first, n := uint64(1), *seeds/2
+	if *seed != 0 {
+		first, n = *seed, 1
+	}
+	var lost, joined, restarts int
+	var heights consensus.Height
+	for s := first; s < first+uint64(n); s++ {
+		o, says := losing(s)
+		if *seed != 0 {
+			o.Trace = func(f string, a ...any) { fmt.Printf(f+"\n", a...) }
+		}
+		r, err := sim.Run(o)
+		if err != nil {
+			t.Fatalf("seed %d (%s): %v\nreport %+v\nagain: go test ./consensus/sim -run TestLostDisks -seed %d", s, says, err, r, s)
+		}
+		lost, joined, restarts, heights = lost+r.Lost, joined+r.Joined, restarts+r.Restarts, heights+r.Height
+	}
+	t.Logf("seeds %d to %d: %d blocks, %d restarts, %d disks lost, %d joined and voted before the next loss, all vote at the end", first, first+uint64(n)-1, heights, restarts, lost, joined)
+	if *seed == 0 && joined < n {
+		t.Errorf("%d of %d lost disks in %d seeds: this test tests little", joined, lost, n)
+	}
+}
+
 // FuzzSeed lets the fuzzer look for a bad seed.
 func FuzzSeed(f *testing.F) {
 	f.Add(uint64(1))

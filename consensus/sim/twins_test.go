@@ -99,6 +99,24 @@ func half(b *broken, e sim.Env) {
 	}
 }
 
+// lowered is an honest machine whose floor is so far above the certificate that it was made from, instead of FloorMargin;
+// below 0 there is no floor.
+func lowered(above int) sim.Maker {
+	return func(e sim.Env) (sim.Participant, simplex.Ready, error) {
+		var log []simplex.Record
+		for _, r := range e.Config.Log {
+			if f := r.Floor; f != nil && above < 0 {
+				continue
+			} else if f != nil {
+				r.Floor = &simplex.Floor{Shard: f.Shard, Epoch: f.Epoch, View: f.View - simplex.FloorMargin + consensus.View(above)}
+			}
+			log = append(log, r)
+		}
+		e.Config.Log = log
+		return sim.Honest(e)
+	}
+}
+
 func TestBrokenTwins(t *testing.T) {
 	judgeAll := func(b *broken, _ sim.Env) {
 		b.before = func(e simplex.Event) []simplex.Event {
@@ -167,6 +185,19 @@ func TestBrokenTwins(t *testing.T) {
 			o.ForgetLog = true
 			o.Faults.Crash = time.Second
 		}, "sends two"},
+		{"floor ignored", func(o *sim.Options) {
+			o.Honest = lowered(-1)
+			o.Faults.Lose, o.Faults.Down = 2*time.Second, 100*time.Millisecond
+		}, "sends two"},
+		{"floor ignored, finality", func(o *sim.Options) {
+			o.Honest = lowered(-1)
+			o.Faults.Lose, o.Faults.Down = 2*time.Second, 100*time.Millisecond
+			o.Skip = "sends two"
+		}, "both nullifies and finalizes"},
+		{"floor without the margin", func(o *sim.Options) {
+			o.Honest = lowered(0)
+			o.Faults.Lose, o.Faults.Down = 2*time.Second, 100*time.Millisecond
+		}, "both nullifies and finalizes"},
 		{"votes not logged", func(o *sim.Options) { o.Honest = breaking(unlogged) }, "not in its synced vote log"},
 		{"blocks not logged", func(o *sim.Options) { o.Honest = breaking(bodyless) }, "not in its synced block log"},
 		{"invalid bodies certified", func(o *sim.Options) {

@@ -215,6 +215,44 @@ func TestRestoredFinalize(t *testing.T) {
 	}
 }
 
+// TestFloorMargin: what R17 argues with is reached: a validator may have voted FloorMargin views above anything that the
+// others hold, and no further.
+func TestFloorMargin(t *testing.T) {
+	_, config := bench4()
+	var machines []*simplex.Machine
+	var timedOut []consensus.Vote
+	for i := range 4 {
+		config.Index, config.Signer = i, simtest.NewKeys(4).Signer(i)
+		m, _, err := simplex.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := m.Step(simplex.TimerFired{View: 1})
+		if len(r.Persist.Records) != 1 {
+			t.Fatalf("validator %d at the timer: %+v", i, r)
+		}
+		machines, timedOut = append(machines, m), append(timedOut, *r.Persist.Records[0].Vote)
+	}
+	for i := 1; i < 4; i++ { // validator 0 alone hears the others
+		machines[0].Step(simplex.VoteReceived{From: i, Vote: timedOut[i]})
+	}
+	machines[0].Step(simplex.TimerFired{View: 2})
+	var told consensus.View
+	for _, m := range machines[1:] {
+		cert, ok := m.Leading()
+		if !ok {
+			t.Fatal("no answer")
+		}
+		told = max(told, cert.View)
+	}
+	if voted := machines[0].Status().View; voted != told+simplex.FloorMargin {
+		t.Errorf("voted in view %d, the others tell of %d", voted, told)
+	}
+	if cert, ok := machines[0].Leading(); !ok || cert.View != 1 || cert.Kind != consensus.Nullify {
+		t.Errorf("leading certificate %+v, %v", cert.Statement, ok)
+	}
+}
+
 // TestBuiltWrong: the application's mistakes cost the view, not the promise.
 func TestBuiltWrong(t *testing.T) {
 	for _, wrong := range []string{"chain", "height", "parent", "time", "body", "committee", "view"} {
