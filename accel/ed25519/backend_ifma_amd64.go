@@ -81,3 +81,27 @@ func (b ifma) remember(v *lanes.Verifier, key *[32]byte) {
 		}
 	}
 }
+
+// ifmaKeys is package lanes: eight public keys at a time.
+type ifmaKeys struct {
+	memory *sync.Pool // of *lanes.Keys; an entry is owned by one PublicKeys at a time
+}
+
+// laneKeyBackends are the backends of this architecture, where the machine can run them.
+func laneKeyBackends() []KeyBackend {
+	if !lanes.Supported() {
+		return nil
+	}
+	return []KeyBackend{ifmaKeys{&sync.Pool{New: func() any { return lanes.NewKeys() }}}}
+}
+
+func (ifmaKeys) Name() string { return "ifma" }
+
+// Needs implements selftest.Needs.
+func (ifmaKeys) Needs() []cpuid.FeatureID { return lanes.Needs() }
+
+func (b ifmaKeys) PublicKeys(seeds, keys [][32]byte) {
+	k := b.memory.Get().(*lanes.Keys)
+	defer b.memory.Put(k)
+	k.Public(seeds, keys)
+}

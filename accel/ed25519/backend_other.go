@@ -3,3 +3,5 @@
 package ed25519
 
 func laneBackends() []Backend { return nil }
+
+func laneKeyBackends() []KeyBackend { return nil }
