@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"iter"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"tutti/accel/ed25519"
 	"tutti/consensus"
@@ -21,12 +24,28 @@ type Crowd struct {
 
 // KeySeed is the Ed25519 seed of member i: SHA-256 of tag 16, Seed 32, i 8.
 func (c Crowd) KeySeed(i uint64) [32]byte {
-	b := append(tagCrowd[:], c.Seed[:]...)
-	return sha256.Sum256(binary.BigEndian.AppendUint64(b, i))
+	var b [len(tagCrowd) + len(c.Seed) + 8]byte
+	copy(b[copy(b[:], tagCrowd[:]):], c.Seed[:])
+	binary.BigEndian.PutUint64(b[len(b)-8:], i)
+	return sha256.Sum256(b[:])
 }
 
 // Key is the key pair of member i, of KeySeed. It takes about 20 microseconds.
 func (c Crowd) Key(i uint64) ed25519.PrivateKey { return ed25519.NewPrivateKey(c.KeySeed(i)) }
+
+// PublicKeys sets keys to the public keys of members first, first+step, first+2*step and so on, under a microsecond each
+// where there is AVX-512 IFMA.
+func (c Crowd) PublicKeys(keys [][32]byte, first, step uint64) {
+	var seeds [256][32]byte
+	for len(keys) > 0 {
+		n := min(len(keys), len(seeds))
+		for i := range n {
+			seeds[i] = c.KeySeed(first + uint64(i)*step)
+		}
+		ed25519.PublicKeysVartime(seeds[:n], keys[:n])
+		keys, first = keys[n:], first+uint64(n)*step
+	}
+}
 
 // Population lays accounts out over shards and partitions. Member i of the crowd is on shard i mod the number of shards;
 // on each shard the crowd comes first, so that its ids depend on Table and Crowd alone, then the named accounts.
@@ -76,41 +95,103 @@ func (p *Population) NamedID(shard consensus.ShardID, k int) tx.ID {
 	return nth(p.Table.Partitions(uint16(shard)), p.crowdOn(shard)+uint64(k))
 }
 
-// All yields every account, ascending by id, as Create wants them.
+// All yields every account, ascending by id, as Create wants them. Keys are derived on all cores.
 func (p *Population) All() iter.Seq[Account] {
 	return func(yield func(Account) bool) {
-		at := make([]int, p.shards()) // how many partitions of each shard are done
-		for _, r := range p.Table {
-			partitions := p.Table.Partitions(r.Shard)
-			for range 1 << r.Log2 {
-				if !p.partition(consensus.ShardID(r.Shard), partitions, at[r.Shard], yield) {
-					return
+		var round []*run
+		size := 0
+		flush := func() bool {
+			p.fill(round)
+			for _, r := range round {
+				for _, a := range r.accounts {
+					if !yield(a) {
+						return false
+					}
 				}
-				at[r.Shard]++
+			}
+			round, size = round[:0], 0
+			return true
+		}
+		for r := range p.runs() {
+			round = append(round, r)
+			if size += r.count; size >= roundAccounts && !flush() {
+				return
+			}
+		}
+		flush()
+	}
+}
+
+// Accounts are derived runAccounts by one worker, and roundAccounts before they are yielded: 6 MB.
+const (
+	runAccounts   = 4096
+	roundAccounts = 1 << 16
+)
+
+// run is consecutive accounts of a partition: the shard's accounts first, first+step and so on.
+type run struct {
+	shard      consensus.ShardID
+	partitions []uint16 // of the shard; their number is step
+	first      uint64
+	count      int
+	crowd      uint64 // accounts of the shard below this number are of the crowd
+	accounts   []Account
+}
+
+// runs yields all accounts, without their contents, in order.
+func (p *Population) runs() iter.Seq[*run] {
+	return func(yield func(*run) bool) {
+		at := make([]uint64, p.shards()) // how many partitions of each shard are done
+		for _, r := range p.Table {
+			shard := consensus.ShardID(r.Shard)
+			partitions, crowd := p.Table.Partitions(r.Shard), p.crowdOn(shard)
+			step, all := uint64(len(partitions)), crowd
+			if int(shard) < len(p.Named) {
+				all += uint64(len(p.Named[shard]))
+			}
+			for range 1 << r.Log2 {
+				for n := at[shard]; n < all; n += runAccounts * step {
+					count := int(min(runAccounts, (all-n+step-1)/step))
+					if !yield(&run{shard: shard, partitions: partitions, first: n, count: count, crowd: crowd}) {
+						return
+					}
+				}
+				at[shard]++
 			}
 		}
 	}
 }
 
-// partition yields the accounts of the shard's k-th partition.
-func (p *Population) partition(shard consensus.ShardID, partitions []uint16, k int, yield func(Account) bool) bool {
-	shards, crowd := p.shards(), p.crowdOn(shard)
-	var named []Account
-	if int(shard) < len(p.Named) {
-		named = p.Named[shard]
+// fill derives the accounts of runs, on all cores.
+func (p *Population) fill(runs []*run) {
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(runs)) {
+		group.Go(func() {
+			for i := int(next.Add(1) - 1); i < len(runs); i = int(next.Add(1) - 1) {
+				p.fillOne(runs[i])
+			}
+		})
 	}
-	all := crowd + uint64(len(named))
-	for n := uint64(k); n < all; n += uint64(len(partitions)) {
-		var a Account
-		if n < crowd {
-			a = Account{Key: p.Crowd.Key(n*shards + uint64(shard)).Public(), Balance: p.Crowd.Balance}
+	group.Wait()
+}
+
+func (p *Population) fillOne(r *run) {
+	step, shards := uint64(len(r.partitions)), p.shards()
+	r.accounts = make([]Account, r.count)
+	crowd := 0 // of these
+	if r.first < r.crowd {
+		crowd = int(min(uint64(r.count), (r.crowd-r.first+step-1)/step))
+	}
+	keys := make([][32]byte, crowd)
+	p.Crowd.PublicKeys(keys, r.first*shards+uint64(r.shard), step*shards)
+	for i := range r.accounts {
+		n := r.first + uint64(i)*step
+		if i < crowd {
+			r.accounts[i] = Account{Key: keys[i], Balance: p.Crowd.Balance}
 		} else {
-			a = named[n-crowd]
+			r.accounts[i] = p.Named[r.shard][n-r.crowd]
 		}
-		a.ID = nth(partitions, n)
-		if !yield(a) {
-			return false
-		}
+		r.accounts[i].ID = nth(r.partitions, n)
 	}
-	return true
 }

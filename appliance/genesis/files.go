@@ -50,26 +50,45 @@ func Create(dir string, g *Genesis, accounts iter.Seq[Account]) (*Verified, erro
 		return nil, err
 	}
 	c := newCensus(&done)
-	file := []byte(accountsMagic)
-	for a := range accounts {
-		if err := c.add(a); err != nil {
-			return nil, err
+	var wrong error // with what is to be written; the rest of what CreateFrom says is about the disk
+	err := host.CreateFrom(accountsPath, 0o644, func(w io.Writer) error {
+		var err error
+		if done.Accounts.SHA256, wrong, err = writeAccounts(w, c, accounts); wrong == nil && err == nil {
+			digest := done.Accounts.SHA256
+			done.Accounts = c.total
+			done.Accounts.SHA256 = digest
+			wrong = done.Validate()
 		}
-		file = AppendAccount(file, a)
+		return errors.Join(wrong, err)
+	})
+	if wrong != nil {
+		return nil, wrong
 	}
-	done.Accounts = c.total
-	done.Accounts.SHA256 = sha256.Sum256(file)
-	if err := done.Validate(); err != nil {
-		return nil, err
-	}
-	v := &Verified{Genesis: &done, JSON: done.JSON(), Counts: c.counts, Supplies: c.supplies, dir: dir}
-	if err := host.CreateFile(accountsPath, file, 0o644); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("genesis: %w", err)
 	}
+	v := &Verified{Genesis: &done, JSON: done.JSON(), Counts: c.counts, Supplies: c.supplies, dir: dir}
 	if err := host.CreateFile(path, v.JSON, 0o644); err != nil {
 		return nil, errors.Join(fmt.Errorf("genesis: %w", err), os.Remove(accountsPath))
 	}
 	return v, nil
+}
+
+// writeAccounts writes the accounts file as c counts its accounts. wrong is what is wrong with an account.
+func writeAccounts(to io.Writer, c *census, accounts iter.Seq[Account]) (digest consensus.Hash, wrong, err error) {
+	h := sha256.New()
+	w := bufio.NewWriterSize(io.MultiWriter(to, h), 1<<20)
+	w.WriteString(accountsMagic) // the writer keeps its error
+	var b []byte
+	for a := range accounts {
+		if wrong := c.add(a); wrong != nil {
+			return digest, wrong, nil
+		}
+		b = AppendAccount(b[:0], a)
+		w.Write(b)
+	}
+	err = w.Flush()
+	return consensus.Hash(h.Sum(nil)), nil, err
 }
 
 // Verify reads and checks a genesis file and the accounts file beside it. It costs about a millisecond for each
@@ -160,16 +179,41 @@ func (v *Verified) read(also io.Writer, yield func(Account) bool) error {
 
 // CopyTo writes both files into another existing folder, as a node's home, without overwriting any.
 func (v *Verified) CopyTo(dir string) error {
-	accounts, err := os.ReadFile(filepath.Join(v.dir, AccountsName))
+	err := host.CreateFrom(filepath.Join(dir, AccountsName), 0o644, func(w io.Writer) error {
+		from, err := os.Open(filepath.Join(v.dir, AccountsName))
+		if err != nil {
+			return err
+		}
+		defer from.Close()
+		h := sha256.New()
+		if _, err := io.CopyBuffer(io.MultiWriter(w, h), from, make([]byte, 1<<20)); err != nil {
+			return err
+		}
+		if consensus.Hash(h.Sum(nil)) != v.Accounts.SHA256 {
+			return fmt.Errorf("%s in %s has changed: copy both files again from where they were made", AccountsName, v.dir)
+		}
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("genesis: %w", err)
 	}
-	if sha256.Sum256(accounts) != v.Accounts.SHA256 {
-		return fmt.Errorf("genesis: %s in %s has changed: copy both files again from where they were made", AccountsName, v.dir)
-	}
-	if err := host.CreateFile(filepath.Join(dir, AccountsName), accounts, 0o644); err != nil {
+	return v.writeJSON(dir)
+}
+
+// LinkTo is CopyTo for many homes on one disk: the accounts file there is the same one under another name, where the
+// file system can do that. Nobody writes to it, and everybody who reads it compares its digest.
+func (v *Verified) LinkTo(dir string) error {
+	err := os.Link(filepath.Join(v.dir, AccountsName), filepath.Join(dir, AccountsName))
+	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("genesis: %w", err)
 	}
+	if err != nil {
+		return v.CopyTo(dir)
+	}
+	return v.writeJSON(dir) // which syncs the folder
+}
+
+func (v *Verified) writeJSON(dir string) error {
 	if err := host.CreateFile(filepath.Join(dir, FileName), v.JSON, 0o644); err != nil {
 		return fmt.Errorf("genesis: %w", err)
 	}

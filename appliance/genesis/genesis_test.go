@@ -159,6 +159,16 @@ func TestRoundTrips(t *testing.T) {
 	if err := again.CopyTo(home); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("copied over a genesis: %v", err)
 	}
+	linked := t.TempDir()
+	if err := again.LinkTo(linked); err != nil {
+		t.Fatal(err)
+	}
+	if v2, err := Verify(filepath.Join(linked, FileName)); must(t, v2, err).Hash() != v.Hash() {
+		t.Error("the link has another genesis hash")
+	}
+	if err := again.LinkTo(linked); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("linked over a genesis: %v", err)
+	}
 }
 
 // TestHashCoversEverything changes one field after the other; spacing of the JSON is not one.

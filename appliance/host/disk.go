@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -68,17 +69,30 @@ func ProbeSync(dir string, writes int) (SyncLatency, error) {
 // CreateFile makes a new file at path with exactly data and perm. After a crash the file is whole or absent. It never
 // overwrites: if something is at path the error wraps fs.ErrExist and nothing changed.
 func CreateFile(path string, data []byte, perm fs.FileMode) error {
-	return writeFile(path, data, perm, renameNew)
+	return writeFile(path, perm, renameNew, all(data))
+}
+
+// CreateFrom is CreateFile of what write writes, for files that are too large for memory. If write fails there is no
+// file; its error comes back as it is.
+func CreateFrom(path string, perm fs.FileMode, write func(io.Writer) error) error {
+	return writeFile(path, perm, renameNew, write)
 }
 
 // ReplaceFile is CreateFile that takes the place of a file at path: after a crash there is the old file or the new one,
 // whole.
 func ReplaceFile(path string, data []byte, perm fs.FileMode) error {
-	return writeFile(path, data, perm, os.Rename)
+	return writeFile(path, perm, os.Rename, all(data))
+}
+
+func all(data []byte) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
 }
 
 // writeFile writes a temporary file beside path, syncs it, puts it in place, and syncs the folder.
-func writeFile(path string, data []byte, perm fs.FileMode, place func(from, to string) error) (err error) {
+func writeFile(path string, perm fs.FileMode, place func(from, to string) error, write func(io.Writer) error) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, ".new-*")
 	if err != nil {
@@ -91,7 +105,7 @@ func writeFile(path string, data []byte, perm fs.FileMode, place func(from, to s
 			err = fmt.Errorf("host: write %s: %w", path, err)
 		}
 	}()
-	if _, err = f.Write(data); err != nil {
+	if err = write(f); err != nil {
 		return err
 	}
 	if err = f.Chmod(perm); err != nil {

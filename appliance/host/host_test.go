@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -159,5 +160,15 @@ func TestWriteFile(t *testing.T) {
 	holds("three")
 	if err := CreateFile(filepath.Join(dir, "no", "f"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("create in no folder: %v", err)
+	}
+	broken := errors.New("broken")
+	if err := CreateFrom(filepath.Join(dir, "part"), 0o600, func(w io.Writer) error {
+		_, err := io.WriteString(w, "half")
+		return errors.Join(err, broken)
+	}); !errors.Is(err, broken) {
+		t.Errorf("create from a writer that fails: %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*part*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
