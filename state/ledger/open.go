@@ -13,7 +13,6 @@ import (
 
 const (
 	defaultPageCycle = 10 * time.Minute
-	seedBytes        = 4 << 20 // in one batch of genesis pages
 )
 
 // Open opens the ledger in a folder, or with Options.Create makes a new one there. Errors: ErrParams, ErrTable;
@@ -53,20 +52,59 @@ func Open(o Options) (*Ledger, error) {
 	return l, nil
 }
 
-// GenesisRoot is the state root of the genesis state, which the genesis header carries. Params.GenesisHash and
-// GenesisBlock do not matter to it.
+// Genesis is a shard's genesis state in memory, of which folders are made. It belongs to one goroutine.
+type Genesis struct {
+	l    *Ledger
+	keys []keyEntry // of the directory of BLS keys, by place
+}
+
+// NewGenesis makes the genesis state of a shard. Params.GenesisHash and GenesisBlock do not matter to it; workers is as in
+// Options. accounts are run through once. Errors: ErrParams, ErrTable, no memory. The caller closes it.
+func NewGenesis(p Params, accounts GenesisAccounts, workers int) (*Genesis, error) {
+	l, err := newLedger(Options{Params: p, Workers: workers})
+	if err != nil {
+		return nil, err
+	}
+	g := &Genesis{l: l}
+	if err := g.fill(accounts); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// Root is the state root, which the genesis header carries.
+func (g *Genesis) Root() tx.Hash { return g.l.last.root }
+
+// Create makes a new ledger's folder, missing or empty before, of the chain and genesis block that p names; otherwise p
+// is what NewGenesis was given. Errors as of Open.
+func (g *Genesis) Create(fs vfs.FS, dir string, p Params) error {
+	same := g.l.o.Params
+	same.GenesisHash, same.GenesisBlock = p.GenesisHash, p.GenesisBlock
+	if same.hash() != p.hash() || p.GenesisBlock == (tx.Hash{}) {
+		return fmt.Errorf("ledger: %w: not those of the genesis state", ErrParams)
+	}
+	if fs == nil {
+		fs = vfs.Default
+	}
+	s, err := g.create(store.Options{FS: fs, Dir: dir}, p)
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// Close releases the memory.
+func (g *Genesis) Close() error { return g.l.Close() }
+
+// GenesisRoot is the state root of the genesis state. See NewGenesis.
 func GenesisRoot(p Params, accounts GenesisAccounts) (tx.Hash, error) {
-	l, err := newLedger(Options{Params: p})
+	g, err := NewGenesis(p, accounts, 0)
 	if err != nil {
 		return tx.Hash{}, err
 	}
-	err = l.genesis(accounts)
-	root := tx.Hash{}
-	if err == nil {
-		root = l.last.root
-	}
-	_ = l.Close()
-	return root, err
+	root := g.Root()
+	return root, g.Close()
 }
 
 func newLedger(o Options) (*Ledger, error) {
@@ -84,12 +122,13 @@ func newLedger(o Options) (*Ledger, error) {
 	return l, nil
 }
 
-// genesis fills the table and makes the genesis block the final one.
-func (l *Ledger) genesis(accounts GenesisAccounts) error {
+// fill fills the table and makes the genesis block the final one.
+func (g *Genesis) fill(accounts GenesisAccounts) error {
+	l := g.l
 	params := &l.o.Params
 	m := genesisMeta(params)
 	supply := uint64(0)
-	var leaves [][32]byte // of the directory of BLS keys
+	var leaves [][32]byte // of the directory
 	for a := range accounts {
 		slot := l.table.route[a.ID.Partition()]
 		if slot < 0 || a.ID.Index() != m.Next[slot] || a.ID.Index() >= AccountsPerPartition {
@@ -107,6 +146,7 @@ func (l *Ledger) genesis(accounts GenesisAccounts) error {
 		if a.BLS != nil {
 			k := keyEntry{a.ID, *a.BLS}
 			leaves = append(leaves, k.leaf(uint64(len(leaves))))
+			g.keys = append(g.keys, k)
 			r.Extension = uint64(len(leaves))
 		}
 		c := cell(r.Append(make([]byte, 0, RecordBytes)))
@@ -137,51 +177,49 @@ func (l *Ledger) begin(b *block) error {
 }
 
 func (l *Ledger) create(folder store.Options) error {
-	if err := l.genesis(l.o.Genesis); err != nil {
+	g := &Genesis{l: l}
+	if err := g.fill(l.o.Genesis); err != nil {
 		return err
 	}
-	l.final.progress = store.Progress{Partition: l.table.parts[0].number}
+	l.final.progress = g.progress()
 	var err error
-	l.store, err = store.Create(folder, l.seed)
+	l.store, err = g.create(folder, l.o.Params)
 	return err
 }
 
-// seed writes the directory of BLS keys, all pages, the genesis block, and the progress last.
-func (l *Ledger) seed(s *store.Store) error {
-	batch := s.NewBatch()
-	spill := func() error {
-		if batch.Bytes() < seedBytes {
-			return nil
-		}
-		full := batch
-		batch = s.NewBatch()
-		return s.Commit(full)
-	}
-	place := uint64(0)
-	for a := range l.o.Genesis {
-		if a.BLS == nil {
-			continue
-		}
-		k := keyEntry{a.ID, *a.BLS}
-		batch.Key(place, k.append(nil))
-		place++
-		if err := spill(); err != nil {
+func (g *Genesis) progress() store.Progress {
+	return store.Progress{Partition: g.l.table.parts[0].number}
+}
+
+// create writes the directory of BLS keys, all pages, then the genesis block with the progress.
+func (g *Genesis) create(folder store.Options, p Params) (*store.Store, error) {
+	folder.Binding = p.hash()
+	genesis := *g.l.last
+	genesis.hash = p.GenesisBlock
+	return store.Create(folder, func(s *store.Store) error {
+		if err := s.Load(g.load); err != nil {
 			return err
 		}
+		batch := s.NewBatch()
+		batch.Block(0, genesis.appendStored(nil))
+		batch.Progress(g.progress())
+		return s.Commit(batch)
+	})
+}
+
+func (g *Genesis) load(to *store.Bulk) error {
+	var v []byte
+	for place := range g.keys {
+		v = g.keys[place].append(v[:0])
+		to.Key(uint64(place), v)
 	}
-	var page []byte
-	for slot := range l.table.parts {
-		p := &l.table.parts[slot]
+	for slot := range g.l.table.parts {
+		p := &g.l.table.parts[slot]
 		for at := uint32(0); at < p.next; at += pageAccounts {
 			cells := p.chunks[at>>chunkLog].cells[at%chunkAccounts:][:min(pageAccounts, p.next-at)]
-			page = appendPage(page[:0], 0, cells)
-			batch.Page(p.number, at>>pageLog, page)
-			if err := spill(); err != nil {
-				return err
-			}
+			v = appendPage(v[:0], 0, cells)
+			to.Page(p.number, at>>pageLog, v)
 		}
 	}
-	batch.Block(0, l.last.appendStored(nil))
-	batch.Progress(l.final.progress)
-	return s.Commit(batch)
+	return nil
 }

@@ -122,5 +122,5 @@ type GenesisAccount struct {
 	BLS     *[48]byte // nil: none. Its possession was proven to the maker of the genesis; it is covered by the root
 }
 
-// GenesisAccounts yields the accounts of a shard in a fixed order. It may be run more than once.
+// GenesisAccounts yields the accounts of a shard in a fixed order. It is run once.
 type GenesisAccounts = iter.Seq[GenesisAccount]

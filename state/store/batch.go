@@ -150,7 +150,12 @@ func (s *Store) Commit(b *Batch) error {
 	if b.err != nil {
 		return fmt.Errorf("store: %w", b.err)
 	}
-	// Pebble reports a failed log by Fatalf or a panic in the committing goroutine, so that is not the caller's.
+	return s.guard(func() error { return s.db.Apply(b.b, pebble.Sync) })
+}
+
+// guard runs a write. Pebble reports some failures by Fatalf or a panic in the writing goroutine, so that is not the
+// caller's.
+func (s *Store) guard(write func() error) error {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -163,7 +168,7 @@ func (s *Store) Commit(b *Batch) error {
 				s.fail("write", err)
 			}
 		}()
-		if err := s.db.Apply(b.b, pebble.Sync); err != nil {
+		if err := write(); err != nil {
 			s.fail("write", err)
 		}
 	}()

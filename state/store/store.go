@@ -81,8 +81,10 @@ type Options struct {
 
 // Store is an open folder. Its methods may be called from any goroutine, Commit from one at a time.
 type Store struct {
-	dir string
-	db  *pebble.DB
+	dir     string
+	db      *pebble.DB
+	options *pebble.Options // that db was opened with, defaults filled in
+	stalls  stalls
 
 	fatalOnce sync.Once
 	fatal     chan struct{} // closed when fatalErr is set
@@ -286,15 +288,25 @@ func open(o Options, in state) (*Store, error) {
 		ErrorIfExists:      in == absent,
 		ErrorIfNotExists:   in == present,
 		Logger:             quiet{s},
-		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
-			s.fail("background write", err)
-		}},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { s.fail("background write", err) },
+			WriteStallBegin: func(pebble.WriteStallBeginInfo) { s.stalls.begin() },
+			WriteStallEnd:   s.stalls.end,
+		},
 	}
 	// Keys and hashes do not compress, and the rest of a record is not worth the time.
 	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
-	var err error
-	if s.db, err = pebble.Open(o.FS.PathJoin(o.Dir, dbFolder), options); err != nil {
-		return nil, openError(o.Dir, err)
+	options.EnsureDefaults()
+	s.options = options
+	var opened error
+	if err := s.guard(func() error { // pebble may write here, and give up by Fatalf
+		s.db, opened = pebble.Open(o.FS.PathJoin(o.Dir, dbFolder), options)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if opened != nil {
+		return nil, openError(o.Dir, opened)
 	}
 	return s, nil
 }

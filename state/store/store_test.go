@@ -6,8 +6,10 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.uber.org/goleak"
 )
 
@@ -92,6 +94,116 @@ func TestReadBack(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestLoad reads back what was loaded in bulk, over several tables, and what came by batches after it.
+func TestLoad(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	const pages = 2*bulkBytes/(1<<20) + 5 // of 1 MiB: three tables
+	v := make([]byte, 1<<20)
+	o := Options{FS: vfs.NewMem(), Dir: "store", Binding: [32]byte{1}}
+	s, err := Create(o, func(s *Store) error {
+		err := s.Load(func(b *Bulk) error {
+			b.Key(0, []byte("key"))
+			for n := range uint32(pages) {
+				v[0] = byte(n)
+				b.Page(3, n, v)
+			}
+			return nil
+		})
+		b := s.NewBatch()
+		b.Page(3, 7, []byte("again"))
+		b.Progress(Progress{Final: 9})
+		return errors.Join(err, s.Commit(b))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := s.Metrics()
+	if m.LoadBytes < pages<<20 || m.LoadBytes > (pages+1)<<20 || m.Tables < 3 || m.LogBytes == 0 || m.LogBytes > 1<<20 || m.WrittenBytes() < m.LoadBytes+m.LogBytes {
+		t.Errorf("metrics %+v", m)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := o.FS.List("store"); err != nil || len(names) != 2 {
+		t.Errorf("the folder holds %v, %v", names, err)
+	}
+	if s, err = Open(o); err != nil {
+		t.Fatal(err)
+	}
+	next := uint32(0)
+	if err := s.Pages(func(p uint16, n uint32, v []byte) error {
+		if p != 3 || n != next || n == 7 && string(v) != "again" || n != 7 && (len(v) != 1<<20 || v[0] != byte(n)) {
+			return fmt.Errorf("page %d of %d has %d bytes", n, p, len(v))
+		}
+		next++
+		return nil
+	}); err != nil || next != pages {
+		t.Error(next, err)
+	}
+	if v, err := s.Key(0); err != nil || string(v) != "key" {
+		t.Errorf("key %q, %v", v, err)
+	}
+	if err := s.Load(func(b *Bulk) error { b.Page(4, 1, v); b.Page(4, 0, v); return nil }); err == nil || s.Err() != nil {
+		t.Errorf("out of order: %v, fatal %v", err, s.Err())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLoadFails injects an error at each write of a bulk load: the folder is refused afterwards.
+func TestLoadFails(t *testing.T) {
+	for n := range int32(1000) {
+		mem := vfs.NewMem()
+		o := Options{FS: errorfs.Wrap(mem, errorfs.ErrInjected.If(errorfs.And(errorfs.Writes, errorfs.OnIndex(n)))), Dir: "store"}
+		s, err := Create(o, func(s *Store) error {
+			if err := s.Load(func(b *Bulk) error { b.Page(0, 0, []byte("page")); return nil }); err != nil {
+				return err
+			}
+			b := s.NewBatch()
+			b.Progress(Progress{})
+			return s.Commit(b)
+		})
+		if err == nil {
+			if err := s.Close(); err != nil && !errors.Is(err, errorfs.ErrInjected) {
+				t.Fatal(err)
+			}
+			if n < 10 {
+				t.Errorf("there are only %d writes", n)
+			}
+			return
+		}
+		o.FS = mem
+		if s, err := Open(o); err == nil {
+			if _, err := s.Progress(); err != nil {
+				t.Fatalf("write %d: %v", n, err)
+			}
+			_ = s.Close()
+		} else if !errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrMissing) {
+			t.Fatalf("write %d: %v", n, err)
+		}
+	}
+	t.Error("there is no end of writes")
+}
+
+// TestStalls adds up the times in which writes wait.
+func TestStalls(t *testing.T) {
+	var s stalls
+	s.end() // without a beginning
+	if n, d := s.read(time.Now()); n != 0 || d != 0 {
+		t.Error(n, d)
+	}
+	s.begin()
+	if n, d := s.read(s.since.Add(3 * time.Second)); n != 1 || d != 3*time.Second {
+		t.Error(n, d)
+	}
+	s.end()
+	n, d := s.read(time.Now().Add(time.Hour))
+	if n != 1 || d <= 0 || d > time.Minute {
+		t.Error(n, d)
 	}
 }
 
