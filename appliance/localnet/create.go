@@ -59,8 +59,8 @@ func (n *Network) create(file string) (err error) {
 	if err := n.clear(file); err != nil && !errors.Is(err, fs.ErrNotExist) { // left half-made by an interrupted start
 		return err
 	}
-	fmt.Fprintf(n.opt.Out, "making keys and genesis for %d shards of %d validators and %d accounts in %s\n",
-		n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.Home)
+	fmt.Fprintf(n.opt.Out, "making keys and genesis for %d shards of %d validators and %s accounts in %s\n",
+		n.opt.Shards, n.opt.Validators, number(n.opt.Accounts), n.Home)
 	if err := config.CreateFormat(string(n.Home), config.HomeFormat); err != nil {
 		return err
 	}
@@ -75,11 +75,8 @@ func (n *Network) create(file string) (err error) {
 	if err != nil {
 		return err
 	}
-	password := keys.RandomPassword()
-	for k, s := range seats {
-		if err := n.createNode(k, s, seats, v, password); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
+	if err := n.createNodes(seats, v); err != nil {
+		return err
 	}
 	apis := make([]string, len(seats))
 	for k := range seats {
@@ -145,10 +142,13 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 	p.Named[0] = append(p.Named[0], genesis.Account{Key: [32]byte(demo.Public()), Balance: demoBalance})
 	last := n.opt.Shards - 1
 	p.Named[last] = append(p.Named[last], genesis.Account{Key: [32]byte(friend.Public())})
-	v, err := genesis.Create(string(n.Home), g, p.All())
+	shown := n.progress(fmt.Sprintf("making %s accounts", number(n.opt.Accounts)), n.opt.Accounts)
+	v, err := genesis.Create(string(n.Home), g, counted(p.All(), shown))
+	shown.end(err)
 	if err != nil {
 		return nil, err
 	}
+	n.Genesis = v
 	if err := host.CreateFile(n.seedFile(), []byte(hex.EncodeToString(crowd.Seed[:])+"\n"), 0o600); err != nil {
 		return nil, err
 	}
@@ -190,8 +190,35 @@ func (n *Network) createWallets(v *genesis.Verified, p genesis.Population, demo,
 // FriendWallet is the name of an empty wallet on the last shard.
 const FriendWallet = "friend"
 
+// createNodes makes the homes, shard by shard: a shard's state at genesis is made once for all of its validators.
+func (n *Network) createNodes(seats []seat, v *genesis.Verified) error {
+	password := keys.RandomPassword()
+	writing := n.progress("writing the state of each validator", uint64(len(seats)))
+	for shard := range n.opt.Shards {
+		making := n.progress(fmt.Sprintf("making the state of shard %d, %s accounts", shard, number(v.Counts[shard])), v.Counts[shard])
+		b, err := node.Begin(v, consensus.ShardID(shard), making.at)
+		making.end(err)
+		if err != nil {
+			return err
+		}
+		for k, s := range seats {
+			if s.shard == shard && err == nil {
+				if err = n.createNode(k, s, seats, v, b, password); err != nil {
+					err = fmt.Errorf("%s: %w", s.name, err)
+				}
+				writing.at(uint64(k) + 1)
+			}
+		}
+		if err = errors.Join(err, b.Close()); err != nil {
+			return err
+		}
+	}
+	writing.end(nil)
+	return nil
+}
+
 // createNode makes the home of one validator.
-func (n *Network) createNode(k int, s seat, seats []seat, v *genesis.Verified, password keys.Password) error {
+func (n *Network) createNode(k int, s seat, seats []seat, v *genesis.Verified, b *node.Beginning, password keys.Password) error {
 	home := config.Home(n.nodeHome(s.name))
 	if err := config.CreateFormat(string(home), config.HomeFormat); err != nil {
 		return err
@@ -211,11 +238,11 @@ func (n *Network) createNode(k int, s seat, seats []seat, v *genesis.Verified, p
 			return err
 		}
 	}
-	if err := v.CopyTo(string(home)); err != nil {
+	if err := v.LinkTo(string(home)); err != nil {
 		return err
 	}
 	c := n.nodeConfig(k, seats)
-	if err := node.Create(home, v, consensus.ShardID(s.shard), c.Storage.RetentionBlocks); err != nil {
+	if err := b.Create(home, c.Storage.RetentionBlocks); err != nil {
 		return err
 	}
 	return c.Write(home.Config())

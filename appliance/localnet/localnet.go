@@ -50,6 +50,7 @@ type Options struct {
 	Load       Load                 // nil: no load
 	HomeFlag   string               // how the commands to try should name the home; empty: they find it
 	Out        io.Writer            // progress lines of Prepare and Start; nil: none
+	Terminal   bool                 // Out is one: lines may be drawn over
 }
 
 // Load sends transactions to n, tps a second, until ctx ends. report may be called now and then.
@@ -67,6 +68,7 @@ const (
 	maxValidators = 100
 	maxAccounts   = 100_000_000
 	readyTimeout  = 60 * time.Second
+	readyEach     = 6 * time.Microsecond // more, for each account of each validator: six times what it costs on a core
 )
 
 // choices are what a home was made with.
@@ -214,8 +216,10 @@ func (n *Network) portsFree() error {
 
 // awaitReady waits until every node says that it is ready.
 func (n *Network) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("not all nodes were ready within %s: see the logs in %s", readyTimeout, filepath.Join(string(n.Home), "nodes")))
+	timeout := readyTimeout + time.Duration(n.opt.Accounts)*time.Duration(n.opt.Validators)*readyEach
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not all nodes were ready within %s: see the logs in %s", timeout, filepath.Join(string(n.Home), "nodes")))
 	defer cancel()
+	shown := n.progress("waiting for the validators", uint64(len(n.Names)))
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
 	for k := range n.Names {
@@ -225,11 +229,14 @@ func (n *Network) awaitReady(ctx context.Context) error {
 			case c := <-n.children.ended:
 				return fmt.Errorf("%s ended: %s", c.name, c.why())
 			case <-poll.C:
+				shown.at(uint64(k))
 			case <-ctx.Done():
+				shown.end(ctx.Err())
 				return context.Cause(ctx)
 			}
 		}
 	}
+	shown.end(nil)
 	return nil
 }
 
@@ -329,17 +336,19 @@ func (n *Network) choices() choices {
 
 // load reads what prepare made or found.
 func (n *Network) load() error {
-	v, err := genesis.Verify(n.Home.Genesis())
-	if err != nil {
-		return err
+	if n.Genesis == nil { // not made just now
+		v, err := genesis.Verify(n.Home.Genesis())
+		if err != nil {
+			return err
+		}
+		n.Genesis = v
 	}
-	n.Genesis = v
 	seed, err := readSeed(n.seedFile())
 	if err != nil {
 		return err
 	}
 	n.Crowd = genesis.Crowd{Seed: seed, Count: n.opt.Accounts, Balance: crowdBalance}
-	n.Population = genesis.Population{Table: v.Table, Crowd: n.Crowd, Named: make([][]genesis.Account, n.opt.Shards)}
+	n.Population = genesis.Population{Table: n.Genesis.Table, Crowd: n.Crowd, Named: make([][]genesis.Account, n.opt.Shards)}
 	n.DemoID = n.Population.NamedID(0, 0)
 	n.FriendID = n.Population.NamedID(consensus.ShardID(n.opt.Shards-1), friendAt(n.opt.Shards))
 	n.Names, n.APIs = nil, nil

@@ -295,11 +295,12 @@ func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error)
 	if n.verifier, err = verify.New(n.chain, n.queue, verifyCache); err != nil {
 		return err
 	}
-	params, root, _, err := shardGenesis(g, n.shard)
-	if err != nil {
+	if n.root, err = genesisHeader(n.home, g, n.shard, n.log); err != nil {
 		return err
 	}
-	n.root, n.supply = root, g.Supplies[n.shard]
+	n.supply = g.Supplies[n.shard]
+	params := shardParams(g, n.shard)
+	params.GenesisBlock = tx.Hash(n.root.Hash())
 	if n.ledger, err = ledger.Open(ledger.Options{
 		FS: disk(), Dir: n.home.State(), Params: params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
 		Possession: bls.VerifyPossession, Workers: workers, CacheBytes: int64(n.cfg.Memory.CacheMiB) << 20, Progress: opening(n.log),

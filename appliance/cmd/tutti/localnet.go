@@ -50,7 +50,7 @@ func (a *app) localnet(ctx context.Context, o localnet.Options) (err error) {
 	if o.Home, err = filepath.Abs(o.Home); err != nil {
 		return err
 	}
-	o.Out, o.Load = a.stdout, bench.DemoLoad
+	o.Out, o.Terminal, o.Load = a.stdout, isTerminal(a.stdout), bench.DemoLoad
 	n, err := localnet.Start(ctx, o)
 	if err != nil {
 		return err
