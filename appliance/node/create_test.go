@@ -29,7 +29,7 @@ func smallGenesis(t *testing.T, name string) *genesis.Verified {
 		t.Fatal(err)
 	}
 	g := &genesis.Genesis{
-		Name: name, TimeMs: 1_795_348_800_000, Table: table,
+		Name: name, TimeMs: 1_795_348_800_000, Seed: consensus.Hash{7}, Table: table,
 		Parameters: genesis.Parameters{
 			Fees: []uint64{1}, OpenDeposit: 1, OpenCap: 1, AccountLimit: 1000, ReceiptWindow: 1, MaxBodyBytes: 1 << 20,
 			MaxBlockTxs: 100, BlockIntervalMs: 200, HeartbeatMs: 1000,
