@@ -1,12 +1,14 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -191,6 +193,14 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// isStored tells whether a stored page is as the base has it.
+func (l *Ledger) isStored(number uint16, page uint32, v []byte) bool {
+	cells, slot := make([]cell, pageAccounts), int(l.table.route[number])
+	l.cellsAt(l.base, slot, page<<pageLog, cells)
+	n := min(pageAccounts, l.base.meta.Next[slot]-page<<pageLog)
+	return bytes.Equal(v[8:], appendPage(nil, 0, cells[:n])[8:])
+}
+
 // TestPageCycle: pages are rewritten in time, differences below a whole cycle are dropped, and every height recovers.
 func TestPageCycle(t *testing.T) {
 	const blocks, cycle = 60, 8
@@ -212,12 +222,12 @@ func TestPageCycle(t *testing.T) {
 		if err := l.store.Blocks(0, func(h uint64, v []byte) error { first = min(first, h); return nil }); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.store.PagedPartitions(func(number uint16) error {
-			return l.store.Pages(number, func(_ uint32, v []byte) error {
-				pages++
+		if err := allPages(l.store, func(number uint16, page uint32, v []byte) error {
+			pages++
+			if !l.isStored(number, page, v) { // then all its differences must be there
 				oldest = min(oldest, binary.BigEndian.Uint64(v))
-				return nil
-			})
+			}
+			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -242,6 +252,88 @@ func TestPageCycle(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestIdlePages: the first cycle stores every page; after it only pages that changed are written, an idle shard's
+// differences are dropped all the same, and what is stored recovers at every height.
+func TestIdlePages(t *testing.T) {
+	const accounts, cycle = 256 * (pageAccounts + 3), 8 // two pages in each partition
+	p := testParams(t, 0, 1, accounts)
+	c := &clock{time.Unix(1e9, 0)}
+	o := testOptions(p, accounts)
+	o.Now, o.PageCycle = c.now, cycle*time.Second
+	l, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, to := p.GenesisID(256*pageAccounts+5), p.GenesisID(9) // on second and first pages of partitions 5 and 9
+	heights := func() (all []uint64, at map[[2]uint32]uint64, first uint64) {
+		t.Helper()
+		at, first = map[[2]uint32]uint64{}, 1<<63
+		if err := allPages(l.store, func(number uint16, page uint32, v []byte) error {
+			h := binary.BigEndian.Uint64(v)
+			all, at[[2]uint32{uint32(number), page}] = append(all, h), h
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.store.Blocks(0, func(h uint64, v []byte) error { first = min(first, h); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return all, at, first
+	}
+	h := uint64(0)
+	run := func(n int, pay bool) {
+		t.Helper()
+		for range n {
+			h++
+			c.at = c.at.Add(time.Second)
+			var txs []tx.Signed
+			if pay {
+				r, _ := l.Account(from)
+				txs = append(txs, transfer(&p, from, to, 1, r.Nonce))
+			}
+			step(t, l, blockName(h-1), h, blockName(h), txs)
+			finalise(t, l, blockName(h))
+		}
+	}
+	run(2*cycle+2, true)
+	settled, _, _ := heights()
+	slices.Sort(settled)
+	if len(settled) != 512 || settled[256] == 0 { // some of the first were stored as of the genesis block
+		t.Fatalf("the first cycle left pages as they were: %v", settled)
+	}
+	run(3*cycle, false) // whatever had changed is stored again by then
+	before, beforeAt, _ := heights()
+	run(3*cycle, false)
+	after, _, first := heights()
+	if !slices.Equal(before, after) || first < h-3*cycle {
+		t.Errorf("an idle shard: pages from %v to %v, differences from %d on at %d", before, after, first, h)
+	}
+	run(1, true)
+	paid := h
+	run(3*cycle, false)
+	_, at, _ := heights()
+	for place, height := range at {
+		changed := place == [2]uint32{5, 1} || place == [2]uint32{9, 0}
+		if changed && height < paid || !changed && height != beforeAt[place] {
+			t.Errorf("page %v is of height %d, was of %d, paid at %d", place, height, beforeAt[place], paid)
+		}
+	}
+	root := l.Stats().Root
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.Create = false
+	if l, err = Open(o); err != nil {
+		t.Fatal(err)
+	}
+	if l.Stats().Root != root {
+		t.Error("another root after a start")
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

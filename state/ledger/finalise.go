@@ -198,12 +198,13 @@ func readOpened(b []byte) ([]Opened, error) {
 }
 
 // slice adds the pages that are due to a batch, as of the block that becomes the base when b is final, and drops the
-// differences that no page needs any more. A cycle visits all pages in order; after it every page is at least as high
-// as the base was when the cycle began.
+// differences that no page needs any more. A cycle visits all pages in order and rewrites those that have changed since
+// they were stored; after it no page lacks a change up to the height that the base had when the cycle began.
 func (l *Ledger) slice(s *store.Batch, b *block) store.Progress {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	base := l.baseOf(b)
+	l.final.stored.outdate(base.sections)
 	total := uint32(0)
 	for _, n := range base.meta.Next {
 		total += pagesOf(n)
@@ -218,10 +219,13 @@ func (l *Ledger) slice(s *store.Batch, b *block) store.Progress {
 	slot, more := l.nextPage(&p, base)
 	for ; l.final.pages >= 1; l.final.pages-- {
 		if more {
-			clear(page)
-			l.cellsAt(base, slot, p.Page<<pageLog, page)
-			cells := page[:min(pageAccounts, base.meta.Next[slot]-p.Page<<pageLog)]
-			s.Page(p.Partition, p.Page, appendPage(nil, base.height, cells))
+			if !l.final.stored.has(slot, p.Page) {
+				clear(page)
+				l.cellsAt(base, slot, p.Page<<pageLog, page)
+				cells := page[:min(pageAccounts, base.meta.Next[slot]-p.Page<<pageLog)]
+				s.Page(p.Partition, p.Page, appendPage(nil, base.height, cells))
+				l.final.stored.add(slot, p.Page)
+			}
 			p.Page++
 			slot, more = l.nextPage(&p, base)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"tutti/state/store"
 	"tutti/state/tx"
 )
 
@@ -185,3 +186,10 @@ func finalise(t testing.TB, l *Ledger, name tx.Hash) {
 type clock struct{ at time.Time }
 
 func (c *clock) now() time.Time { return c.at }
+
+// allPages visits all pages that are stored.
+func allPages(s *store.Store, visit func(partition uint16, page uint32, v []byte) error) error {
+	return s.PagedPartitions(func(number uint16) error {
+		return s.Pages(number, func(page uint32, v []byte) error { return visit(number, page, v) })
+	})
+}

@@ -45,7 +45,9 @@
 //
 // Finalise commits one batch, synced, for each block in height order: the block's difference, root and counters, its
 // receipts, and a slice of pages, paced by time. A stored page holds exactly the state of its height, which trails the
-// final one by StateLag. Differences are kept until every page has been rewritten after them. Open reads pages and
+// final one by StateLag, and is written again only after it has changed. Differences are kept until every page that they
+// changed has been written after them: two cycles at most. So an idle shard writes little but its blocks, a busy one
+// every page once in a cycle, and Options.PageCycle trades bytes written against differences to read at a start. Open reads pages and
 // differences, hashes everything, and refuses the folder (store.ErrCorrupt) when the root is not the stored one; the
 // last StateLag blocks are then made again by the code that moves the table.
 //
@@ -84,6 +86,7 @@ type Ledger struct {
 		pages    float64   // that are due
 		acked    []*Meta   // of the last blocks made final, at most keepAcked
 		dropped  []uint64  // by channel: receipts below are known to be dropped
+		stored   storedPages
 	}
 
 	// Tops of whole segments of the directory of BLS keys, as far as they were asked for. Its lock is taken alone.
