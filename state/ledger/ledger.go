@@ -236,6 +236,7 @@ type Stats struct {
 	Links       []Link
 	Unfinalised int    // blocks executed and not final
 	TableBytes  uint64 // address space of the account table; what is in use of it may be less
+	Memory      Memory
 }
 
 // Stats counts.
@@ -256,7 +257,18 @@ func (l *Ledger) Stats() Stats {
 			s.Unfinalised++
 		}
 	}
+	s.Memory = l.memory()
 	return s
+}
+
+// Storage is what the storage engine counts since the ledger was opened. It fails only with ErrClosed.
+func (l *Ledger) Storage() (store.Metrics, error) {
+	l.reads.RLock()
+	defer l.reads.RUnlock()
+	if l.closed {
+		return store.Metrics{}, ErrClosed
+	}
+	return l.store.Metrics(), nil
 }
 
 // parallel calls f for every i below n, from as many goroutines as there are workers; w tells them apart.
