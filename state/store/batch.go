@@ -150,32 +150,8 @@ func (s *Store) Commit(b *Batch) error {
 	if b.err != nil {
 		return fmt.Errorf("store: %w", b.err)
 	}
-	return s.guard(func() error { return s.db.Apply(b.b, pebble.Sync) })
-}
-
-// guard runs a write. Pebble reports some failures by Fatalf or a panic in the writing goroutine, so that is not the
-// caller's.
-func (s *Store) guard(write func() error) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if r := recover(); r != nil {
-				err, ok := r.(error)
-				if !ok {
-					err = fmt.Errorf("%v", r)
-				}
-				s.fail("write", err)
-			}
-		}()
-		if err := write(); err != nil {
-			s.fail("write", err)
-		}
-	}()
-	select {
-	case <-done:
-		return s.Err()
-	case <-s.fatal:
-		return s.fatalErr
+	if err := s.guard(func() error { return s.db.Apply(b.b, pebble.Sync) }); err != nil {
+		s.fail("write", err)
 	}
+	return s.Err()
 }

@@ -43,7 +43,10 @@ func (s *Store) Load(write func(*Bulk) error) error {
 	if len(b.paths) == 0 {
 		return nil
 	}
-	return s.guard(func() error { return s.db.Ingest(context.Background(), b.paths) })
+	if err := s.guard(func() error { return s.db.Ingest(context.Background(), b.paths) }); err != nil {
+		s.fail("write", err)
+	}
+	return s.Err()
 }
 
 // Key adds an entry of the directory of BLS keys.

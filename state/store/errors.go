@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 )
 
@@ -65,10 +66,12 @@ func (e *FatalError) Unwrap() error { return e.Err }
 
 func openError(dir string, err error) error {
 	switch {
+	case errors.As(err, new(*FatalError)) || errors.As(err, new(*RefusedError)):
+		return err
 	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES):
 		return &RefusedError{dir, ErrLocked, err.Error(), "stop the other process that uses it, or check the folder's owner"}
-	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
-		return newFatal(dir, "open", err)
+	case !errors.As(err, new(syscall.Errno)) || errors.Is(err, os.ErrNotExist): // not the disk's word, but pebble's about what it read
+		return Corrupt(dir, "%v", err)
 	}
-	return fmt.Errorf("store: open %s: %w", dir, err)
+	return newFatal(dir, "open", err)
 }

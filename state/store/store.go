@@ -30,10 +30,11 @@
 //
 // # What is fatal
 //
-// Any error of a write, in Commit or in pebble's background work, is a *FatalError: the store takes no more batches,
+// Any error of a write, in Open, Commit or pebble's background work, is a *FatalError: the store takes no more batches,
 // every later Commit returns the same error, and the process must end; what was committed before is safe. Pebble's
 // own goroutine that met the error is parked for good (pebble expects its logger to exit the process). A folder that
-// must not be used is a *RefusedError, which names the remedy. Nothing is logged.
+// must not be used is a *RefusedError, which names the remedy. Damage found later, by whoever reads, is one too
+// (ErrCorrupt), and fatal in the same way. Nothing is logged.
 package store
 
 import (
@@ -86,9 +87,9 @@ type Store struct {
 	options *pebble.Options // that db was opened with, defaults filled in
 	stalls  stalls
 
-	fatalOnce sync.Once
-	fatal     chan struct{} // closed when fatalErr is set
-	fatalErr  *FatalError
+	mu    sync.Mutex
+	fatal error         // the first one: *FatalError or *RefusedError
+	stuck chan struct{} // closed after a failed write: pebble's locks may be held for good
 }
 
 // Create makes a new store in a missing or empty folder. seed commits the first content; the folder counts as created
@@ -108,7 +109,7 @@ func Create(o Options, seed func(*Store) error) (*Store, error) {
 		return nil, incomplete(o.Dir, names)
 	}
 	if err := makeDir(o.FS, o.Dir); err != nil {
-		return nil, fmt.Errorf("store: create %s: %w", o.Dir, err)
+		return nil, newFatal(o.Dir, "create", err)
 	}
 	s, err := open(o, absent)
 	if err != nil {
@@ -279,9 +280,9 @@ func open(o Options, in state) (*Store, error) {
 	if o.CacheBytes <= 0 {
 		o.CacheBytes = defaultCacheBytes
 	}
-	s := &Store{dir: o.Dir, fatal: make(chan struct{})}
+	s := &Store{dir: o.Dir, stuck: make(chan struct{})}
 	options := &pebble.Options{
-		FS:                 o.FS,
+		FS:                 folders{o.FS, s},
 		FormatMajorVersion: pebble.FormatNewest,
 		CacheSize:          o.CacheBytes,
 		MemTableSize:       memTableBytes,
@@ -289,7 +290,15 @@ func open(o Options, in state) (*Store, error) {
 		ErrorIfNotExists:   in == present,
 		Logger:             quiet{s},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { s.fail("background write", err) },
+			BackgroundError: func(err error) {
+				if pebble.IsCorruptionError(err) {
+					s.note(Corrupt(s.dir, "%v", err))
+				} else {
+					s.fail("background write", err)
+				}
+			},
+			// Without this one pebble parks whoever reads the damage.
+			DataCorruption:  func(i pebble.DataCorruptionInfo) { s.note(Corrupt(s.dir, "%v", i.Details)) },
 			WriteStallBegin: func(pebble.WriteStallBeginInfo) { s.stalls.begin() },
 			WriteStallEnd:   s.stalls.end,
 		},
@@ -298,25 +307,51 @@ func open(o Options, in state) (*Store, error) {
 	options.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	options.EnsureDefaults()
 	s.options = options
-	var opened error
-	if err := s.guard(func() error { // pebble may write here, and give up by Fatalf
-		s.db, opened = pebble.Open(o.FS.PathJoin(o.Dir, dbFolder), options)
-		return nil
-	}); err != nil {
-		return nil, err
+	opened := make(chan *pebble.DB, 1)
+	err := s.guard(func() error {
+		db, err := pebble.Open(o.FS.PathJoin(o.Dir, dbFolder), options)
+		opened <- db
+		return err
+	})
+	if err != nil {
+		return nil, openError(o.Dir, err)
 	}
-	if opened != nil {
-		return nil, openError(o.Dir, opened)
-	}
+	s.db = <-opened
 	return s, nil
 }
 
-// Close releases the folder. After a fatal error it leaves pebble as it is, whose locks may be held for good.
-func (s *Store) Close() error {
-	if s.Err() != nil {
-		return nil
+// guard runs one of pebble's calls that write. Pebble reports some failed writes by Fatalf or a panic in the calling
+// goroutine, so that is not ours.
+func (s *Store) guard(call func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if r := recover(); r != nil {
+				err, ok := r.(error)
+				if !ok {
+					err = fmt.Errorf("%v", r)
+				}
+				s.fail("write", err)
+			}
+		}()
+		done <- call()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-s.stuck:
+		return s.Err()
 	}
-	if err := s.db.Close(); err != nil {
+}
+
+// Close releases the folder. After a failed write it leaves pebble as it is, whose locks may be held for good.
+func (s *Store) Close() error {
+	select {
+	case <-s.stuck:
+		return nil
+	default:
+	}
+	if err := s.guard(s.db.Close); err != nil {
 		return fmt.Errorf("store: close %s: %w", s.dir, err)
 	}
 	return nil
@@ -324,19 +359,69 @@ func (s *Store) Close() error {
 
 // Err is the fatal error, if there was one.
 func (s *Store) Err() error {
-	select {
-	case <-s.fatal:
-		return s.fatalErr
-	default:
-		return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fatal
+}
+
+func (s *Store) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fatal == nil {
+		s.fatal = err
 	}
 }
 
+// fail notes a failed write.
 func (s *Store) fail(op string, err error) {
-	s.fatalOnce.Do(func() {
-		s.fatalErr = newFatal(s.dir, op, err)
-		close(s.fatal)
-	})
+	s.note(newFatal(s.dir, op, err))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.stuck:
+	default:
+		close(s.stuck)
+	}
+}
+
+// folders is a file system for pebble that mends two things about folders. One that can't be synced is a failed write:
+// pebble would panic in a goroutine of its own, which nobody can recover. And a folder is synced before a marker in it
+// is made, so that no power cut leaves a marker behind without the file that it names (pebble issue 5825).
+type folders struct {
+	vfs.FS
+	s *Store
+}
+
+func (f folders) Unwrap() vfs.FS { return f.FS }
+
+func (f folders) OpenDir(name string) (vfs.File, error) {
+	dir, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return folder{dir, f.s}, nil
+}
+
+func (f folders) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(f.PathBase(name), "marker.") {
+		if err := syncDir(f, f.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
+	return f.FS.Create(name, category)
+}
+
+type folder struct {
+	vfs.File
+	s *Store
+}
+
+func (f folder) Sync() error {
+	if err := f.File.Sync(); err != nil {
+		f.s.fail("sync of the folder", err)
+		select {}
+	}
+	return nil
 }
 
 // quiet is pebble's logger. Pebble relies on Fatalf not to return.
