@@ -91,3 +91,7 @@ soak-faults: ## N runs of the fault test (default 20), added to bench/results/so
 .PHONY: soak-crash
 soak-crash: ## N crashes of everything (default 200) and the planted bug, added to bench/results/soak-crash.tsv; goes on where it stopped
 	$(GO) test ./bench/faults -run '^TestCrashes(Catch)?$$' -count=1 -timeout 0 -v -args -keep -runs $(or $(N),200) -results $(CURDIR)/bench/results/soak-crash.tsv
+
+.PHONY: soak-state-crash
+soak-state-crash: ## N recoveries of the ledger (default 10,000) from power cuts and failing disks, added to bench/results/state-crash.tsv; goes on where it stopped; SEED=S runs one alone
+	bench/scripts/state-crash.sh $(or $(N),10000) $(SEED)

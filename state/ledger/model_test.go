@@ -25,6 +25,8 @@ type model struct {
 	channels map[uint16]*modelChannel
 	keys     []string // directory entries
 	outcomes [][32]byte
+	credits  []tx.CreditOutcome // of this block
+	opened   []Opened           // by this block
 }
 
 type modelChannel struct {
@@ -71,7 +73,7 @@ func (m *model) clone() *model {
 func (m *model) block(txs []tx.Signed, bundles []tx.Bundle) (*model, []bool) {
 	parent, n := m, m.clone()
 	n.height++
-	n.outcomes = nil
+	n.outcomes, n.credits, n.opened = nil, nil, nil
 	var credits [][32]byte
 	returns := map[uint16][]tx.Receipt{}
 	type add struct {
@@ -98,13 +100,16 @@ func (m *model) block(txs []tx.Signed, bundles []tx.Bundle) (*model, []bool) {
 			if _, ok := parent.accounts[r.To]; ok {
 				adds = append(adds, add{r.To, r.Amount})
 				credits = append(credits, tx.CreditLeaf(leaf, tx.Credited))
+				n.credits = append(n.credits, tx.Credited)
 			} else if r.Return {
 				n.treasury += r.Amount
 				credits = append(credits, tx.CreditLeaf(leaf, tx.Treasury))
+				n.credits = append(n.credits, tx.Treasury)
 			} else {
 				returns[u.Source] = append(returns[u.Source], tx.Receipt{From: r.To, To: r.From, Amount: r.Amount, Tx: r.Tx, Return: true})
 				ch.outflow += r.Amount
 				credits = append(credits, tx.CreditLeaf(leaf, tx.Returned))
+				n.credits = append(n.credits, tx.Returned)
 			}
 		}
 	}
@@ -117,7 +122,11 @@ func (m *model) block(txs []tx.Signed, bundles []tx.Bundle) (*model, []bool) {
 	for i := range txs {
 		t := &txs[i]
 		id := t.TxID(m.params.GenesisHash)
+		before := len(opened)
 		outcomes[i] = n.transaction(parent, t, id, &opened, func(to tx.ID, amount uint64) { adds = append(adds, add{to, amount}) })
+		if len(opened) > before {
+			n.opened = append(n.opened, Opened{Tx: i})
+		}
 		n.outcomes = append(n.outcomes, tx.TxLeaf(id, outcomes[i]))
 	}
 	n.outcomes = append(n.outcomes, credits...)
@@ -127,7 +136,7 @@ func (m *model) block(txs []tx.Signed, bundles []tx.Bundle) (*model, []bool) {
 		r.LastTouch = uint32(n.height)
 		n.accounts[a.to] = r
 	}
-	for _, t := range opened {
+	for i, t := range opened {
 		var best uint16
 		least := uint32(1 << 31)
 		for _, p := range m.params.Table.Partitions(m.params.Shard) {
@@ -137,6 +146,7 @@ func (m *model) block(txs []tx.Signed, bundles []tx.Bundle) (*model, []bool) {
 		}
 		id := tx.MakeID(best, least)
 		n.next[best]++
+		n.opened[i].ID = id
 		r := Record{Balance: t.Amount, Kind: KindSingle, LastTouch: uint32(n.height), Key: t.Key}
 		if t.Flags&tx.FlagBLS != 0 {
 			n.keys = append(slices.Clip(n.keys), string(binary.BigEndian.AppendUint64(nil, uint64(id))[2:])+string(t.BLSKey[:]))
@@ -355,6 +365,12 @@ func (m *model) agrees(l *Ledger) error {
 		if got, ok := l.Account(id); !ok || got != want {
 			return fmt.Errorf("account %x: %+v, %v; want %+v", uint64(id), got, ok, want)
 		}
+		if want.Extension == 0 {
+			continue
+		}
+		if key, ok, err := l.BLSKey(id); err != nil || !ok || string(key[:]) != m.keys[want.Extension-1][6:] {
+			return fmt.Errorf("BLS key of %x: %x, %v, %w", uint64(id), key, ok, err)
+		}
 	}
 	for p, n := range m.next {
 		if r, ok := l.Account(tx.MakeID(p, n)); ok {
@@ -364,8 +380,21 @@ func (m *model) agrees(l *Ledger) error {
 	for shard, ch := range m.channels {
 		got, err := l.Receipts(shard, ch.acked, uint64(len(ch.sent)))
 		if err != nil || !slices.Equal(got, ch.sent[ch.acked:]) {
-			return fmt.Errorf("receipts from %d to shard %d: %v, %v", ch.acked, shard, got, err)
+			return fmt.Errorf("receipts from %d to shard %d: %v, %w", ch.acked, shard, got, err)
 		}
+	}
+	return nil
+}
+
+// effects compares what is stored about this block's receipts and openings.
+func (m *model) effects(l *Ledger) error {
+	credits, err := l.Credits(m.height)
+	if err != nil || !slices.Equal(credits, m.credits) {
+		return fmt.Errorf("credits of block %d: %v, %w; want %v", m.height, credits, err, m.credits)
+	}
+	opened, err := l.Opened(m.height)
+	if err != nil || !slices.Equal(opened, m.opened) {
+		return fmt.Errorf("openings of block %d: %v, %w; want %v", m.height, opened, err, m.opened)
 	}
 	return nil
 }

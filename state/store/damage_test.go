@@ -3,7 +3,9 @@ package store
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -120,11 +122,65 @@ func TestUnsyncedFolder(t *testing.T) {
 		if !errors.As(err, &fatal) || !errors.Is(err, syscall.EIO) {
 			t.Fatalf("sync %d: %v", n, err)
 		}
-		// The lock of a process that ended is free; this one's copy of the folder is another.
+		// The lock of a process that ended is free; here a copy of the folder is another's.
 		fs := vfs.NewMem()
 		if ok, err := vfs.Clone(o.FS, fs, "a", "a"); err != nil || !ok {
 			t.Fatal(ok, err)
 		}
 		o.FS = fs
+	}
+}
+
+// TestPowerCutAtOpening cuts the power before every operation of an opening that writes what the log holds into a table,
+// with some of what was not synced left behind. Every copy must open.
+func TestPowerCutAtOpening(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	o := Options{FS: mem, Dir: "store"}
+	s, err := Create(o, func(s *Store) error {
+		b := s.NewBatch()
+		b.Progress(Progress{Final: 7})
+		return s.Commit(b)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var left []*vfs.MemFS
+	rng := rand.New(rand.NewPCG(1, 2))
+	f := o
+	f.FS = errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, percent := range []int{0, 50, 50, 50, 50, 50} {
+				left = append(left, mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}))
+			}
+		}
+		return nil
+	}))
+	if s, err = Open(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, fs := range left {
+		o.FS = fs
+		s, err := Open(o)
+		if err != nil {
+			t.Fatalf("copy %d: %v", i, err)
+		}
+		if p, err := s.Progress(); err != nil || p.Final != 7 {
+			t.Fatalf("copy %d: %+v, %v", i, p, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(left) < 100 {
+		t.Errorf("only %d copies", len(left))
 	}
 }

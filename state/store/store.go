@@ -31,8 +31,8 @@
 // # What is fatal
 //
 // Any error of a write, in Open, Commit or pebble's background work, is a *FatalError: the store takes no more batches,
-// every later Commit returns the same error, and the process must end; what was committed before is safe. Pebble's
-// own goroutine that met the error is parked for good (pebble expects its logger to exit the process). A folder that
+// every later Commit returns the same error, and the process must end; what was committed before is safe. The goroutine
+// that met the error is parked for good, so that pebble, which expects the process to exit, never acts on it. A folder that
 // must not be used is a *RefusedError, which names the remedy. Damage found later, by whoever reads, is one too
 // (ErrCorrupt), and fatal in the same way. Nothing is logged.
 package store
@@ -282,7 +282,7 @@ func open(o Options, in state) (*Store, error) {
 	}
 	s := &Store{dir: o.Dir, stuck: make(chan struct{})}
 	options := &pebble.Options{
-		FS:                 folders{o.FS, s},
+		FS:                 disk{o.FS, s},
 		FormatMajorVersion: pebble.FormatNewest,
 		CacheSize:          o.CacheBytes,
 		MemTableSize:       memTableBytes,
@@ -320,8 +320,7 @@ func open(o Options, in state) (*Store, error) {
 	return s, nil
 }
 
-// guard runs one of pebble's calls that write. Pebble reports some failed writes by Fatalf or a panic in the calling
-// goroutine, so that is not ours.
+// guard runs one of pebble's calls that write. The goroutine that meets a failed write is parked, so that is not ours.
 func (s *Store) guard(call func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -382,46 +381,6 @@ func (s *Store) fail(op string, err error) {
 	default:
 		close(s.stuck)
 	}
-}
-
-// folders is a file system for pebble that mends two things about folders. One that can't be synced is a failed write:
-// pebble would panic in a goroutine of its own, which nobody can recover. And a folder is synced before a marker in it
-// is made, so that no power cut leaves a marker behind without the file that it names (pebble issue 5825).
-type folders struct {
-	vfs.FS
-	s *Store
-}
-
-func (f folders) Unwrap() vfs.FS { return f.FS }
-
-func (f folders) OpenDir(name string) (vfs.File, error) {
-	dir, err := f.FS.OpenDir(name)
-	if err != nil {
-		return nil, err
-	}
-	return folder{dir, f.s}, nil
-}
-
-func (f folders) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if strings.HasPrefix(f.PathBase(name), "marker.") {
-		if err := syncDir(f, f.PathDir(name)); err != nil {
-			return nil, err
-		}
-	}
-	return f.FS.Create(name, category)
-}
-
-type folder struct {
-	vfs.File
-	s *Store
-}
-
-func (f folder) Sync() error {
-	if err := f.File.Sync(); err != nil {
-		f.s.fail("sync of the folder", err)
-		select {}
-	}
-	return nil
 }
 
 // quiet is pebble's logger. Pebble relies on Fatalf not to return.
