@@ -47,7 +47,7 @@ func newForkTest(t *rapid.T, tb testing.TB) *forkTest {
 	f.o = testOptions(f.p, forkAccounts)
 	f.o.Genesis = withBLS(f.o.Genesis)
 	f.o.Now, f.o.PageCycle = f.clock.now, 10*time.Second
-	f.o.Workers = rapid.SampledFrom([]int{1, 2, 3, 5}).Draw(t, "workers")
+	f.o.Workers = rapid.SampledFrom([]int{1, 2, 3, 5, 8}).Draw(t, "workers")
 	l, err := Open(f.o)
 	if err != nil {
 		t.Fatal(err)

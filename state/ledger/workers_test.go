@@ -22,7 +22,7 @@ func TestWorkers(t *testing.T) {
 	var bodies [][]byte
 	var results []*Executed
 	var stored []string
-	for _, workers := range []int{1, 2, 3, 5} {
+	for _, workers := range []int{1, 2, 3, 5, 8} {
 		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
 			o := testOptions(p, accounts)
 			o.Workers = workers
