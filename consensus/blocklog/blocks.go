@@ -301,7 +301,7 @@ func (b *blocks) appendFinal(cert *consensus.Certificate) error {
 
 // append writes a record, in a new segment when the last is full.
 func (b *blocks) append(typ byte, meta, data []byte) (int64, error) {
-	if b.w.size >= b.o.SegmentBytes {
+	if b.w.size >= b.o.SegmentBytes || len(b.segs[len(b.segs)-1].hashes) >= b.o.segmentBlocks() {
 		if err := b.roll(); err != nil {
 			return 0, err
 		}

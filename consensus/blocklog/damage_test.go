@@ -2,6 +2,7 @@ package blocklog
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -219,6 +220,33 @@ func TestRetention(t *testing.T) {
 			rt.Fatalf("base %d for a floor of %d", l.Base(), floor)
 		}
 	})
+}
+
+// TestSmallBlocks: blocks far smaller than a segment are dropped in time all the same, or never with Forever.
+func TestSmallBlocks(t *testing.T) {
+	for _, retention := range []consensus.Height{MinRetention, Forever} {
+		t.Run(fmt.Sprint(uint64(retention)), func(t *testing.T) {
+			o := options(newFS(t))
+			o.Retention, o.SegmentBytes = retention, 64<<20
+			l := mustOpen(t, o)
+			defer l.Close()
+			const n = 5000
+			chain := makeChain(n, 1)
+			for i, b := range chain {
+				must(t, l.AppendBlock(b))
+				must(t, l.AppendFinal(finalization(b)))
+				if i%16 == 0 || i == n-1 {
+					must(t, l.Sync())
+				}
+			}
+			if s := l.Stats(); retention == Forever && (s.Blocks != n || s.Base != 1) {
+				t.Errorf("an archive dropped blocks: %+v", s)
+			} else if most := int(MinRetention) + 2*o.segmentBlocks(); retention != Forever && s.Blocks > most {
+				t.Errorf("%d small blocks are held, at most %d should be", s.Blocks, most)
+			}
+			sameBlock(t, l, chain[n-int(MinRetention)])
+		})
+	}
 }
 
 // TestNeeded states what a rewrite of the vote log may forget.

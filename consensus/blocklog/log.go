@@ -29,7 +29,8 @@
 //
 // # Bounds
 //
-// Segments that lie wholly below (final height - Retention) are removed, oldest first; nothing above ever is. RAM holds
+// Segments that lie wholly below (final height - Retention) are removed, oldest first; nothing above ever is. A segment
+// holds no more than a quarter of the blocks that Retention keeps, or 1,024, so that small blocks go in time. RAM holds
 // about 200 bytes for each block kept, never bodies. The vote log is rewritten when it has grown past VoteLogBytes and
 // twice its last compacted size; what is kept grows only with the number of views since the last finalization.
 //
@@ -43,6 +44,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -75,13 +77,19 @@ type Options struct {
 	// not a validator that never voted.
 	Create bool
 
-	Retention    consensus.Height // finalised blocks kept below the last one; at least MinRetention
-	SegmentBytes int64            // a segment of the block log is closed at this size; default 64 MiB
+	Retention    consensus.Height // finalised blocks kept below the last one; at least MinRetention, or Forever
+	SegmentBytes int64            // a segment of the block log is closed at this size, or before; default 64 MiB
 	VoteLogBytes int64            // the vote log is compacted from this size on; default 1 MiB
 }
 
 // MinRetention covers the deepest chain of blocks that a crash can leave unfinalised in the application.
 const MinRetention = 64
+
+// Forever is a Retention that drops nothing, for nodes that keep the whole chain.
+const Forever consensus.Height = math.MaxUint64
+
+// segmentBlocks is how many blocks a segment holds at most.
+func (o *Options) segmentBlocks() int { return int(min(max(o.Retention/4, 1024), math.MaxInt32)) }
 
 func (o *Options) prepare() error {
 	if o.FS == nil || o.Dir == "" || o.Chain.IsZero() {
