@@ -72,7 +72,7 @@ type Log struct {
 
 // Storage is the `storage` section.
 type Storage struct {
-	RetentionBlocks int `toml:"retention_blocks" doc:"Finalised blocks whose bodies are kept for nodes that catch up."`
+	RetentionBlocks int `toml:"retention_blocks" doc:"Finalised blocks whose bodies are kept, for clients and for nodes that catch up. 0: all of them, for ever, as an archive does; it takes about 200 bytes of memory for each."`
 }
 
 // Pool is the `pool` section.
@@ -254,7 +254,9 @@ func (c *Config) validate(p *Problems) {
 	oneOf("log.format", c.Log.Format, "text", "json")
 	between("log.max_size_mib", c.Log.MaxSizeMiB, 1, 4096)
 	between("log.max_files", c.Log.MaxFiles, 1, 100)
-	between("storage.retention_blocks", c.Storage.RetentionBlocks, 100, 100_000_000)
+	if n := c.Storage.RetentionBlocks; n != 0 && (n < 100 || n > 100_000_000) {
+		p.add("storage.retention_blocks", fmt.Sprintf("is %d", n), "choose 100 to 100000000, or 0 to keep all blocks for ever")
+	}
 	between("pool.max_transactions", c.Pool.MaxTransactions, 1000, 10_000_000)
 	between("pool.max_per_account", c.Pool.MaxPerAccount, 1, 65536)
 	between("pool.max_per_source", c.Pool.MaxPerSource, 1, 10_000_000)

@@ -113,6 +113,7 @@ func TestProblems(t *testing.T) {
 		"api":            {"[api]\nlisten = \":9700\"", "api.listen is \":9700\": give host:port"},
 		"api port":       {"[api]\nlisten = \"127.0.0.1:99999\"", `api.listen has port "99999": choose 1 to 65535`},
 		"numbers":        {"[log]\nmax_files = 0\n[pool]\nmax_transactions = 1\n[memory]\nlimit_mib = 3", "log.max_files is 0: choose 1 to 100; pool.max_transactions is 1: choose 1000 to 10000000; memory.limit_mib is 3"},
+		"retention":      {"[storage]\nretention_blocks = 7", "storage.retention_blocks is 7: choose 100 to 100000000, or 0 to keep all blocks for ever"},
 		"accel":          {"[accel]\nuse = \"-avx1024\"", `accel.use can't be used: "-avx1024" switches off a feature that nothing here uses: known are`},
 		"peer key":       {"[[peers]]\nnode = \"ab\"\naddrs = [\"/ip4/1.2.3.4/tcp/5\"]", `peers[0].node is "ab": give the peer's node key`},
 		"peer twice":     {"[[peers]]\nnode = \"" + key + "\"\naddrs = [\"/ip4/1.2.3.4/tcp/5\"]\n[[peers]]\nnode = \"" + key + "\"\naddrs = []", "peers[1].node is also peers[0]: keep one of the two; peers[1].addrs is empty"},
@@ -123,6 +124,9 @@ func TestProblems(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, c.want)
 			}
 		})
+	}
+	if c, err := Parse([]byte("[storage]\nretention_blocks = 0")); err != nil || c.Storage.RetentionBlocks != 0 {
+		t.Errorf("an archive: %v", err)
 	}
 	bad := Default()
 	bad.Peers = make([]Peer, maxPeers+1)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -94,7 +95,7 @@ func (b *Beginning) Create(home config.Home, retentionBlocks int) error {
 		return err
 	}
 	log, err := blocklog.Open(blocklog.Options{
-		FS: disk(), Dir: home.Blocks(), Chain: b.chain, Shard: b.shard, Create: true, Retention: consensus.Height(retentionBlocks),
+		FS: disk(), Dir: home.Blocks(), Chain: b.chain, Shard: b.shard, Create: true, Retention: keptBlocks(retentionBlocks),
 	})
 	if err != nil {
 		return err
@@ -121,6 +122,23 @@ func absent(home config.Home) error {
 		return err
 	}
 	return nil
+}
+
+// keptBlocks is the block log's retention for storage.retention_blocks.
+func keptBlocks(retentionBlocks int) consensus.Height {
+	if retentionBlocks == 0 {
+		return blocklog.Forever
+	}
+	return consensus.Height(retentionBlocks)
+}
+
+// keptEffects is for how many blocks the ledger keeps what the API tells about a block besides its body: for all that the
+// block log may hold, which is less than twice its retention and a segment.
+func keptEffects(retentionBlocks int) uint64 {
+	if retentionBlocks == 0 {
+		return math.MaxUint64
+	}
+	return 2*uint64(retentionBlocks) + 4096
 }
 
 // shardParams is what a genesis fixes for a shard's ledger, but for the genesis block.

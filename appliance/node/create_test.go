@@ -75,8 +75,13 @@ func TestGenesisHeader(t *testing.T) {
 		name, reason string
 		content      []byte // nil: no file
 	}{
-		{"as kept", "", kept}, {"missing", "", nil}, {"damaged", "damaged", flipped}, {"cut short", "damaged", kept[:9]},
-		{"empty", "damaged", []byte{}}, {"too long", "damaged", append(bytes.Clone(kept), 0)}, {"foreign", "another chain", foreign},
+		{"as kept", "", kept},
+		{"missing", "", nil},
+		{"damaged", "damaged", flipped},
+		{"cut short", "damaged", kept[:9]},
+		{"empty", "damaged", []byte{}},
+		{"too long", "damaged", append(bytes.Clone(kept), 0)},
+		{"foreign", "another chain", foreign},
 	} {
 		if err := os.Remove(file); err != nil {
 			t.Fatal(err)

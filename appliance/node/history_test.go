@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"testing"
 	"time"
 
@@ -306,5 +307,17 @@ func TestHistoryWaits(t *testing.T) {
 	play(t, h, log)
 	if len(h.waiting) != 0 {
 		t.Errorf("%d are waited for that can't come any more", len(h.waiting))
+	}
+}
+
+// TestArchive: without a retention nothing is dropped, and with one what a block did is kept longer than the block.
+func TestArchive(t *testing.T) {
+	if keptBlocks(0) != blocklog.Forever || keptEffects(0) != math.MaxUint64 {
+		t.Errorf("an archive keeps %d blocks and the effects of %d", keptBlocks(0), keptEffects(0))
+	}
+	for _, n := range []int{100, 10_000, 100_000_000} {
+		if keptBlocks(n) != consensus.Height(n) || keptEffects(n) < uint64(n)+uint64(n)/4+2*1024+1024 {
+			t.Errorf("retention %d: %d blocks, the effects of %d", n, keptBlocks(n), keptEffects(n))
+		}
 	}
 }

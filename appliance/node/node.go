@@ -304,6 +304,7 @@ func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error)
 	if n.ledger, err = ledger.Open(ledger.Options{
 		FS: disk(), Dir: n.home.State(), Params: params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
 		Possession: bls.VerifyPossession, Workers: workers, CacheBytes: int64(n.cfg.Memory.CacheMiB) << 20, Progress: opening(n.log),
+		History: keptEffects(n.cfg.Storage.RetentionBlocks),
 	}); err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func Trust(v *genesis.Verified) (*proof.Trust, error) {
 func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 	n.blocks, err = blocklog.Open(blocklog.Options{
 		FS: disk(), Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
-		Retention: consensus.Height(n.cfg.Storage.RetentionBlocks),
+		Retention: keptBlocks(n.cfg.Storage.RetentionBlocks),
 	})
 	if err != nil {
 		return err

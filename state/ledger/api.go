@@ -64,6 +64,7 @@ type Options struct {
 	CacheBytes int64                                                   // the storage engine's cache; 0: 8 MiB
 	PageCycle  time.Duration                                           // every page that changed is rewritten once in so long, or a little more; 0: ten minutes
 	Now        func() time.Time                                        // paces pages, nothing else; nil: time.Now
+	History    uint64                                                  // blocks for which Credits and Opened can be read; 0: 2^20; math.MaxUint64: all
 	// Progress is told how far Open is, from any goroutine: done of total, in accounts or blocks. nil: nobody is.
 	Progress func(stage string, done, total uint64)
 }

@@ -79,8 +79,8 @@ func (l *Ledger) batch(b, last *block) (*store.Batch, store.Progress, error) {
 	if len(b.done.Opened) > 0 {
 		s.Opened(b.height, appendOpened(nil, b.done.Opened))
 	}
-	if b.height%effectsSweep == 0 && b.height > keepEffects {
-		s.DropEffects(b.height - keepEffects)
+	if b.height%effectsSweep == 0 && b.height > l.o.History {
+		s.DropEffects(b.height - l.o.History)
 	}
 	for i := range b.keys {
 		s.Key(last.meta.Directory.Count()+uint64(i), b.keys[i].append(nil))
@@ -117,11 +117,11 @@ func (l *Ledger) dropReceipts(s *store.Batch, b *block) error {
 	return nil
 }
 
-// The outcomes of received receipts and the accounts opened are kept for keepEffects blocks, for proofs of credits and
-// for clients that ask again, and swept now and then.
+// The outcomes of received receipts and the accounts opened are kept for Options.History blocks, for proofs of credits
+// and for clients that ask again, and swept now and then.
 const (
-	keepEffects  = 1 << 20
-	effectsSweep = 1 << 10
+	defaultHistory = 1 << 20
+	effectsSweep   = 1 << 10
 )
 
 func appendCredits(v []byte, outcomes []tx.CreditOutcome) []byte {
@@ -132,7 +132,7 @@ func appendCredits(v []byte, outcomes []tx.CreditOutcome) []byte {
 }
 
 // Credits is what became of the receipts that a final block consumed, in bundle order; none if it consumed none. They
-// are kept for about a million blocks.
+// are kept for Options.History blocks.
 func (l *Ledger) Credits(height uint64) ([]tx.CreditOutcome, error) {
 	l.reads.RLock()
 	defer l.reads.RUnlock()
@@ -153,7 +153,7 @@ func (l *Ledger) Credits(height uint64) ([]tx.CreditOutcome, error) {
 	return out, nil
 }
 
-// Opened are the accounts that a final block opened, in body order. They are kept for about a million blocks.
+// Opened are the accounts that a final block opened, in body order. They are kept for Options.History blocks.
 func (l *Ledger) Opened(height uint64) ([]Opened, error) {
 	l.reads.RLock()
 	defer l.reads.RUnlock()

@@ -34,6 +34,9 @@ func Open(o Options) (*Ledger, error) {
 	if o.PageCycle <= 0 {
 		o.PageCycle = defaultPageCycle
 	}
+	if o.History == 0 {
+		o.History = defaultHistory
+	}
 	l, err := newLedger(o)
 	if err != nil {
 		return nil, err
