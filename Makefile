@@ -95,3 +95,8 @@ soak-crash: ## N crashes of everything (default 200) and the planted bug, added 
 .PHONY: soak-state-crash
 soak-state-crash: ## N recoveries of the ledger (default 10,000) from power cuts and failing disks, added to bench/results/state-crash.tsv; goes on where it stopped; SEED=S runs one alone
 	bench/scripts/state-crash.sh $(or $(N),10000) $(SEED)
+
+.PHONY: soak-million
+soak-million: ## BLOCKS small blocks (default 1,000,000) on a simulated clock in DIR; sizes to bench/results/million.tsv and .svg; fails if they grow; goes on where it stopped
+	$(GO) run ./bench/endless/bench-endless -dir $(or $(DIR),localnet/million) -blocks $(or $(BLOCKS),1000000) -every $(or $(EVERY),10000) \
+	  -results bench/results/million.tsv -plot bench/results/million.svg -title "make soak-million, commit $(COMMIT): one validator, 10,000 accounts, blocks of 1 s"
