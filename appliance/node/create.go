@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 
@@ -122,23 +121,6 @@ func absent(home config.Home) error {
 		return err
 	}
 	return nil
-}
-
-// keptBlocks is the block log's retention for storage.retention_blocks.
-func keptBlocks(retentionBlocks int) consensus.Height {
-	if retentionBlocks == 0 {
-		return blocklog.Forever
-	}
-	return consensus.Height(retentionBlocks)
-}
-
-// keptEffects is for how many blocks the ledger keeps what the API tells about a block besides its body: for all that the
-// block log may hold, which is less than twice its retention and a segment.
-func keptEffects(retentionBlocks int) uint64 {
-	if retentionBlocks == 0 {
-		return math.MaxUint64
-	}
-	return 2*uint64(retentionBlocks) + 4096
 }
 
 // shardParams is what a genesis fixes for a shard's ledger, but for the genesis block.

@@ -44,7 +44,7 @@ func (s *Store) Load(write func(*Bulk) error) error {
 		return nil
 	}
 	if err := s.guard(func() error { return s.db.Ingest(context.Background(), b.paths) }); err != nil {
-		s.fail("write", err)
+		s.fail("take in tables", err)
 	}
 	return s.Err()
 }
@@ -77,7 +77,7 @@ func (b *Bulk) add(k, v []byte) {
 }
 
 func (b *Bulk) begin() error {
-	fs := b.s.options.FS
+	fs := b.s.options.FS.Unwrap() // an error here is returned, and parks nobody
 	path := fs.PathJoin(b.s.dir, fmt.Sprintf("load-%d", len(b.paths)))
 	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
