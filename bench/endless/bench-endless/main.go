@@ -3,7 +3,7 @@
 //
 //	bench-endless -dir DIR -results FILE.tsv -plot FILE.svg [-blocks N] [-every N]
 //
-// A run goes on where another one in the same folder ended.
+// A run goes on where another one in the same folder ended; without the folder it begins anew, and so does FILE.tsv.
 package main
 
 import (
@@ -45,6 +45,11 @@ func run(ctx context.Context, args []string) (err error) {
 	if c.Dir == "" || *results == "" || *plot == "" {
 		return errors.New("-dir, -results and -plot are required")
 	}
+	if _, err := os.Stat(c.Dir); errors.Is(err, os.ErrNotExist) { // a new chain has new results
+		if err := os.Remove(*results); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	if err := endless.Run(ctx, c, func(s endless.Sample) error {
 		fmt.Printf("block %d: disk %d, resident %d, heap %d bytes; %.0f s of CPU\n", s.Height, s.Disk, s.Resident, s.Heap, s.CPU)
 		return s.Append(*results)
@@ -60,7 +65,7 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	var svg bytes.Buffer
-	if err := endless.Plot(&svg, *title, samples); err != nil {
+	if err := endless.Plot(&svg, fmt.Sprintf("%s, %d blocks", *title, c.Blocks), samples); err != nil {
 		return err
 	}
 	if err := os.WriteFile(*plot, svg.Bytes(), 0o644); err != nil {
