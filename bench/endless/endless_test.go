@@ -80,6 +80,9 @@ func TestFlat(t *testing.T) {
 	if err := Flat(series(func(s *Sample, i int) { s.Disk += int64(i%10) << 24 })); err != nil {
 		t.Errorf("a saw's teeth: %v", err)
 	}
+	if err := Flat(series(func(s *Sample, i int) { s.Disk += int64(i/75) * int64(i%5/4) << 23 })); err != nil {
+		t.Errorf("a tooth: %v", err)
+	}
 	if err := Flat(series(func(s *Sample, i int) { s.Heap = min(100, 5*int64(i)) << 20 })); err != nil {
 		t.Errorf("filling up at first: %v", err)
 	}

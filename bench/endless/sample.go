@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,28 +140,41 @@ func Read(r io.Reader) ([]Sample, error) {
 	return out, lines.Err()
 }
 
-// slack is how much the last third's maximum may be above the middle third's: a twentieth, and what one flush or one
-// segment's head more or less makes.
-const slack = 4 << 20
+// Beyond a twentieth, the last third's maximum may be above the middle third's by tooth, and its median by drift. A tooth
+// is what a sample in the middle of a flush and a compaction sees: old tables beside new ones.
+const (
+	tooth = 8 << 20
+	drift = 1 << 20
+)
 
-// Flat says what grew. A run is flat when the maximum of each size in the last third of its samples is no more than a
-// twentieth and 4 MiB above the maximum in the middle third. The first third is for what fills up to its bound.
+// Flat says what grew. A run is flat when of each size the maximum and the median of the last third of its samples are no
+// more than a twentieth and a little above those of the middle third. The first third is for what fills up to its bound.
 func Flat(samples []Sample) error {
 	if len(samples) < 9 {
 		return fmt.Errorf("%d samples are too few to tell", len(samples))
 	}
+	n := len(samples)
 	var grew []error
 	for _, l := range lines {
-		var most [3]int64
-		for i := range samples {
-			third := i * 3 / len(samples)
-			most[third] = max(most[third], l.of(&samples[i]))
+		middleMedian, middleMost := l.typical(samples[n/3 : n*2/3])
+		lastMedian, lastMost := l.typical(samples[n*2/3:])
+		if lastMost > middleMost+middleMost/20+tooth {
+			grew = append(grew, fmt.Errorf("%s grew from at most %.1f MiB in the middle third to %.1f MiB in the last", l.name, mib(middleMost), mib(lastMost)))
 		}
-		if most[2] > most[1]+most[1]/20+slack {
-			grew = append(grew, fmt.Errorf("%s grew from at most %.1f MiB in the middle third to %.1f MiB in the last", l.name, mib(most[1]), mib(most[2])))
+		if lastMedian > middleMedian+middleMedian/20+drift {
+			grew = append(grew, fmt.Errorf("%s grew from a median of %.1f MiB in the middle third to %.1f MiB in the last", l.name, mib(middleMedian), mib(lastMedian)))
 		}
 	}
 	return errors.Join(grew...)
+}
+
+func (l *line) typical(samples []Sample) (median, most int64) {
+	v := make([]int64, len(samples))
+	for i := range samples {
+		v[i] = l.of(&samples[i])
+	}
+	slices.Sort(v)
+	return v[len(v)/2], v[len(v)-1]
 }
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
