@@ -32,6 +32,12 @@ import (
 	"tutti/appliance/proof"
 )
 
+// Limits of one proof of several accounts.
+const (
+	MaxProofAccounts = 256
+	MaxProofChunks   = 64 // of 4,096 neighbouring accounts: what the proof costs the node (ledger.ProofChunks)
+)
+
 // MaxTransactions is the most transactions in one call.
 const MaxTransactions = 4096
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -136,6 +137,15 @@ func decode[T any](t *testing.T, a answer) (v T) {
 	return v
 }
 
+// scattered asks for accounts of n partitions.
+func scattered(n int) string {
+	q := url.Values{}
+	for i := range n {
+		q.Add("id", tx.MakeID(uint16(i), 1).String())
+	}
+	return q.Encode()
+}
+
 func TestRoutes(t *testing.T) {
 	d := load(t)
 	_, w := start(t, nil)
@@ -160,6 +170,13 @@ func TestRoutes(t *testing.T) {
 		{"account elsewhere", "/v1/accounts/{id}", "/v1/accounts/" + w.net.Account(1, 9).String(), 421, `"wrong_shard"`},
 		{"account proof fails inside", "/v1/accounts/{id}/proof", "/v1/accounts/" + account + "/proof", 500, `"internal"`},
 		{"account proof id", "/v1/accounts/{id}/proof", "/v1/accounts/x/proof", 400, `"malformed"`},
+		{"accounts proof early", "/v1/accounts/proof", "/v1/accounts/proof?id=" + account + "&id=" + w.net.Account(0, 8).String(), 409, `2 accounts`},
+		{"accounts proof twice", "/v1/accounts/proof", "/v1/accounts/proof?id=" + account + "&id=" + account, 409, `1 accounts`},
+		{"accounts proof of none", "/v1/accounts/proof", "/v1/accounts/proof", 400, `name the accounts`},
+		{"accounts proof id", "/v1/accounts/proof", "/v1/accounts/proof?id=x", 400, `"malformed"`},
+		{"accounts proof too many", "/v1/accounts/proof", "/v1/accounts/proof?id=x" + strings.Repeat("&id=x", api.MaxProofAccounts), 413, `257 accounts, limit 256`},
+		{"accounts proof scattered", "/v1/accounts/proof", "/v1/accounts/proof?" + scattered(api.MaxProofChunks+1), 413, `in 65 chunks of 4,096, limit 64`},
+		{"accounts proof of fewer", "/v1/accounts/proof", "/v1/accounts/proof?" + scattered(api.MaxProofChunks), 409, `64 accounts`},
 		{"block", "/v1/blocks/{height}", "/v1/blocks/1", 200, `"transactions":1,"succeeded":1`},
 		{"block latest with ids", "/v1/blocks/{height}", "/v1/blocks/latest?ids=1", 200, `"ids":["` + id},
 		{"block ahead", "/v1/blocks/{height}", "/v1/blocks/2", 409, `"not_final"`},
@@ -256,6 +273,19 @@ func TestProofsVerify(t *testing.T) {
 	got := w.do(t, "GET", "/v1/accounts/"+p.ID.String()+"/proof", "", nil)
 	load(t).checkAnswer(t, "GET", "/v1/accounts/{id}/proof", strconv.Itoa(got.status), got.body)
 	if again, err := proof.DecodeAccount(got.body); err != nil || !bytes.Equal(again.Path.Append(nil), p.Path.Append(nil)) {
+		t.Errorf("%s, %v", got.body, err)
+	}
+	if golden, err = os.ReadFile("../proof/testdata/accounts.json"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := proof.DecodeAccounts(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.backend.SetAccounts(all)
+	got = w.do(t, "GET", "/v1/accounts/proof?id="+all.IDs[1].String()+"&id="+all.IDs[0].String(), "", nil)
+	load(t).checkAnswer(t, "GET", "/v1/accounts/proof", strconv.Itoa(got.status), got.body)
+	if again, err := proof.DecodeAccounts(got.body); err != nil || !bytes.Equal(again.Path.Append(nil), all.Path.Append(nil)) {
 		t.Errorf("%s, %v", got.body, err)
 	}
 	f, err := proof.DecodeFinality(w.do(t, "GET", "/v1/transactions/"+w.net.ID(w.across).String()+"/proof", "", nil).body)

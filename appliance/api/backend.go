@@ -35,6 +35,10 @@ type Backend interface {
 	// Errors: NotFinal (no such header yet), WrongShard.
 	AccountProof(ctx context.Context, id tx.ID) (*proof.Account, error)
 
+	// AccountsProof proves the records of several accounts, or that there are none, likewise. The ids are ascending, each
+	// once, at most MaxProofAccounts in at most MaxProofChunks chunks. Errors: NotFinal, WrongShard, NotFound, Busy.
+	AccountsProof(ctx context.Context, ids []tx.ID) (*proof.Accounts, error)
+
 	// Block is the final block at a height. Errors: NotFinal (above the final tip), NotFound (genesis), Pruned.
 	Block(ctx context.Context, height consensus.Height) (*proof.Block, error)
 

@@ -72,7 +72,7 @@ var refusals = []Refusal{
 	{UnknownParameter, 400, "The address has a query parameter that this request does not know.", "Remove or correct the parameter that the detail names."},
 	{UnsupportedType, 415, "The content type is not one that this request takes.", "Send application/json, or application/octet-stream with concatenated signed transactions."},
 	{TooLarge, 413, "The request is larger than this node takes.", "Send fewer transactions in one call."},
-	{TooMany, 413, "There are more transactions in the call than this node takes at once.", "Send at most 4096 transactions in one call."},
+	{TooMany, 413, "There is more in the call than this node takes at once.", "Send at most 4096 transactions in one call; ask for a proof of at most 256 accounts, out of at most 64 chunks of 4,096 neighbours."},
 	{NotFound, 404, "There is nothing here by that name.", "Check the address, the height or the id."},
 	{MethodNotAllowed, 405, "This address does not take that method.", "Use a method that the Allow header names."},
 	{RateLimited, 429, "This address, or all together, ask faster than this node allows.", "Wait as long as the Retry-After header says, then send the same bytes again."},

@@ -205,7 +205,7 @@ func TestOpenAPIStructs(t *testing.T) {
 		"Statement": proof.Statement{}, "CreditStatement": proof.CreditStatement{}, "Where": proof.Where{},
 	}
 	// made by MarshalJSON of package proof; TestRoutes holds their answers to the schemas
-	files := []string{"FinalityProof", "CreditProof", "AccountProof", "Final", "Inclusion"}
+	files := []string{"FinalityProof", "CreditProof", "AccountProof", "AccountsProof", "Final", "Inclusion"}
 	for name, s := range d.Components.Schemas {
 		v, ok := structs[name]
 		if !ok {

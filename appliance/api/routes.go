@@ -15,6 +15,7 @@ import (
 
 	"tutti/appliance/proof"
 	"tutti/consensus"
+	"tutti/state/ledger"
 	"tutti/state/tx"
 )
 
@@ -42,6 +43,7 @@ func (s *Server) routes() []route {
 		{Method: "GET", Pattern: "/v1/transactions/{id}/credit", handle: s.creditProof},
 		{Method: "GET", Pattern: "/v1/accounts/{id}", handle: s.account},
 		{Method: "GET", Pattern: "/v1/accounts/{id}/proof", handle: s.accountProof},
+		{Method: "GET", Pattern: "/v1/accounts/proof", Query: []string{"id"}, handle: s.accountsProof},
 		{Method: "GET", Pattern: "/v1/blocks/{height}", Query: []string{"ids"}, handle: s.block},
 		{Method: "GET", Pattern: "/v1/blocks/{height}/raw", handle: s.rawBlock},
 		{Method: "GET", Pattern: "/v1/finality", Query: []string{"ids", "body"}, Stream: true, handle: s.follow},
@@ -257,6 +259,34 @@ func (s *Server) accountProof(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p, err := s.backend.AccountProof(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, p)
+}
+
+// accountsProof takes ids in any order, and more than once.
+func (s *Server) accountsProof(w http.ResponseWriter, r *http.Request) error {
+	texts := r.URL.Query()["id"]
+	if len(texts) == 0 {
+		return Refuse(Malformed, "name the accounts: ?id=ACCOUNT&id=ACCOUNT")
+	}
+	if len(texts) > MaxProofAccounts {
+		return Refuse(TooMany, "%d accounts, limit %d", len(texts), MaxProofAccounts)
+	}
+	ids := make([]tx.ID, len(texts))
+	for i, text := range texts {
+		var err error
+		if ids[i], err = tx.ParseID(text); err != nil {
+			return Refuse(Malformed, "%v", err)
+		}
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if n := ledger.ProofChunks(ids); n > MaxProofChunks {
+		return Refuse(TooMany, "the accounts are in %d chunks of 4,096, limit %d", n, MaxProofChunks)
+	}
+	p, err := s.backend.AccountsProof(r.Context(), ids)
 	if err != nil {
 		return err
 	}

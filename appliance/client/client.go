@@ -32,6 +32,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/proof"
 	"tutti/consensus"
+	"tutti/state/ledger"
 	"tutti/state/tx"
 )
 
@@ -418,6 +419,60 @@ func (c *Client) ProvenAccount(ctx context.Context, id tx.ID) (s *proof.AccountS
 		return nil, nil, err
 	}
 	return s, p, nil
+}
+
+// ProvenAccounts are the records of several accounts under final state roots, verified, in the order of ids. It asks for
+// as few proofs as nodes give: each is of accounts of one shard, so those of one proof are as of one block. The proofs
+// are there to keep.
+func (c *Client) ProvenAccounts(ctx context.Context, ids []tx.ID) ([]*proof.AccountStatement, []*proof.Accounts, error) {
+	sorted := slices.Clone(ids)
+	slices.Sort(sorted)
+	shown := map[tx.ID]*proof.AccountStatement{}
+	var proofs []*proof.Accounts
+	for rest := slices.Compact(sorted); len(rest) > 0; {
+		n := c.together(rest)
+		p, err := c.provenTogether(ctx, rest[:n], shown)
+		if err != nil {
+			return nil, nil, err
+		}
+		proofs, rest = append(proofs, p), rest[n:]
+	}
+	out := make([]*proof.AccountStatement, len(ids))
+	for i, id := range ids {
+		out[i] = shown[id]
+	}
+	return out, proofs, nil
+}
+
+// together is how many of the first accounts, not none, can be asked for in one call.
+func (c *Client) together(ids []tx.ID) int {
+	n := 1
+	for n < min(len(ids), api.MaxProofAccounts) && c.shardOf(ids[n]) == c.shardOf(ids[0]) && ledger.ProofChunks(ids[:n+1]) <= api.MaxProofChunks {
+		n++
+	}
+	return n
+}
+
+// provenTogether adds what one call shows of accounts of one shard.
+func (c *Client) provenTogether(ctx context.Context, ids []tx.ID, shown map[tx.ID]*proof.AccountStatement) (p *proof.Accounts, err error) {
+	query := url.Values{}
+	for _, id := range ids {
+		query.Add("id", id.String())
+	}
+	err = c.fetch(ctx, c.shardOf(ids[0]), "/v1/accounts/proof?"+query.Encode(), proof.MaxFileBytes, func(b []byte) (err error) {
+		if p, err = proof.DecodeAccounts(b); err != nil {
+			return err
+		}
+		if !slices.Equal(p.IDs, ids) {
+			return fmt.Errorf("%w: a proof of %d accounts, asked for %d others", ErrAnswer, len(p.IDs), len(ids))
+		}
+		statements, err := p.Verify(c.trust)
+		for _, s := range statements {
+			shown[s.ID] = s
+		}
+		return err
+	})
+	return p, err
 }
 
 // Block is a final block, verified in full.

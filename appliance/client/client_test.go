@@ -357,6 +357,48 @@ func TestProvenAccount(t *testing.T) {
 	}
 }
 
+func TestProvenAccounts(t *testing.T) {
+	golden, err := os.ReadFile("../proof/testdata/accounts.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(spoil func(*proof.Accounts)) *proof.Accounts {
+		p, err := proof.DecodeAccounts(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if spoil != nil {
+			spoil(p)
+		}
+		return p
+	}
+	n := prooftest.New(t, "account", 1) // the network that the golden file is from
+	liar, good := serve(t, n, 0, nil), serve(t, n, 0, nil)
+	good.SetAccounts(read(nil))
+	p := read(nil)
+	ids := []tx.ID{p.IDs[2], p.IDs[0], p.IDs[1], p.IDs[0]}
+	c := connect(t, n, liar.url, good.url)
+	for name, spoil := range map[string]func(*proof.Accounts){
+		"certificate": func(p *proof.Accounts) { p.Final.Cert.Signature[0]++ },
+		"other ids":   func(p *proof.Accounts) { p.IDs[2] ^= 1 << 12 },
+	} {
+		liar.SetAccounts(read(spoil))
+		for range 2 {
+			s, proofs, err := c.ProvenAccounts(t.Context(), ids)
+			if err != nil || len(proofs) != 1 || len(s) != 4 || s[0].Exists || s[1].Balance != 100 || s[2].Balance != 200 || s[3] != s[1] {
+				t.Fatalf("%s: %+v, %d proofs, %v", name, s, len(proofs), err)
+			}
+		}
+	}
+	good.stop()
+	if _, _, err := c.ProvenAccounts(t.Context(), ids); !errors.Is(err, client.ErrAnswer) && !errors.Is(err, proof.ErrCertificate) {
+		t.Errorf("from the liar alone: %v", err)
+	}
+	if s, proofs, err := c.ProvenAccounts(t.Context(), nil); err != nil || len(s) != 0 || len(proofs) != 0 {
+		t.Errorf("of nothing: %v, %v, %v", s, proofs, err)
+	}
+}
+
 func TestAwait(t *testing.T) {
 	n := prooftest.New(t, "client", 2)
 	zero, one := serve(t, n, 0, nil), serve(t, n, 1, nil)

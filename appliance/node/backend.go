@@ -16,6 +16,7 @@ import (
 	"tutti/appliance/proof"
 	"tutti/consensus"
 	"tutti/consensus/engine"
+	"tutti/state/ledger"
 	"tutti/state/pool"
 	"tutti/state/tx"
 )
@@ -189,7 +190,7 @@ func (b backend) AccountProof(ctx context.Context, id tx.ID) (*proof.Account, er
 	if err := b.here(id); err != nil {
 		return nil, err
 	}
-	if err := b.n.takeTurn(ctx); err != nil {
+	if err := b.n.takeTurn(ctx, 1); err != nil {
 		return nil, err
 	}
 	path, err := b.n.ledger.AccountProof(id)
@@ -203,9 +204,33 @@ func (b backend) AccountProof(ctx context.Context, id tx.ID) (*proof.Account, er
 	return &proof.Account{ID: id, Final: f, Path: path}, nil
 }
 
-// takeTurn waits a little for its turn to make an account proof, which is work in proportion to the shard.
-func (n *Node) takeTurn(ctx context.Context) error {
-	turn := n.accountProofs.Reserve()
+// AccountsProof implements api.Backend.
+func (b backend) AccountsProof(ctx context.Context, ids []tx.ID) (*proof.Accounts, error) {
+	for _, id := range ids {
+		if err := b.here(id); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.n.takeTurn(ctx, ledger.ProofChunks(ids)); err != nil {
+		return nil, err
+	}
+	path, err := b.n.ledger.AccountsProof(ids)
+	switch {
+	case errors.Is(err, ledger.ErrBehind):
+		return nil, &api.Error{Code: api.Busy, Detail: err.Error(), RetryAfter: time.Second}
+	case err != nil:
+		return nil, err
+	}
+	f, err := b.n.history.final(consensus.Height(path.Height) + consensus.StateLag)
+	if err != nil {
+		return nil, err
+	}
+	return &proof.Accounts{IDs: ids, Final: f, Path: path}, nil
+}
+
+// takeTurn waits a little for its turn to hash some chunks for account proofs, at most api.MaxProofChunks.
+func (n *Node) takeTurn(ctx context.Context, chunks int) error {
+	turn := n.accountChunks.ReserveN(time.Now(), chunks)
 	wait := turn.Delay()
 	if wait > accountProofWait {
 		turn.Cancel()
@@ -218,7 +243,7 @@ func (n *Node) takeTurn(ctx context.Context) error {
 	return nil
 }
 
-// here refuses accounts that another shard keeps.
+// here refuses accounts that another shard keeps, and those that no shard can have.
 func (b backend) here(id tx.ID) error {
 	shard, ok := b.n.table.ShardOf(id.Partition())
 	switch {
@@ -226,6 +251,8 @@ func (b backend) here(id tx.ID) error {
 		return api.Refuse(api.NotFound, "account %s: no shard keeps partition %d", id, id.Partition())
 	case consensus.ShardID(shard) != b.n.shard:
 		return api.Refuse(api.WrongShard, "account %s is kept by shard %d", id, shard)
+	case id.Index() >= ledger.AccountsPerPartition:
+		return api.Refuse(api.NotFound, "account %s: no partition has index %d", id, id.Index())
 	}
 	return nil
 }

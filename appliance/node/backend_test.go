@@ -53,23 +53,23 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestAccountProofsHaveABound(t *testing.T) {
-	n := &Node{accountProofs: rate.NewLimiter(1, 1)}
-	if err := n.takeTurn(t.Context()); err != nil {
+	n := &Node{accountChunks: rate.NewLimiter(1, 1)}
+	if err := n.takeTurn(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
 	var e *api.Error
-	if err := n.takeTurn(t.Context()); !errors.As(err, &e) || e.Code != api.Busy || e.RetryAfter <= 0 || time.Since(began) > accountProofWait {
+	if err := n.takeTurn(t.Context(), 1); !errors.As(err, &e) || e.Code != api.Busy || e.RetryAfter <= 0 || time.Since(began) > accountProofWait {
 		t.Errorf("a full second away: %v after %s", err, time.Since(began))
 	}
-	n.accountProofs = rate.NewLimiter(rate.Every(100*time.Millisecond), 1)
-	n.accountProofs.Allow()
-	if err := n.takeTurn(t.Context()); err != nil {
+	n.accountChunks = rate.NewLimiter(rate.Every(100*time.Millisecond), 1)
+	n.accountChunks.Allow()
+	if err := n.takeTurn(t.Context(), 1); err != nil {
 		t.Errorf("a moment away: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := n.takeTurn(ctx); !errors.Is(err, context.Canceled) {
+	if err := n.takeTurn(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("the client left: %v", err)
 	}
 }

@@ -65,7 +65,7 @@ const (
 	verifyCache         = 1 << 17 // verdicts remembered
 	maxAhead            = 100_000 // blocks that an expiry may lie ahead
 	poolBytes           = 64 << 20
-	accountProofsPerSec = 20
+	accountChunksPerSec = api.MaxProofChunks // hashed for account proofs, 0.3 ms each
 	accountProofWait    = 500 * time.Millisecond
 	diskEvery           = 10 * time.Second
 
@@ -123,7 +123,7 @@ type Node struct {
 	engine        *engine.Engine
 	server        *api.Server
 	metrics       *metrics.Metrics
-	accountProofs *rate.Limiter
+	accountChunks *rate.Limiter
 	listener      net.Listener
 	disk          diskSize
 	wake          chan struct{} // capacity 1: there may be something to propose

@@ -30,6 +30,7 @@ import (
 	"tutti/appliance/metrics"
 	"tutti/appliance/node"
 	"tutti/consensus"
+	"tutti/state/ledger"
 	"tutti/state/tx"
 )
 
@@ -274,6 +275,10 @@ func (n *network) payAcross(t *testing.T) {
 		st, _, err := n.client.ProvenAccount(ctx, n.member(1))
 		return err == nil && st.Balance == after.Balance
 	})
+	all, proofs, err := n.client.ProvenAccounts(ctx, []tx.ID{n.member(1), n.member(0), n.member(3)}) // of two shards
+	if err != nil || len(proofs) != 2 || all[0].Balance != after.Balance || all[0].Where.Shard != 1 || !all[1].Exists || !all[2].Exists {
+		t.Errorf("several accounts: %+v, %d proofs, %v", all, len(proofs), err)
+	}
 	// Again: as good as accepted while it waits, and refused when its nonce is used.
 	if err := n.client.Submit(ctx, []tx.Signed{s})[0]; !errors.Is(err, &api.Error{Code: api.NonceTooLow}) {
 		t.Errorf("sent again: %v", err)
@@ -337,10 +342,13 @@ func (n *network) refuse(t *testing.T) {
 		t.Errorf("forged: %v", err)
 	}
 	for path, want := range map[string]api.Code{
-		"/v1/transactions/" + strings.Repeat("0", 64) + "/proof":  api.NotFound,
-		"/v1/transactions/" + strings.Repeat("0", 64) + "/credit": api.NotFinal,
-		"/v1/accounts/" + n.member(1).String():                    api.WrongShard,
-		"/v1/accounts/" + n.member(1).String() + "/proof":         api.WrongShard,
+		"/v1/transactions/" + strings.Repeat("0", 64) + "/proof":                        api.NotFound,
+		"/v1/transactions/" + strings.Repeat("0", 64) + "/credit":                       api.NotFinal,
+		"/v1/accounts/" + n.member(1).String():                                          api.WrongShard,
+		"/v1/accounts/" + n.member(1).String() + "/proof":                               api.WrongShard,
+		"/v1/accounts/proof?id=" + n.member(0).String() + "&id=" + n.member(1).String(): api.WrongShard,
+		"/v1/accounts/" + tx.MakeID(0, ledger.AccountsPerPartition).String() + "/proof": api.NotFound,
+		"/v1/accounts/proof?id=" + tx.MakeID(0, ledger.AccountsPerPartition).String():   api.NotFound,
 		"/v1/blocks/0":         api.NotFound,
 		"/v1/blocks/999999999": api.NotFinal,
 	} {

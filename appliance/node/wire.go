@@ -108,7 +108,7 @@ func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
 		return upcomingLeaders(n.committees[n.shard], n.index, n.engine.Status().View, k)
 	}, n.pool.Resend)
-	n.accountProofs = rate.NewLimiter(accountProofsPerSec, accountProofsPerSec)
+	n.accountChunks = rate.NewLimiter(accountChunksPerSec, accountChunksPerSec)
 	return nil
 }
 

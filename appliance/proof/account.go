@@ -55,14 +55,18 @@ func (a *Account) Verify(t *Trust) (*AccountStatement, error) {
 	if keeper := t.ShardOf(a.ID); keeper != h.Shard {
 		return nil, fail(ErrShard, "account %s is kept by shard %d, the header is of shard %d", a.ID, keeper, h.Shard)
 	}
-	r, exists, err := ledger.VerifyAccountProof(tx.Hash(h.State), a.ID, a.Path)
+	r, _, err := ledger.VerifyAccountProof(tx.Hash(h.State), a.ID, a.Path)
 	if err != nil {
 		return nil, fmt.Errorf("proof: %w: %w", ErrAccount, err)
 	}
+	return accountStatement(a.ID, &r, h), nil
+}
+
+func accountStatement(id tx.ID, r *ledger.Record, h *consensus.Header) *AccountStatement {
 	return &AccountStatement{
-		ID: a.ID, Chain: Digest(h.Chain), Exists: exists, Balance: r.Balance, Nonce: r.Nonce, Key: r.Key,
+		ID: id, Chain: Digest(h.Chain), Exists: r.Kind != ledger.KindNone, Balance: r.Balance, Nonce: r.Nonce, Key: r.Key,
 		Generation: r.Generation, LastTouch: r.LastTouch, StateHeight: StateHeight(h), Where: where(h),
-	}, nil
+	}
 }
 
 // MarshalJSON writes the file form.

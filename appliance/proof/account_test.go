@@ -33,7 +33,36 @@ func (noBlocks) Verify(uint16, []byte) (ledger.ForeignHeader, error) {
 // and of an account that does not exist.
 func accounts(tb testing.TB) (n *prooftest.Network, rich, nobody *proof.Account) {
 	tb.Helper()
-	n = prooftest.New(tb, "account", 1)
+	proveIn(tb, func(of *prooftest.Network, l *ledger.Ledger, final proof.Final, ids [3]tx.ID) {
+		prove := func(id tx.ID) *proof.Account {
+			path, err := l.AccountProof(id)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			return &proof.Account{ID: id, Final: final, Path: path}
+		}
+		n, rich, nobody = of, prove(ids[1]), prove(ids[2])
+	})
+	return n, rich, nobody
+}
+
+// several is the same network, and one proof of all three.
+func several(tb testing.TB) (n *prooftest.Network, all *proof.Accounts) {
+	tb.Helper()
+	proveIn(tb, func(of *prooftest.Network, l *ledger.Ledger, final proof.Final, ids [3]tx.ID) {
+		path, err := l.AccountsProof(ids[:])
+		if err != nil {
+			tb.Fatal(err)
+		}
+		n, all = of, &proof.Accounts{IDs: ids[:], Final: final, Path: path}
+	})
+	return n, all
+}
+
+// proveIn calls use with such a network, its ledger and final header, two accounts and one that does not exist.
+func proveIn(tb testing.TB, use func(n *prooftest.Network, l *ledger.Ledger, final proof.Final, ids [3]tx.ID)) {
+	tb.Helper()
+	n := prooftest.New(tb, "account", 1)
 	table, err := ledger.GenesisTable(1)
 	if err != nil {
 		tb.Fatal(err)
@@ -66,15 +95,7 @@ func accounts(tb testing.TB) (n *prooftest.Network, rich, nobody *proof.Account)
 	}
 	n.State = consensus.Hash(root)
 	n.Add(0, nil, nil)
-	final := n.Finalise(0)[0].Final
-	prove := func(id tx.ID) *proof.Account {
-		path, err := l.AccountProof(id)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		return &proof.Account{ID: id, Final: final, Path: path}
-	}
-	return n, prove(ids[1]), prove(ids[2])
+	use(n, l, n.Finalise(0)[0].Final, ids)
 }
 
 func copyAccount(tb testing.TB, a *proof.Account) *proof.Account {

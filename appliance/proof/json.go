@@ -14,6 +14,7 @@ import (
 const (
 	FinalityFormat = "tutti-finality/1"
 	AccountFormat  = "tutti-account/1"
+	AccountsFormat = "tutti-accounts/1"
 	CreditFormat   = "tutti-credit/1"
 )
 

@@ -7,10 +7,11 @@
 //     shows debit and credit.
 //   - Account: an account's record under the state root that a final header carries. The record is as of
 //     consensus.StateLag blocks below that header.
+//   - Accounts: the same for several accounts of a shard at once.
 //   - Block: a final header, its body, and the outcomes of the receipts it consumed; enough to check every
 //     transaction of a block at once.
 //
-// All three start from a Final: header h, the headers that link it to the block that was voted final, and the
+// All of them start from a Final: header h, the headers that link it to the block that was voted final, and the
 // finalize certificate. Trust is a genesis file: the genesis hash and the committee of each shard.
 //
 // # What verifying proves
@@ -22,7 +23,7 @@
 //
 // # Encodings
 //
-// Finality and Account are JSON files: a format name, a statement for people, then the evidence in hex. The decoder
+// Finality, Account and Accounts are JSON files: a format name, a statement for people, then the evidence in hex. The decoder
 // is bounded, refuses unknown fields and trailing data, and refuses a file whose statement is not the one that its
 // evidence makes, so the readable part can not lie. Block is binary. Golden vectors are in testdata/.
 //

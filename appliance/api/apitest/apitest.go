@@ -25,6 +25,7 @@ type Backend struct {
 	blocks    []*proof.Block
 	submitted []tx.Signed
 	accounts  map[tx.ID]*proof.Account
+	several   *proof.Accounts
 	states    map[tx.Hash]api.State
 	ready     error
 	apis      []api.NodeAPI
@@ -94,6 +95,13 @@ func (b *Backend) SetAccount(p *proof.Account) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.accounts[p.ID] = p
+}
+
+// SetAccounts gives the node its answer to whoever asks for several accounts.
+func (b *Backend) SetAccounts(p *proof.Accounts) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.several = p
 }
 
 // Submitted is what the node has accepted.
@@ -211,6 +219,16 @@ func (b *Backend) AccountProof(_ context.Context, id tx.ID) (*proof.Account, err
 		return p, nil
 	}
 	return nil, errors.New("the disk is on fire") // internal: not for the client's eyes
+}
+
+// AccountsProof implements api.Backend.
+func (b *Backend) AccountsProof(_ context.Context, ids []tx.ID) (*proof.Accounts, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.several != nil {
+		return b.several, nil
+	}
+	return nil, api.Refuse(api.NotFinal, "%d accounts", len(ids))
 }
 
 // Block implements api.Backend.

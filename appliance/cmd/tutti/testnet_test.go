@@ -387,6 +387,20 @@ func (s *testshard) AccountProof(_ context.Context, id tx.ID) (*proof.Account, e
 	return &proof.Account{ID: id, Final: s.blocks[at-1].Block.Final, Path: path}, nil
 }
 
+func (s *testshard) AccountsProof(_ context.Context, ids []tx.ID) (*proof.Accounts, error) {
+	s.net.mu.Lock()
+	defer s.net.mu.Unlock()
+	path, err := s.ledger.AccountsProof(ids)
+	if err != nil {
+		return nil, err
+	}
+	at := int(path.Height) + consensus.StateLag
+	if path.Height == 0 || at > len(s.blocks) {
+		return nil, api.Refuse(api.NotFinal, "no state root is final yet")
+	}
+	return &proof.Accounts{IDs: ids, Final: s.blocks[at-1].Block.Final, Path: path}, nil
+}
+
 func (s *testshard) Block(_ context.Context, height consensus.Height) (*proof.Block, error) {
 	s.net.mu.Lock()
 	defer s.net.mu.Unlock()

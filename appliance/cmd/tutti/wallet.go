@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -163,21 +164,30 @@ func walletNewCommand(a *app, n *networkFlags) *cobra.Command {
 
 func walletBalanceCommand(a *app, n *networkFlags) *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
-		Use:   "balance NAME|ACCOUNT",
-		Short: "Print an account's balance, proven under a final state root",
+		Use:   "balance NAME|ACCOUNT...",
+		Short: "Print the balances of accounts, proven under a final state root",
 		Example: `  tutti wallet balance demo
+  tutti wallet balance alice bob ACCOUNT
   tutti wallet balance ACCOUNT --api http://127.0.0.1:9700 --genesis genesis.json --json`,
-		Args: arguments("NAME or ACCOUNT"),
+		Args: func(c *cobra.Command, args []string) error {
+			return arguments("NAME or ACCOUNT")(c, args[:min(1, len(args))])
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			s, err := n.open(a)
 			if err != nil {
 				return err
 			}
 			defer s.client.Close()
-			id, err := s.account(args[0])
-			if err != nil {
-				return err
+			ids := make([]tx.ID, len(args))
+			for i, text := range args {
+				if ids[i], err = s.account(text); err != nil {
+					return err
+				}
 			}
+			if len(ids) > 1 {
+				return s.balances(c.Context(), a, args, ids)
+			}
+			id := ids[0]
 			st, err := s.proven(c.Context(), id)
 			if err != nil {
 				return err
@@ -199,23 +209,62 @@ func walletBalanceCommand(a *app, n *networkFlags) *cobra.Command {
 	})
 }
 
+// balances prints several accounts that were asked for by names.
+func (s *session) balances(ctx context.Context, a *app, names []string, ids []tx.ID) error {
+	all, err := s.provenAll(ctx, ids)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(all)
+	}
+	missing := 0
+	t := newTable(2, 3, 4)
+	t.row("name", "account", "balance", "sent", "shard", "proven after block")
+	for i, st := range all {
+		balance, sent := number(st.Balance), number(st.Nonce)
+		if !st.Exists {
+			missing++
+			balance, sent = "does not exist", "-"
+		}
+		t.row(names[i], st.ID.String(), balance, sent, fmt.Sprint(st.Where.Shard), number(uint64(st.StateHeight)))
+	}
+	t.write(a.stdout)
+	if missing > 0 {
+		return fmt.Errorf("%d of these accounts do not exist: check the ids", missing)
+	}
+	return nil
+}
+
 // catchUp bounds the wait for a state root that trails the final block.
 const catchUp = 5 * time.Second
 
-// proven is the proven record of an account. State roots trail by some blocks: while a node says that the record has
-// changed since, it waits for the root that shows the change, up to catchUp.
+// proven is the proven record of an account.
 func (s *session) proven(ctx context.Context, id tx.ID) (*proof.AccountStatement, error) {
-	said, err := s.client.Account(ctx, id)
-	if err != nil && !errors.Is(err, &api.Error{Code: api.NotFound}) {
+	all, err := s.provenAll(ctx, []tx.ID{id})
+	if err != nil {
 		return nil, err
 	}
+	return all[0], nil
+}
+
+// provenAll is the proven records of accounts. State roots trail by some blocks: while a node says that a record has
+// changed since, it waits for the root that shows the change, up to catchUp.
+func (s *session) provenAll(ctx context.Context, ids []tx.ID) ([]*proof.AccountStatement, error) {
+	said := make([]api.Account, len(ids))
+	for i, id := range ids {
+		var err error
+		if said[i], err = s.client.Account(ctx, id); err != nil && !errors.Is(err, &api.Error{Code: api.NotFound}) {
+			return nil, err
+		}
+	}
 	for limit := time.Now().Add(catchUp); ; {
-		st, _, err := s.client.ProvenAccount(ctx, id)
+		all, err := s.ask(ctx, ids)
 		if err != nil && !errors.Is(err, &api.Error{Code: api.NotFinal}) {
 			return nil, err
 		}
-		if err == nil && (st.StateHeight >= said.Height || st.Balance == said.Balance && st.Nonce == said.Nonce) || time.Now().After(limit) {
-			return st, err
+		if err == nil && !slices.ContainsFunc(said, func(a api.Account) bool { return behind(all, a) }) || time.Now().After(limit) {
+			return all, err
 		}
 		select {
 		case <-time.After(askAgain):
@@ -223,6 +272,23 @@ func (s *session) proven(ctx context.Context, id tx.ID) (*proof.AccountStatement
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// ask is the proven records of accounts now.
+func (s *session) ask(ctx context.Context, ids []tx.ID) ([]*proof.AccountStatement, error) {
+	if len(ids) == 1 {
+		st, _, err := s.client.ProvenAccount(ctx, ids[0])
+		return []*proof.AccountStatement{st}, err
+	}
+	all, _, err := s.client.ProvenAccounts(ctx, ids)
+	return all, err
+}
+
+// behind reports whether all shows an account as it was before what a node says of it.
+func behind(all []*proof.AccountStatement, said api.Account) bool {
+	return slices.ContainsFunc(all, func(st *proof.AccountStatement) bool {
+		return st.ID == said.ID && st.StateHeight < said.Height && (st.Balance != said.Balance || st.Nonce != said.Nonce)
+	})
 }
 
 func walletAttachCommand(a *app, n *networkFlags) *cobra.Command {
