@@ -69,7 +69,7 @@ func ProbeSync(dir string, writes int) (SyncLatency, error) {
 // CreateFile makes a new file at path with exactly data and perm. After a crash the file is whole or absent. It never
 // overwrites: if something is at path the error wraps fs.ErrExist and nothing changed.
 func CreateFile(path string, data []byte, perm fs.FileMode) error {
-	return writeFile(path, perm, renameNew, all(data))
+	return writeFile(path, perm, renameNew, whole(path, data))
 }
 
 // CreateFrom is CreateFile of what write writes, for files that are too large for memory. If write fails there is no
@@ -81,13 +81,15 @@ func CreateFrom(path string, perm fs.FileMode, write func(io.Writer) error) erro
 // ReplaceFile is CreateFile that takes the place of a file at path: after a crash there is the old file or the new one,
 // whole.
 func ReplaceFile(path string, data []byte, perm fs.FileMode) error {
-	return writeFile(path, perm, os.Rename, all(data))
+	return writeFile(path, perm, os.Rename, whole(path, data))
 }
 
-func all(data []byte) func(io.Writer) error {
+func whole(path string, data []byte) func(io.Writer) error {
 	return func(w io.Writer) error {
-		_, err := w.Write(data)
-		return err
+		if _, err := w.Write(data); err != nil {
+			return fmt.Errorf("host: write %s: %w", path, err)
+		}
+		return nil
 	}
 }
 
@@ -98,14 +100,18 @@ func writeFile(path string, perm fs.FileMode, place func(from, to string) error,
 	if err != nil {
 		return fmt.Errorf("host: write %s: %w", path, err)
 	}
+	content := error(nil)
 	defer func() {
 		if err != nil {
 			f.Close()
 			os.Remove(f.Name())
+		}
+		if err != nil && content == nil {
 			err = fmt.Errorf("host: write %s: %w", path, err)
 		}
 	}()
-	if err = write(f); err != nil {
+	if content = write(f); content != nil {
+		err = content
 		return err
 	}
 	if err = f.Chmod(perm); err != nil {

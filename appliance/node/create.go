@@ -105,7 +105,7 @@ func (b *Beginning) Create(home config.Home, retentionBlocks int) error {
 	if err := b.state.Create(disk(), home.State(), b.params); err != nil {
 		return err
 	}
-	if err := keepHeader(home, b.header); err != nil {
+	if err := keepHeader(home.Data(), b.header); err != nil {
 		return err
 	}
 	return config.MarkFormat(home.Data(), config.DataFormat)
@@ -141,10 +141,10 @@ const headerFile = "genesis.header"
 // maxHeaderBytes bounds that file.
 const maxHeaderBytes = 1 << 20
 
-func keepHeader(home config.Home, h *consensus.Header) error {
+func keepHeader(data string, h *consensus.Header) error {
 	b := h.Append(nil)
 	sum := sha256.Sum256(b)
-	return host.ReplaceFile(filepath.Join(home.Data(), headerFile), append(b, sum[:]...), 0o644)
+	return host.ReplaceFile(filepath.Join(data, headerFile), append(b, sum[:]...), 0o644)
 }
 
 // genesisHeader is the header of the shard's genesis block: from the data folder, or made again where that does not have
@@ -159,7 +159,7 @@ func genesisHeader(home config.Home, v *genesis.Verified, shard consensus.ShardI
 	if err != nil {
 		return nil, err
 	}
-	return b.header, errors.Join(b.Close(), keepHeader(home, b.header))
+	return b.header, errors.Join(b.Close(), keepHeader(home.Data(), b.header))
 }
 
 func keptHeader(home config.Home, v *genesis.Verified, shard consensus.ShardID) (*consensus.Header, error) {

@@ -208,7 +208,7 @@ func (n *Node) open(ctx context.Context, opt Options) error {
 	if err := n.openNetwork(ctx, node); err != nil {
 		return err
 	}
-	if err := n.wire(headers, verified); err != nil {
+	if err := n.wire(ctx, headers, verified); err != nil {
 		return err
 	}
 	if err := n.openAPI(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})); err != nil {

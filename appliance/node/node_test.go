@@ -216,6 +216,7 @@ func TestNetwork(t *testing.T) {
 		{"metrics", (*network).metricsAreFed},
 		{"overview", (*network).overview},
 		{"restart", (*network).restart},
+		{"carry a state in a file", (*network).carryState},
 		{"a home serves one node", (*network).oneAtATime},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { n.t = t; step.run(n, t) }) {

@@ -41,7 +41,7 @@ func Trust(v *genesis.Verified) (*proof.Trust, error) {
 }
 
 // wire connects blocks, pool and the other shards.
-func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
+func (n *Node) wire(ctx context.Context, headers *finalHeaders, g *genesis.Verified) (err error) {
 	n.blocks, err = blocklog.Open(blocklog.Options{
 		FS: disk(), Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
 		Retention: keptBlocks(n.cfg.Storage.RetentionBlocks),
@@ -50,6 +50,9 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.blocks)
+	if err := n.adopt(ctx, headers.keys[n.shard]); err != nil {
+		return err
+	}
 	n.meter = newMeter(time.Now())
 	n.history = newHistory(n.chain, n.shard, n.shardOf, n.blocks, n.ledger, n.meter)
 	if n.pool, err = n.newPool(); err != nil {

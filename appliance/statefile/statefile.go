@@ -19,7 +19,7 @@
 //	Chunk       ledger.Chunk, ascending
 //	Keys        ledger.AppendKeys, in the order of the directory
 //	Outbox      ledger.Outbox, ascending by shard
-//	Block       consensus.Block, ascending by height, from the one after the state on
+//	Block       consensus.Block, ascending by height, from the one whose state it is on
 //	End         number of sections before it 8; nothing follows
 //
 // A reader takes nothing into memory but one section, whose length is bounded by its kind.

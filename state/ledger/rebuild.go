@@ -250,9 +250,11 @@ func (r *Rebuilder) needed(end int) int {
 	return end
 }
 
+const rebuildBytes = 4 << 20 // in one batch
+
 // spill makes what was taken durable when it is much.
 func (r *Rebuilder) spill() error {
-	if r.store == nil || r.batch.Bytes() < seedBytes {
+	if r.store == nil || r.batch.Bytes() < rebuildBytes {
 		return nil
 	}
 	full := r.batch
