@@ -173,7 +173,7 @@ func (a *app) showState(info *node.StateInfo, what string) error {
 	a.say("%s: shard %d of network %s after block %s", what, info.Shard, info.Network, number(uint64(info.Height)))
 	t := newTable()
 	t.row("accounts", number(info.Accounts))
-	t.row("state root", fmt.Sprintf("%x, after block %s", info.Root, number(uint64(info.Proven))))
+	t.row("state root", fmt.Sprintf("%s, after block %s", info.Root, number(uint64(info.Proven))))
 	if q := info.Quorum; q != nil {
 		t.row("signed by", fmt.Sprintf("%d of %d validators (power %s of %s)", q.Signers, q.Of, number(uint64(q.Power)), number(uint64(q.Total))))
 	}
