@@ -130,6 +130,7 @@ type Status struct {
 	Links             []LinkStatus      `json:"links"`
 	UptimeS           float64           `json:"uptime_s"`
 	DiskMiB           float64           `json:"disk_mib"`
+	Writes            Writes            `json:"writes"`
 	CPUS              float64           `json:"cpu_s"` // CPU time used by the process
 }
 
@@ -172,8 +173,33 @@ func (s Supply) Conserved() bool {
 
 // Memory is what the process holds.
 type Memory struct {
-	RSSMiB   float64 `json:"rss_mib"`
-	TableMiB float64 `json:"table_mib"` // account table, part of RSS
+	RSSMiB   float64      `json:"rss_mib"`
+	TableMiB float64      `json:"table_mib"` // address space of the account table; what is in use of it is part of RSS
+	Kinds    []MemoryKind `json:"kinds"`
+}
+
+// MemoryKind is memory of one kind. The first ones are the account table's; those on the heap are part of it.
+type MemoryKind struct {
+	Kind       string  `json:"kind"`
+	Bytes      uint64  `json:"bytes"`
+	PerAccount float64 `json:"bytes_per_account"`
+}
+
+// Writes is what the node has written since it was started, and how much that makes in a day.
+type Writes struct {
+	EngineBytes  uint64    `json:"engine_bytes"`  // by the storage engine: its log, tables, compactions
+	LogBytes     uint64    `json:"log_bytes"`     // to the block log and the vote log
+	ProcessBytes uint64    `json:"process_bytes"` // by the process, as the kernel counts what goes to a disk: whole pages
+	Idle         WriteRate `json:"idle"`          // without transactions
+	Loaded       WriteRate `json:"loaded"`
+}
+
+// WriteRate is the mean over Seconds; zeros where that is 0.
+type WriteRate struct {
+	Seconds            float64 `json:"seconds"`
+	EngineBytesPerDay  float64 `json:"engine_bytes_per_day"`
+	LogBytesPerDay     float64 `json:"log_bytes_per_day"`
+	ProcessBytesPerDay float64 `json:"process_bytes_per_day"`
 }
 
 // ValidatorStatus is one seat of a committee as this node sees it.

@@ -200,7 +200,7 @@ func TestOpenAPIStructs(t *testing.T) {
 		"SubmitAnswer": api.SubmitAnswer{}, "Result": api.Result{}, "Transaction": api.Transaction{}, "CreditPlace": api.CreditPlace{},
 		"Account": api.Account{}, "Block": api.Block{}, "HelloEvent": api.HelloEvent{}, "FinalEvent": api.FinalEvent{},
 		"Status": api.Status{}, "Quantiles": api.Quantiles{}, "Bucket": api.Bucket{}, "PoolStatus": api.PoolStatus{},
-		"Supply": api.Supply{}, "Memory": api.Memory{}, "ValidatorStatus": api.ValidatorStatus{}, "LinkStatus": api.LinkStatus{},
+		"Supply": api.Supply{}, "Memory": api.Memory{}, "MemoryKind": api.MemoryKind{}, "Writes": api.Writes{}, "WriteRate": api.WriteRate{}, "ValidatorStatus": api.ValidatorStatus{}, "LinkStatus": api.LinkStatus{},
 		"Network": api.Network{}, "ShardStatus": api.ShardStatus{}, "NodeAPI": api.NodeAPI{}, "Params": api.Params{},
 		"Statement": proof.Statement{}, "CreditStatement": proof.CreditStatement{}, "Where": proof.Where{},
 	}

@@ -388,6 +388,7 @@ func flag(r *http.Request, name string) (bool, error) {
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
 	v := s.backend.Status()
 	v.FinalityHistogram, v.Validators, v.Links = present(v.FinalityHistogram), present(v.Validators), present(v.Links)
+	v.Memory.Kinds = present(v.Memory.Kinds)
 	return writeJSON(w, http.StatusOK, v)
 }
 

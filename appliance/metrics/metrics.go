@@ -18,6 +18,7 @@ type Metrics struct {
 	Consensus Consensus
 	Execution Execution
 	State     State
+	Storage   Storage
 	Verify    Verify
 	Pool      Pool
 	Net       Net
@@ -52,8 +53,20 @@ type State struct {
 	Accounts    prometheus.Gauge
 	Supply      *prometheus.GaugeVec // by part: balances, fees, deposits, treasury, inflow, outflow, genesis
 	TableBytes  prometheus.Gauge
+	Memory      *prometheus.GaugeVec // by kind (appliance/api, Memory)
 	DiskBytes   prometheus.Gauge
 	Unfinalised prometheus.Gauge
+}
+
+// Storage is what is written to the disk, and how the storage engine keeps up.
+type Storage struct {
+	Written        *prometheus.CounterVec // by writer: engine_log, flush, compaction, load, block_log
+	ProcessWritten prometheus.Counter     // as the kernel counts
+	Stalls         prometheus.Counter     // times that writes had to wait for flushes or compactions
+	StallSeconds   prometheus.Counter
+	Compactions    prometheus.Counter
+	Debt           prometheus.Gauge // bytes that compactions are behind
+	Tables         prometheus.Gauge // bytes in live tables
 }
 
 // Verify is the checking of transaction signatures.
@@ -112,7 +125,7 @@ var (
 func New(reg prometheus.Registerer, version, commit string) (*Metrics, error) {
 	r := &registrar{reg: reg}
 	m := &Metrics{
-		Consensus: newConsensus(r), Execution: newExecution(r), State: newState(r), Verify: newVerify(r),
+		Consensus: newConsensus(r), Execution: newExecution(r), State: newState(r), Storage: newStorage(r), Verify: newVerify(r),
 		Pool: newPool(r), Net: newNet(r), Sync: newSync(r), API: newAPI(r),
 	}
 	r.gauges("build_info", "Always 1; the labels say which build runs.", "version", "commit").WithLabelValues(version, commit).Set(1)
@@ -151,8 +164,21 @@ func newState(r *registrar) State {
 		Accounts:    r.gauge("state_accounts", "Accounts of the shard."),
 		Supply:      r.gauges("state_supply_units", "Where the shard's money is: balances, fees, deposits, treasury, inflow, outflow, genesis.", "part"),
 		TableBytes:  r.gauge("state_table_bytes", "Memory of the account table and its hashes."),
+		Memory:      r.gauges("state_memory_bytes", "What the memory is for, by kind.", "kind"),
 		DiskBytes:   r.gauge("state_disk_bytes", "Size of the data folder."),
 		Unfinalised: r.gauge("state_unfinalised_blocks", "Executed blocks that are not final yet."),
+	}
+}
+
+func newStorage(r *registrar) Storage {
+	return Storage{
+		Written:        r.counters("storage_written_bytes_total", "Bytes given to the file system, by writer: engine_log, flush, compaction, load or block_log.", "writer"),
+		ProcessWritten: r.counter("storage_process_written_bytes_total", "Bytes that the process caused to be written to disks, as the kernel counts them."),
+		Stalls:         r.counter("storage_stalls_total", "Times that writes had to wait for the storage engine's flushes or compactions."),
+		StallSeconds:   r.counter("storage_stall_seconds_total", "Time in which writes had to wait for the storage engine."),
+		Compactions:    r.counter("storage_compactions_total", "Compactions of the storage engine that finished."),
+		Debt:           r.gauge("storage_debt_bytes", "Bytes that the storage engine's compactions are behind."),
+		Tables:         r.gauge("storage_table_bytes", "Bytes in the storage engine's tables."),
 	}
 }
 

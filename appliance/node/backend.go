@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"sync"
@@ -318,7 +319,8 @@ func (b backend) Status() api.Status {
 			s.PeersConnected++
 		}
 	}
-	s.Memory = api.Memory{RSSMiB: residentMiB(), TableMiB: float64(stats.TableBytes) / (1 << 20)}
+	s.Memory = api.Memory{RSSMiB: residentMiB(), TableMiB: float64(stats.TableBytes) / (1 << 20), Kinds: n.memoryKinds(stats)}
+	s.Writes = n.writes.status(n.written())
 	s.CPUS = cpuSeconds()
 	return s
 }
@@ -371,6 +373,30 @@ func residentMiB() float64 {
 	}
 	pages, _ := strconv.ParseFloat(fields[1], 64) // 0 where the system says nothing
 	return pages * float64(os.Getpagesize()) / (1 << 20)
+}
+
+// memoryKinds says what the memory is for, by account as well.
+func (n *Node) memoryKinds(s ledger.Stats) []api.MemoryKind {
+	var kinds []api.MemoryKind
+	add := func(kind string, bytes uint64) {
+		kinds = append(kinds, api.MemoryKind{Kind: kind, Bytes: bytes, PerAccount: float64(bytes) / float64(max(s.Accounts, 1))})
+	}
+	add("records", s.Memory.Records)
+	add("hashes", s.Memory.Hashes)
+	add("room", s.Memory.Room)
+	// Outside the heap, but not the table's.
+	if m, err := n.ledger.Storage(); err == nil {
+		add("storage_engine", m.MemoryBytes)
+	}
+	// The heap, and what of it is the ledger's.
+	add("upper_tree", s.Memory.Upper)
+	add("chunk_index", s.Memory.Chunks)
+	add("blocks", s.Memory.Blocks)
+	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	if metrics.Read(heap); heap[0].Value.Kind() == metrics.KindUint64 {
+		add("heap", heap[0].Value.Uint64())
+	}
+	return kinds
 }
 
 // cpuSeconds is the CPU time that this process has used.

@@ -31,6 +31,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -126,6 +127,9 @@ type Node struct {
 	accountChunks *rate.Limiter
 	listener      net.Listener
 	disk          diskSize
+	writes        writeMeter
+	logWritten    atomic.Uint64 // bytes written to block log and vote log
+	finalTxs      atomic.Uint64 // transactions in blocks that became final
 	wake          chan struct{} // capacity 1: there may be something to propose
 	inboxes       func(context.Context, engine.Class)
 	sampled       sampled     // owned by the scrape

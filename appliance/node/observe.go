@@ -34,6 +34,7 @@ func (o observer) step(name string, took time.Duration) {
 func (o observer) final(parent, h *consensus.Header, executed *ledger.Executed) {
 	m := o.n.metrics.Execution
 	m.BodyBytes.Observe(float64(h.Body.Length))
+	o.n.finalTxs.Add(uint64(len(executed.Outcomes)))
 	succeeded := 0
 	for _, ok := range executed.Outcomes {
 		if ok {
@@ -169,6 +170,28 @@ func (n *Node) sampleState() {
 	m.State.TableBytes.Set(float64(stats.TableBytes))
 	m.State.DiskBytes.Set(n.disk.get() * (1 << 20))
 	m.State.Unfinalised.Set(float64(stats.Unfinalised))
+	for _, k := range n.memoryKinds(stats) {
+		m.State.Memory.WithLabelValues(k.Kind).Set(float64(k.Bytes))
+	}
+	n.sampleStorage()
+}
+
+func (n *Node) sampleStorage() {
+	m, raise := n.metrics.Storage, n.sampled.raise
+	raise("log written", m.Written.WithLabelValues("block_log"), float64(n.logWritten.Load()))
+	raise("process written", m.ProcessWritten, float64(processWritten()))
+	s, err := n.ledger.Storage()
+	if err != nil {
+		return // closed
+	}
+	for by, v := range map[string]uint64{"engine_log": s.LogBytes, "flush": s.FlushBytes, "compaction": s.CompactBytes, "load": s.LoadBytes} {
+		raise("written "+by, m.Written.WithLabelValues(by), float64(v))
+	}
+	raise("stalls", m.Stalls, float64(s.Stalls))
+	raise("stall time", m.StallSeconds, s.StallTime.Seconds())
+	raise("compactions", m.Compactions, float64(s.Compactions))
+	m.Debt.Set(float64(s.DebtBytes))
+	m.Tables.Set(float64(s.TableBytes))
 }
 
 func (n *Node) samplePool() {

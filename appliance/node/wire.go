@@ -43,7 +43,7 @@ func Trust(v *genesis.Verified) (*proof.Trust, error) {
 // wire connects blocks, pool and the other shards.
 func (n *Node) wire(ctx context.Context, headers *finalHeaders, g *genesis.Verified) (err error) {
 	n.blocks, err = blocklog.Open(blocklog.Options{
-		FS: disk(), Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
+		FS: countedFS{disk(), &n.logWritten}, Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
 		Retention: keptBlocks(n.cfg.Storage.RetentionBlocks),
 	})
 	if err != nil {
@@ -207,7 +207,7 @@ func (d *diskSize) get() float64 {
 	return d.mib
 }
 
-// watchDisk keeps n.disk up to date until ctx ends.
+// watchDisk keeps n.disk and n.writes up to date until ctx ends.
 func (n *Node) watchDisk(ctx context.Context) {
 	beat := time.NewTicker(diskEvery)
 	defer beat.Stop()
@@ -226,6 +226,7 @@ func (n *Node) watchDisk(ctx context.Context) {
 		n.disk.mu.Lock()
 		n.disk.mib = float64(bytes) / (1 << 20)
 		n.disk.mu.Unlock()
+		n.writes.sample(time.Now(), n.written())
 		select {
 		case <-beat.C:
 		case <-ctx.Done():

@@ -255,7 +255,10 @@ func (b *Backend) FinalHeight() consensus.Height {
 
 // Status implements api.Backend.
 func (b *Backend) Status() api.Status {
-	return api.Status{Chain: "testnet", Genesis: proof.Digest(b.Net.Genesis), Shard: b.Shard, FinalHeight: b.FinalHeight()}
+	return api.Status{
+		Chain: "testnet", Genesis: proof.Digest(b.Net.Genesis), Shard: b.Shard, FinalHeight: b.FinalHeight(),
+		Memory: api.Memory{Kinds: []api.MemoryKind{{Kind: "records", Bytes: 640, PerAccount: 64}}},
+	}
 }
 
 // Network implements api.Backend.

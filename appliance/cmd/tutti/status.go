@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,6 +67,8 @@ func (a *app) sayStatus(st *api.Status, n *api.Network) {
 	}
 	t.row("supply", fmt.Sprintf("%s in balances, %s in fees and deposits; %s", number(st.Supply.Balances), number(st.Supply.Fees+st.Supply.Deposits+st.Supply.Treasury), supply))
 	t.row("machine", fmt.Sprintf("%s MiB memory, %s MiB on disk, %s peers connected", number(int(st.Memory.RSSMiB)), number(int(st.DiskMiB)), number(st.PeersConnected)))
+	t.row("memory", memoryText(st.Memory.Kinds))
+	t.row("written", writesText(&st.Writes))
 	t.write(a.stdout)
 
 	a.say("")
@@ -102,6 +105,33 @@ func validatorRow(a *app, v api.ValidatorStatus) []string {
 		vote = number(v.LastVoteMs) + " ms ago"
 	}
 	return []string{v.Name, link, number(uint64(v.Power)), number(v.Lag), vote}
+}
+
+// memoryText is what each account takes, by kind; and what is there whether there are accounts or not.
+func memoryText(kinds []api.MemoryKind) string {
+	var each, all []string
+	for _, k := range kinds {
+		name := strings.ReplaceAll(k.Kind, "_", " ")
+		switch k.Kind {
+		case "storage_engine", "blocks", "heap":
+			all = append(all, fmt.Sprintf("%s %s MiB", name, number((k.Bytes+1<<19)>>20)))
+		default:
+			each = append(each, fmt.Sprintf("%s %.1f", name, k.PerAccount))
+		}
+	}
+	return fmt.Sprintf("bytes for each account: %s; in all: %s", strings.Join(each, ", "), strings.Join(all, ", "))
+}
+
+// writesText is how much is written in a day, idle and loaded.
+func writesText(w *api.Writes) string {
+	rate := func(name string, r api.WriteRate) string {
+		if r.Seconds == 0 {
+			return "not " + name + " yet"
+		}
+		return fmt.Sprintf("%s %.1f GB a day (engine %.1f, logs %.1f; the kernel counts %.1f)", name,
+			(r.EngineBytesPerDay+r.LogBytesPerDay)/1e9, r.EngineBytesPerDay/1e9, r.LogBytesPerDay/1e9, r.ProcessBytesPerDay/1e9)
+	}
+	return rate("idle", w.Idle) + ", " + rate("loaded", w.Loaded)
 }
 
 func finalityText(q api.Quantiles) string {

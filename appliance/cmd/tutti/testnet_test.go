@@ -422,6 +422,10 @@ func (s *testshard) Status() api.Status {
 	return api.Status{
 		Version: "test", Commit: "0123456789abcdef", Chain: v.Name, Genesis: proof.Digest(v.Hash()), Shard: s.id, Shards: 2, Role: "validator",
 		FinalHeight: s.FinalHeight(), Accounts: st.Accounts, Supply: api.Supply{Balances: v.Supplies[s.id], Genesis: v.Supplies[s.id]},
+		Memory: api.Memory{RSSMiB: 1021.5, Kinds: []api.MemoryKind{
+			{Kind: "records", Bytes: 640e6, PerAccount: 64}, {Kind: "upper_tree", Bytes: 2e6, PerAccount: 0.2}, {Kind: "heap", Bytes: 80 << 20, PerAccount: 8},
+		}},
+		Writes:     api.Writes{Loaded: api.WriteRate{Seconds: 10, EngineBytesPerDay: 90e9, LogBytesPerDay: 12.34e9, ProcessBytesPerDay: 110e9}},
 		Validators: []api.ValidatorStatus{{Name: "a-node", Power: 100, Self: true, LastVoteMs: 12}, {Index: 1, Name: "b-node", Power: 100, Lag: 1234, LastVoteMs: -1}},
 	}
 }
