@@ -161,10 +161,20 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 	return r, err
 }
 
+// keysEvery is how long keys are derived between two lines about it.
+const keysEvery = 2 * time.Second
+
 // session opens the load on a target.
 func (b *bench) session(ctx context.Context, t *target) (*load.Session, error) {
-	b.screen.say("deriving the keys of %s accounts", report.Number(float64(t.accounts)))
-	crowd, err := workload.NewCrowd(ctx, t.crowd, t.ids, t.first, t.accounts, t.genesis.Hash())
+	deriving := fmt.Sprintf("deriving the keys of %s accounts", report.Number(float64(t.accounts)))
+	b.screen.say("%s", deriving)
+	shown := time.Now()
+	crowd, err := workload.NewCrowd(ctx, t.crowd, t.ids, t.first, t.accounts, t.genesis.Hash(), func(keys uint64) {
+		if time.Since(shown) > keysEvery {
+			shown = time.Now()
+			b.screen.line(fmt.Sprintf("%s: %d %%", deriving, 100*keys/t.accounts), false)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

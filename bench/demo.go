@@ -39,7 +39,7 @@ func DemoLoad(ctx context.Context, n *localnet.Network, tps int, reported func(l
 	if accounts = accounts / shards * shards; accounts < 2*shards {
 		return errors.New("bench: the crowd is too small for a demo load: make the network with more accounts")
 	}
-	crowd, err := workload.NewCrowd(ctx, n.Crowd, n.Population.CrowdIDs(), 0, accounts, n.Genesis.Hash())
+	crowd, err := workload.NewCrowd(ctx, n.Crowd, n.Population.CrowdIDs(), 0, accounts, n.Genesis.Hash(), nil)
 	if err != nil {
 		return err
 	}

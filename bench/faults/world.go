@@ -107,7 +107,7 @@ func (w *world) meet() {
 
 // begin starts clients and load.
 func (w *world) begin(ctx context.Context, seed uint64) (err error) {
-	crowd, err := workload.NewCrowd(ctx, w.net.Crowd, w.ids, 0, w.size.accounts, w.net.Genesis.Hash())
+	crowd, err := workload.NewCrowd(ctx, w.net.Crowd, w.ids, 0, w.size.accounts, w.net.Genesis.Hash(), nil)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func newToy(t *testing.T, shards, nodes, accounts int, hide func(*tx.Signed) boo
 		y.account[ids[i]] = uint32(i)
 	}
 	var err error
-	if y.crowd, err = workload.NewCrowd(t.Context(), c, ids, 0, c.Count, y.net.Genesis); err != nil {
+	if y.crowd, err = workload.NewCrowd(t.Context(), c, ids, 0, c.Count, y.net.Genesis, nil); err != nil {
 		t.Fatal(err)
 	}
 	for s := range consensus.ShardID(shards) {

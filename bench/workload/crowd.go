@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
 
@@ -30,8 +31,8 @@ type Crowd struct {
 
 // NewCrowd derives the public keys of members first to first+n-1, on all cores, about a microsecond each where there is
 // AVX-512 IFMA and twelve elsewhere. It takes 32 bytes for each besides ids, which are those of the whole crowd, by
-// member.
-func NewCrowd(ctx context.Context, c genesis.Crowd, ids []tx.ID, first, n uint64, chain consensus.Hash) (*Crowd, error) {
+// member. report, if not nil, is called by one goroutine now and then with the number of keys that there are.
+func NewCrowd(ctx context.Context, c genesis.Crowd, ids []tx.ID, first, n uint64, chain consensus.Hash, report func(keys uint64)) (*Crowd, error) {
 	if first > c.Count || n > c.Count-first || uint64(len(ids)) < first+n {
 		return nil, fmt.Errorf("workload: members %d to %d of a crowd of %d", first, first+n, c.Count)
 	}
@@ -41,11 +42,16 @@ func NewCrowd(ctx context.Context, c genesis.Crowd, ids []tx.ID, first, n uint64
 	out := &Crowd{genesis: tx.Hash(chain), ids: ids[first : first+n], crowd: c, first: first, keys: make([][32]byte, n)}
 	const slice = 4096
 	var group sync.WaitGroup
+	var done atomic.Uint64
 	workers := uint64(runtime.GOMAXPROCS(0))
 	for w := range workers {
 		group.Go(func() {
 			for i := w * slice; i < n && ctx.Err() == nil; i += workers * slice {
-				c.PublicKeys(out.keys[i:min(i+slice, n)], first+i, 1)
+				part := out.keys[i:min(i+slice, n)]
+				c.PublicKeys(part, first+i, 1)
+				if now := done.Add(uint64(len(part))); w == 0 && report != nil {
+					report(now)
+				}
 			}
 		})
 	}

@@ -240,7 +240,7 @@ func testCrowd(tb testing.TB, first, n uint64) (genesis.Crowd, *Crowd) {
 	for i := range ids {
 		ids[i] = tx.MakeID(uint16(i%4), uint32(i/4))
 	}
-	out, err := NewCrowd(tb.Context(), c, ids, first, n, consensus.Hash{7})
+	out, err := NewCrowd(tb.Context(), c, ids, first, n, consensus.Hash{7}, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestCrowd(t *testing.T) {
 			}
 		}
 	}
-	if _, err := NewCrowd(t.Context(), c, make([]tx.ID, 3000), 2999, 2, consensus.Hash{}); err == nil {
+	if _, err := NewCrowd(t.Context(), c, make([]tx.ID, 3000), 2999, 2, consensus.Hash{}, nil); err == nil {
 		t.Error("keys beyond the crowd")
 	}
 }
