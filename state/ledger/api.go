@@ -62,7 +62,7 @@ type Options struct {
 	Possession func(key [48]byte, message []byte, proof [96]byte) bool // proof of possession of a BLS key (accel/bls)
 	Workers    int                                                     // goroutines in parallel phases; 0: one per CPU. Results do not depend on it
 	CacheBytes int64                                                   // the storage engine's cache; 0: 8 MiB
-	PageCycle  time.Duration                                           // every page that changed is rewritten once in so long, or a little more; 0: ten minutes
+	PageCycle  time.Duration                                           // every page that changed is rewritten once in so long, or a little more; 0: ten minutes, longer above ten million accounts (pages.go)
 	Now        func() time.Time                                        // paces pages, nothing else; nil: time.Now
 	History    uint64                                                  // blocks for which Credits and Opened can be read; 0: 2^20; math.MaxUint64: all
 	// Progress is told how far Open is, from any goroutine: done of total, in accounts or blocks. nil: nobody is.

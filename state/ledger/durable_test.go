@@ -258,6 +258,19 @@ func TestPageCycle(t *testing.T) {
 	}
 }
 
+// TestPagePace: ten minutes, but no more than so many pages a second, unless options say otherwise.
+func TestPagePace(t *testing.T) {
+	l := &Ledger{}
+	for pages, want := range map[uint32]time.Duration{0: 10 * time.Minute, 38_400: 10 * time.Minute, 195_312: 3051750 * time.Millisecond} {
+		if got := l.pageCycle(pages); got != want {
+			t.Errorf("%d pages in %s, want %s", pages, got, want)
+		}
+	}
+	if l.o.PageCycle = time.Second; l.pageCycle(1<<20) != time.Second {
+		t.Error("the option has no say")
+	}
+}
+
 // TestIdlePages: the first cycle stores every page; after it only pages that changed are written, an idle shard's
 // differences are dropped all the same, and what is stored recovers at every height.
 func TestIdlePages(t *testing.T) {

@@ -211,7 +211,7 @@ func (l *Ledger) slice(s *store.Batch, b *block) store.Progress {
 	}
 	now := l.o.Now()
 	// A clock that jumps makes pages late or a batch full, nothing else. A shard without pages has cycles all the same.
-	l.final.pages += max(0, float64(now.Sub(l.final.pagedAt))) / float64(l.o.PageCycle) * float64(max(total, 1))
+	l.final.pages += max(0, float64(now.Sub(l.final.pagedAt))) / float64(l.pageCycle(total)) * float64(max(total, 1))
 	l.final.pages = min(l.final.pages, maxPages, float64(max(total, 1)))
 	l.final.pagedAt = now
 	p := l.final.progress

@@ -11,10 +11,6 @@ import (
 	"tutti/state/tx"
 )
 
-const (
-	defaultPageCycle = 10 * time.Minute
-)
-
 // Open opens the ledger in a folder, or with Options.Create makes a new one there. Errors: ErrParams, ErrTable;
 // *store.RefusedError when the folder is missing, there already, incomplete, of another format, ledger or process, or
 // corrupt; *store.FatalError when it could not be written. The caller closes the ledger.
@@ -30,9 +26,6 @@ func Open(o Options) (*Ledger, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	if o.PageCycle <= 0 {
-		o.PageCycle = defaultPageCycle
 	}
 	if o.History == 0 {
 		o.History = defaultHistory
