@@ -77,6 +77,21 @@ func (s *story) options(fs vfs.FS, create bool) Options {
 	return o
 }
 
+// headers are those of the story's blocks, up to one that is not final yet.
+func (s *story) headers() (hs headers) {
+	for h := range s.models {
+		t := Trusted{Hash: blockName(uint64(h)), State: s.models[max(h, StateLag)-StateLag].root()}
+		if h > 0 {
+			t.Parent = blockName(uint64(h - 1))
+		}
+		if h > StateLag {
+			t.Diff = s.models[h-StateLag].diff(s.models[h-StateLag-1])
+		}
+		hs = append(hs, t)
+	}
+	return hs
+}
+
 // extend executes and finalises the block after the ledger's final one.
 func (s *story) extend(l *Ledger) error {
 	height, parent := l.Final()

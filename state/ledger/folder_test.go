@@ -163,6 +163,11 @@ func TestGoldenFolder(t *testing.T) {
 			if h, name := l.Final(); h != folderBlocks || name != blockName(h) {
 				t.Fatal(h, name)
 			}
+			if version > 1 { // for version 1 see TestUpgradeCrash
+				if err := outboxAgrees(s.models[folderBlocks], l); err != nil {
+					t.Fatal(err)
+				}
+			}
 			for range folderExtra {
 				if err := s.models[l.Stats().Height].agrees(l); err != nil {
 					t.Fatal(err)
