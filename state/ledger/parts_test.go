@@ -24,10 +24,13 @@ type kit struct {
 	s       *story
 	hs      headers
 	outline *Outline
+	older   *Outline // from before
+	beyond  *Chunk   // one that the outline does not have; nil: there is none
 	chunks  map[ChunkID]*Chunk
 	tops    []tx.Hash
 	keys    map[uint64][]DirectoryKey
 	diffs   []Difference
+	extra   []Difference // above the height to finish at
 	outbox  map[uint16]*Outbox
 	final   uint64 // height to finish at
 }
@@ -47,8 +50,12 @@ func newKit(t testing.TB, s *story) *kit {
 			}
 		}
 	}
-	extend(8)
+	extend(6)
 	var err error
+	if k.older, err = l.Outline(); err != nil {
+		t.Fatal(err)
+	}
+	extend(2)
 	if k.outline, err = l.Outline(); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +77,9 @@ func newKit(t testing.TB, s *story) *kit {
 	extend(2)
 	height, _ := l.Final()
 	k.final = height - StateLag
+	if c, err := l.Chunk(1, 1); err == nil {
+		k.beyond = c
+	}
 	for from := uint64(0); from < m.Directory.Count(); from += SegmentKeys {
 		if k.keys[from], err = l.DirectoryKeys(from, int(min(SegmentKeys, m.Directory.Count()-from))); err != nil {
 			t.Fatal(err)
@@ -81,7 +91,7 @@ func newKit(t testing.TB, s *story) *kit {
 	if k.diffs, err = l.Differences(1, 1<<30); err != nil {
 		t.Fatal(err)
 	}
-	k.diffs = k.diffs[k.outline.Height:k.final]
+	k.diffs, k.extra = k.diffs[k.outline.Height:k.final], k.diffs[k.final:]
 	for shard, c := range s.models[k.final].channels {
 		if n := uint64(len(c.sent)); n > c.acked {
 			if k.outbox[shard], err = l.Outbox(shard, c.acked, n); err != nil {
@@ -124,6 +134,11 @@ func (k *kit) fill(r *Restore, without ...string) error {
 	}
 	if err := k.fillDifferences(r, skip); err != nil {
 		return err
+	}
+	if _, last, ok := r.Differences(); ok && last == k.final {
+		if err := r.PutDifferences(k.extra, k.hs.header); err != nil {
+			return err
+		}
 	}
 	if spans, err := r.MissingOutbox(k.final); err == nil {
 		for _, span := range spans {
@@ -174,6 +189,10 @@ func (k *kit) check(fs vfs.FS) error {
 	l, err := Open(o)
 	if err != nil {
 		return err
+	}
+	next, err := l.store.Key(uint64(len(k.s.models[k.final].keys)))
+	if h, _ := l.Final(); err != nil || h != k.final || next != nil {
+		return errors.Join(fmt.Errorf("final at height %d, not %d; key after the last: %x, %w", h, k.final, next, err), l.Close())
 	}
 	for range 2 {
 		h, _ := l.Final()
@@ -239,8 +258,32 @@ func TestRestoreLarge(t *testing.T) {
 	if len(k.chunks) != 4 || len(k.tops) != 2 || len(k.keys) != 3 || len(k.s.models[k.final].accounts) <= 3*chunkAccounts+300 {
 		t.Fatalf("%d chunks, %d tops, %d segments, %d accounts: not what this is about", len(k.chunks), len(k.tops), len(k.keys), len(k.s.models[k.final].accounts))
 	}
+	for id, c := range k.chunks {
+		for i, r := range c.Records() {
+			if want := k.s.models[c.Height].accounts[tx.MakeID(id.Partition, id.Index<<chunkLog+uint32(i))]; r != want {
+				t.Fatalf("record %d of chunk %v: %+v, want %+v", i, id, r, want)
+			}
+		}
+	}
+	if k.beyond == nil {
+		t.Error("no chunk began while the copy was made")
+	}
 	fs := vfs.NewMem()
-	if err := k.fill(mustRestore(t, k.options(fs))); err != nil {
+	r := mustRestore(t, k.options(fs))
+	// An older outline does for a beginning. The chunks taken are then what it lists, if not all that there are.
+	root, _ := k.hs.root(k.older.Height)
+	if err := r.Begin(k.older, root); err != nil || r.Outline().Height != k.older.Height {
+		t.Fatal(err)
+	}
+	root, _ = k.hs.root(k.outline.Height)
+	if err := r.Begin(k.outline, root); err != nil {
+		t.Fatal(err)
+	}
+	root, _ = k.hs.root(k.older.Height)
+	if err := r.Begin(k.older, root); !errors.Is(err, ErrSequence) || r.Outline().Height != k.outline.Height {
+		t.Fatal(err)
+	}
+	if err := k.fill(r); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.check(fs); err != nil {
@@ -295,7 +338,8 @@ func TestRestoreCrash(t *testing.T) {
 // TestRestoreWriteFailures: a disk that fails is a fatal error, and the copy goes on after a restart.
 func TestRestoreWriteFailures(t *testing.T) {
 	k := newKit(t, newFolderStory(t))
-	for fail := 0; ; fail += 5 {
+	failures := 0
+	for fail := 0; ; fail += 3 {
 		c := newCrashes()
 		r := mustRestore(t, k.options(c.fs()))
 		c.mu.Lock()
@@ -309,6 +353,7 @@ func TestRestoreWriteFailures(t *testing.T) {
 		if done {
 			break
 		}
+		failures++
 		var f *store.FatalError
 		if err != nil && !errors.As(err, &f) {
 			t.Fatalf("failure %d: %v", fail, err)
@@ -325,6 +370,10 @@ func TestRestoreWriteFailures(t *testing.T) {
 			t.Fatalf("failure %d: %v", fail, err)
 		}
 	}
+	if failures < 8 {
+		t.Errorf("%d failures", failures)
+	}
+	t.Logf("%d failures", failures)
 }
 
 // TestFinishRefuses leaves out one part at a time.
@@ -358,7 +407,7 @@ func TestFinishRefuses(t *testing.T) {
 	if err := k.fill(r, "outbox 1"); !errors.Is(err, ErrUnfinished) {
 		t.Fatal(err)
 	}
-	for _, s := range []uint64{0, 1, 2, k.final - 3, k.final + 1, 1 << 63} {
+	for _, s := range []uint64{0, 1, 2, k.final - 3, k.final + 3, 1 << 63} {
 		if err := r.Finish(s); !errors.Is(err, ErrUnfinished) {
 			t.Errorf("finished at height %d: %v", s, err)
 		}
@@ -500,6 +549,11 @@ func (k *kit) corruptChunks(t *testing.T, r *Restore) {
 	}
 	if err := r.PutChunks([]*Chunk{good}, func(uint64) (tx.Hash, bool) { return tx.Hash{}, false }); !errors.Is(err, ErrNoHeader) || len(BadParts(err)) > 0 {
 		t.Fatal(err)
+	}
+	if k.beyond != nil {
+		if err := r.PutChunks([]*Chunk{k.beyond}, k.hs.root); !errors.Is(err, ErrNotHere) || len(BadParts(err)) > 0 {
+			t.Fatal(err)
+		}
 	}
 	// Good ones are kept beside bad ones, each of which is named.
 	err := r.PutChunks([]*Chunk{&short, k.chunks[ChunkID{0, 0}], &late}, k.hs.root)
@@ -649,7 +703,7 @@ func (k *kit) corruptOutbox(t *testing.T, r *Restore) {
 				t.Fatal(err)
 			}
 		}
-		if err := r.PutOutbox(k.final+1, good); !errors.Is(err, ErrNotStored) {
+		if err := r.PutOutbox(k.final+9, good); !errors.Is(err, ErrNotStored) {
 			t.Fatal(err)
 		}
 	}

@@ -31,13 +31,14 @@ func Restore(o Options) (*Store, error) {
 	return open(o, either)
 }
 
-// Promote closes a store that Restore opened, and makes its folder a ledger that Open opens.
+// Promote closes a store that Restore opened, and makes its folder a ledger that Open opens. Any error is fatal; the
+// folder is then still one for Restore, or promoted.
 func (s *Store) Promote(o Options) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
 	if err := s.Close(); err != nil {
-		return err
+		return newFatal(o.Dir, "close", err)
 	}
 	from, to := o.FS.PathJoin(o.Dir, restoreFile), o.FS.PathJoin(o.Dir, formatFile)
 	if err := o.FS.Rename(from, to); err != nil {
