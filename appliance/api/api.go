@@ -50,6 +50,9 @@ type Options struct {
 	Metrics     http.Handler // GET /metrics; nil: not served
 	Dashboard   http.Handler // GET / and every other path that is not the API's; nil: not served
 	Counters    *metrics.API // what this server counts
+	// Hold, if set, says why everything is refused but what does not depend on the chain and GET /v1/status; nil error:
+	// nothing is.
+	Hold func() error
 
 	Rates          Rates
 	MaxBodyBytes   int64         // of a request; 2 MiB

@@ -2,6 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"math"
+	"time"
 
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -125,13 +128,50 @@ type Status struct {
 	Memory            Memory            `json:"memory"`
 	PeersConnected    int               `json:"peers_connected"`
 	Syncing           bool              `json:"syncing"`
-	Stalled           bool              `json:"stalled"` // no final block for so long that something must be wrong
+	Sync              *SyncStatus       `json:"sync,omitempty"` // while the node gets its state from other nodes; most of the rest is empty then
+	Stalled           bool              `json:"stalled"`        // no final block for so long that something must be wrong
 	Validators        []ValidatorStatus `json:"validators"`
 	Links             []LinkStatus      `json:"links"`
 	UptimeS           float64           `json:"uptime_s"`
 	DiskMiB           float64           `json:"disk_mib"`
 	Writes            Writes            `json:"writes"`
 	CPUS              float64           `json:"cpu_s"` // CPU time used by the process
+}
+
+// SyncStatus is how far a node is that gets its state from other nodes.
+type SyncStatus struct {
+	Step           string           `json:"step"`             // what it does now, in words
+	Share          float64          `json:"share"`            // done, 0 to 1
+	LeftS          *float64         `json:"left_s,omitempty"` // seconds that the rest takes at this rate; absent while nobody can tell
+	Bytes          uint64           `json:"bytes"`            // verified and on disk
+	TotalBytes     uint64           `json:"total_bytes"`      // 0 while it is unknown
+	BytesPerSecond float64          `json:"bytes_per_second"` // over the last seconds
+	Accounts       uint64           `json:"accounts"`
+	TotalAccounts  uint64           `json:"total_accounts"`
+	Height         consensus.Height `json:"height"` // up to which blocks' changes are here
+	Tip            consensus.Height `json:"tip"`    // of the chain
+	Peers          []SyncPeer       `json:"peers"`
+}
+
+// SyncPeer is how another node has served a sync.
+type SyncPeer struct {
+	Name    string `json:"name"`
+	Answers int    `json:"answers"`
+	Bytes   uint64 `json:"bytes"`
+	Trouble string `json:"trouble,omitempty"` // the last thing that went wrong
+	Dropped bool   `json:"dropped"`           // it sent something wrong, which Trouble names, and is not asked any more
+}
+
+// String is one line for people: "43 %, 18 s left".
+func (s *SyncStatus) String() string {
+	text := fmt.Sprintf("%.0f %%", math.Floor(100*s.Share))
+	if s.TotalBytes == 0 {
+		text = s.Step
+	}
+	if s.LeftS != nil {
+		text += fmt.Sprintf(", %s left", (time.Duration(math.Ceil(*s.LeftS)) * time.Second).String())
+	}
+	return text
 }
 
 // Quantiles are in milliseconds.

@@ -32,6 +32,7 @@ type route struct {
 	Pattern string   // of net/http
 	Query   []string // parameters that are known; others are refused
 	Stream  bool     // stays open: takes a subscriber's place instead of a slot
+	Always  bool     // answered whatever Options.Hold says
 	handle  func(w http.ResponseWriter, r *http.Request) error
 }
 
@@ -47,18 +48,18 @@ func (s *Server) routes() []route {
 		{Method: "GET", Pattern: "/v1/blocks/{height}", Query: []string{"ids"}, handle: s.block},
 		{Method: "GET", Pattern: "/v1/blocks/{height}/raw", handle: s.rawBlock},
 		{Method: "GET", Pattern: "/v1/finality", Query: []string{"ids", "body"}, Stream: true, handle: s.follow},
-		{Method: "GET", Pattern: "/v1/status", handle: s.status},
+		{Method: "GET", Pattern: "/v1/status", Always: true, handle: s.status},
 		{Method: "GET", Pattern: "/v1/network", handle: s.network},
-		{Method: "GET", Pattern: "/v1/params", handle: s.params},
-		{Method: "GET", Pattern: "/v1/errors", handle: s.codes},
-		{Method: "GET", Pattern: "/v1/genesis", handle: s.genesis},
-		{Method: "GET", Pattern: "/v1/", handle: nothingHere},
-		{Method: "GET", Pattern: "/healthz", handle: s.health},
-		{Method: "GET", Pattern: "/readyz", handle: s.ready},
-		{Method: "GET", Pattern: "/openapi.yaml", handle: s.describe},
+		{Method: "GET", Pattern: "/v1/params", Always: true, handle: s.params},
+		{Method: "GET", Pattern: "/v1/errors", Always: true, handle: s.codes},
+		{Method: "GET", Pattern: "/v1/genesis", Always: true, handle: s.genesis},
+		{Method: "GET", Pattern: "/v1/", Always: true, handle: nothingHere},
+		{Method: "GET", Pattern: "/healthz", Always: true, handle: s.health},
+		{Method: "GET", Pattern: "/readyz", Always: true, handle: s.ready},
+		{Method: "GET", Pattern: "/openapi.yaml", Always: true, handle: s.describe},
 	}
 	if s.opt.Metrics != nil {
-		out = append(out, route{Method: "GET", Pattern: "/metrics", handle: func(w http.ResponseWriter, r *http.Request) error {
+		out = append(out, route{Method: "GET", Pattern: "/metrics", Always: true, handle: func(w http.ResponseWriter, r *http.Request) error {
 			s.opt.Metrics.ServeHTTP(w, r)
 			return nil
 		}})
@@ -105,6 +106,12 @@ func (s *Server) handler(rt route) http.Handler {
 		for name := range r.URL.Query() {
 			if !slices.Contains(rt.Query, name) {
 				s.refuse(w, r, rt.Pattern, Refuse(UnknownParameter, "%.40q; known here: %q", name, rt.Query))
+				return
+			}
+		}
+		if s.opt.Hold != nil && !rt.Always {
+			if err := s.opt.Hold(); err != nil {
+				s.refuse(w, r, rt.Pattern, err)
 				return
 			}
 		}
@@ -389,6 +396,9 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
 	v := s.backend.Status()
 	v.FinalityHistogram, v.Validators, v.Links = present(v.FinalityHistogram), present(v.Validators), present(v.Links)
 	v.Memory.Kinds = present(v.Memory.Kinds)
+	if v.Sync != nil {
+		v.Sync.Peers = present(v.Sync.Peers)
+	}
 	return writeJSON(w, http.StatusOK, v)
 }
 

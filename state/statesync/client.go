@@ -224,15 +224,13 @@ func verdict(err error) error {
 
 // receipts fetches what is on its way to other shards, as of the block at a height.
 func (c *Client) receipts(ctx context.Context, height uint64) error {
-	m, err := c.o.Restore.Meta(height)
+	spans, err := c.o.Restore.MissingOutbox(height)
 	if err != nil {
 		return err
 	}
 	w := &receiptsWork{c: c, height: height}
-	for i := range m.Channels {
-		if ch := &m.Channels[i]; ch.Acked < ch.Sent.Count() {
-			w.left = append(w.left, request{typ: typeOutbox, shard: ch.Shard, from: ch.Acked, to: ch.Sent.Count()})
-		}
+	for _, s := range spans {
+		w.left = append(w.left, request{typ: typeOutbox, shard: s.Shard, from: s.From, to: s.To})
 	}
 	if len(w.left) == 0 {
 		return nil
@@ -249,8 +247,9 @@ type receiptsWork struct {
 	out    int
 }
 
-// maxStale is after how many blocks receipts are asked for as of a newer one: peers do not keep them for ever.
-const maxStale = 256
+// maxStale is after how many blocks receipts are asked for as of a newer one: peers keep them for 64 blocks after they
+// are acknowledged.
+const maxStale = 48
 
 func (w *receiptsWork) next(Peer, int) *job {
 	if len(w.left) == 0 {

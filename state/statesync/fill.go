@@ -166,7 +166,7 @@ func (w *fillWork) done() (bool, error) {
 	}
 	highest, _ := w.r.Highest()
 	known := w.known()
-	if w.diffs.next > highest+ledger.StateLag && w.diffs.next+nearTip > known && !w.diffs.out {
+	if w.diffs.next > max(highest, 1)+ledger.StateLag && w.diffs.next+nearTip > known && !w.diffs.out {
 		return true, nil
 	}
 	if w.diffs.next > known { // the peers can't help: the chain has to grow
@@ -215,7 +215,10 @@ func (w *fillWork) takeChunks(ctx context.Context, j *job, parts [][]byte) error
 	bad := map[int]bool{}
 	if len(cs) > 0 {
 		err := w.r.PutChunks(cs, func(height uint64) (tx.Hash, bool) { root, ok := roots[height]; return root, ok })
-		if err != nil && !badIndexes(err, bad) {
+		for _, b := range ledger.BadParts(err) {
+			bad[b.Index] = true
+		}
+		if err != nil && len(bad) == 0 {
 			return &fatalError{err}
 		}
 		wrong = errors.Join(err, wrong)
@@ -253,29 +256,6 @@ func (w *fillWork) readChunk(ctx context.Context, id ledger.ChunkID, b []byte, r
 		roots[c.Height] = root
 	}
 	return c, nil
-}
-
-// badIndexes adds the indexes of all parts that an error calls bad; false: it says something else as well.
-func badIndexes(err error, to map[int]bool) bool {
-	if bad := (*ledger.BadPart)(nil); errors.As(err, &bad) && !isJoined(err) {
-		to[bad.Index] = true
-		return true
-	}
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return false
-	}
-	for _, err := range joined.Unwrap() {
-		if !badIndexes(err, to) {
-			return false
-		}
-	}
-	return true
-}
-
-func isJoined(err error) bool {
-	_, ok := err.(interface{ Unwrap() []error })
-	return ok
 }
 
 func (w *fillWork) nextDiffs(p Peer) *job {

@@ -35,6 +35,10 @@ func statusCommand(a *app) *cobra.Command {
 			if a.json {
 				return a.printJSON(st)
 			}
+			if st.Sync != nil {
+				a.saySync(&st)
+				return nil
+			}
 			network, err := cl.Network(c.Context())
 			if err != nil {
 				return err
@@ -88,6 +92,33 @@ func (a *app) sayStatus(st *api.Status, n *api.Network) {
 	t.row("validator", "", "power", "lag", "last vote", fmt.Sprintf("(shard %d)", st.Shard))
 	for _, v := range st.Validators {
 		t.row(validatorRow(a, v)...)
+	}
+	t.write(a.stdout)
+}
+
+// saySync prints how far a node is that gets its state from the others.
+func (a *app) saySync(st *api.Status) {
+	s := st.Sync
+	t := newTable()
+	t.row("node", fmt.Sprintf("%x… %s of shard %d of %d, %s", st.Node[:4], st.Role, st.Shard, st.Shards, a.colour(warn, "syncing: "+s.String())))
+	t.row("network", fmt.Sprintf("%s, genesis %x…", st.Chain, st.Genesis[:4]))
+	t.row("now", s.Step)
+	if s.TotalBytes > 0 {
+		t.row("accounts", fmt.Sprintf("%s of %s", number(s.Accounts), number(s.TotalAccounts)))
+		t.row("data", fmt.Sprintf("%s of %s MiB, %s MiB/s", number(s.Bytes>>20), number(s.TotalBytes>>20), number(int(s.BytesPerSecond/(1<<20)+0.5))))
+	}
+	t.row("blocks", fmt.Sprintf("%s of %s", number(uint64(s.Height)), number(uint64(s.Tip))))
+	t.write(a.stdout)
+
+	a.say("")
+	t = newTable(1, 2)
+	t.row("source", "answers", "MiB", "")
+	for _, p := range s.Peers {
+		trouble := p.Trouble
+		if p.Dropped {
+			trouble = a.colour(bad, "dropped, it sent something wrong: "+p.Trouble)
+		}
+		t.row(p.Name, number(p.Answers), number(p.Bytes>>20), trouble)
 	}
 	t.write(a.stdout)
 }

@@ -157,13 +157,21 @@ function showNode(s) {
   showHistogram(s.finality_histogram ?? []);
 }
 
+// notReady lets a refusal pass whose reason the status tells.
+function notReady(error) {
+  if (error.code !== "not_ready") throw error;
+}
+
 async function poll() {
   try {
-    const [network, status] = await Promise.all([get("v1/network"), get("v1/status")]);
-    showNetwork(network);
-    showNode(status);
-    showAges();
-    if (status.syncing) say("warn", "▲", "catching up");
+    const [network, status] = await Promise.all([get("v1/network").catch(notReady), get("v1/status")]);
+    if (!status.sync) {
+      showNetwork(network);
+      showNode(status);
+      showAges();
+    }
+    if (status.sync) say("warn", "▲", `getting the state from other nodes: ${Math.floor(100 * status.sync.share)} %`);
+    else if (status.syncing) say("warn", "▲", "catching up");
     else if (status.stalled) say("bad", "✕", "no new final block");
     else say("good", "●", "finalising");
   } catch {
