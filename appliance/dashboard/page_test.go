@@ -71,8 +71,6 @@ type fake struct {
 	states map[tx.Hash]api.Transaction
 	proofs map[tx.Hash]*proof.Finality
 	broken bool // answers with nothing but 500
-
-	starting bool // says that the network can't be told yet
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -94,9 +92,6 @@ func (f *fake) Status() api.Status {
 func (f *fake) Network(context.Context) (api.Network, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.starting {
-		return api.Network{}, api.Refuse(api.NotReady, "syncing")
-	}
 	return api.Network{Shards: f.shards}, nil
 }
 
@@ -388,10 +383,10 @@ func saysHowTheNodeDoes(t *testing.T, b *browser, f *fake) {
 	f.set(func(f *fake) { f.status.Syncing = true })
 	p.says("#health", "▲ catching up")
 	f.set(func(f *fake) {
-		f.status.Sync, f.starting = &api.SyncStatus{Step: "accounts", Share: 0.437, TotalBytes: 1}, true
+		f.status.Sync = &api.SyncStatus{Step: "accounts", Share: 0.437, TotalBytes: 1}
 	})
 	p.says("#health", "▲ getting the state from other nodes: 43 %")
-	f.set(func(f *fake) { f.status.Sync, f.starting = nil, false })
+	f.set(func(f *fake) { f.status.Sync = nil })
 	p.says("#health", "▲ catching up")
 	p.quiet(f.url)
 	f.set(func(f *fake) { f.status.Syncing, f.status.Stalled = false, true })

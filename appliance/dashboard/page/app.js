@@ -157,16 +157,11 @@ function showNode(s) {
   showHistogram(s.finality_histogram ?? []);
 }
 
-// notReady lets a refusal pass whose reason the status tells.
-function notReady(error) {
-  if (error.code !== "not_ready") throw error;
-}
-
 async function poll() {
   try {
-    const [network, status] = await Promise.all([get("v1/network").catch(notReady), get("v1/status")]);
-    if (!status.sync) {
-      showNetwork(network);
+    const status = await get("v1/status");
+    if (!status.sync) { // else there is no more to be told yet
+      showNetwork(await get("v1/network"));
       showNode(status);
       showAges();
     }
