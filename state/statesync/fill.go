@@ -245,7 +245,7 @@ func (w *fillWork) readChunk(ctx context.Context, id ledger.ChunkID, b []byte, r
 		return nil, &ledger.BadPart{Part: name, Err: err}
 	case c.ChunkID != id:
 		return nil, &ledger.BadPart{Part: name, Err: fmt.Errorf("it is chunk %d of partition %d", c.Index, c.Partition)}
-	case c.Height < w.least:
+	case c.Height+maxAhead < w.least:
 		return nil, &behind{c.Height, w.least}
 	}
 	if _, ok := roots[c.Height]; !ok {
@@ -254,6 +254,12 @@ func (w *fillWork) readChunk(ctx context.Context, id ledger.ChunkID, b []byte, r
 			return nil, aboveIsBad(fmt.Sprintf("%s, of height %d", name, c.Height), err)
 		}
 		roots[c.Height] = root
+	}
+	if c.Height < w.least { // of no use, but it may tell who lies
+		if err := c.Verify(roots[c.Height]); err != nil {
+			return nil, verdict(err)
+		}
+		return nil, &behind{c.Height, w.least}
 	}
 	return c, nil
 }
