@@ -48,6 +48,8 @@ type Keys struct {
 type Network struct {
 	Listen    []string `toml:"listen" doc:"Addresses (multiaddr) to listen at for other nodes."`
 	Advertise []string `toml:"advertise" doc:"Addresses (multiaddr) that reach this node from outside. The node tells its peers the first one's host as that of its API where it listens at every address."`
+
+	StateMiBPerSecond int `toml:"state_mib_per_second" doc:"MiB each second that other validators of the shard may copy of this node's state, all together."`
 }
 
 // API is the `api` section. A client address is an IPv4 address or an IPv6 /64 network.
@@ -123,7 +125,7 @@ const (
 func Default() Config {
 	return Config{
 		Keys:    Keys{PasswordFile: "keys/password"},
-		Network: Network{Listen: ListenAddrs("0.0.0.0", DefaultPort), Advertise: []string{}},
+		Network: Network{Listen: ListenAddrs("0.0.0.0", DefaultPort), Advertise: []string{}, StateMiBPerSecond: 32},
 		API: API{
 			Listen:            net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultAPIPort)),
 			RequestsPerSecond: 100, TotalRequestsPerSecond: 1000,
@@ -244,6 +246,7 @@ func (c *Config) validate(p *Problems) {
 	} else if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
 		p.add("api.listen", fmt.Sprintf("has port %q", port), "choose 1 to 65535, or 0 for any free one")
 	}
+	between("network.state_mib_per_second", c.Network.StateMiBPerSecond, 1, 1<<20)
 	between("api.requests_per_second", c.API.RequestsPerSecond, 1, 1_000_000)
 	between("api.total_requests_per_second", c.API.TotalRequestsPerSecond, 1, 1_000_000)
 	between("api.transactions_per_second", c.API.TransactionsPerSecond, 1, 10_000_000)

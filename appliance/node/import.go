@@ -8,14 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"tutti/appliance/config"
 	"tutti/appliance/genesis"
 	"tutti/appliance/host"
 	"tutti/consensus"
 	"tutti/consensus/blocklog"
-	"tutti/consensus/engine"
 )
 
 // ImportOptions say how a data folder is made of a state file.
@@ -33,9 +31,6 @@ type ImportOptions struct {
 // importSuffix is added to the name of the data folder while it is made. Such a folder is of no use if that is interrupted,
 // and the next import removes it.
 const importSuffix = ".import"
-
-// adoptFile lies in a data folder whose consensus log is to be adopted from the other validators when the node starts.
-const adoptFile = "ADOPT"
 
 // ImportState makes the data folder of home, which has none, of the state file r, and checks everything in it like
 // VerifyState. The folder gets its name last, in one step, so that after a crash there is a whole one or none.
@@ -106,55 +101,11 @@ func (s *stateReader) fill(ctx context.Context, home config.Home, making string,
 		return err
 	}
 	if !o.NeverVoted {
-		return host.CreateFile(filepath.Join(making, adoptFile), []byte("the consensus log is to be adopted from the other validators\n"), 0o644)
+		// The state is whole, the log is not: the start goes on where a copy from the others would have come to.
+		return host.CreateFile(in(home.SyncMark()), []byte(markText), 0o644)
 	}
 	if err := log.AppendFinal(&s.final.Cert); err != nil {
 		return err
 	}
 	return log.Sync()
-}
-
-// A node that adopts its log asks the others again every adoptEvery, and says that it waits every adoptTell.
-const (
-	adoptEvery = 500 * time.Millisecond
-	adoptTell  = 10 * time.Second
-)
-
-// adopt takes the beginning of an imported node's consensus log, and its vote floor, from the other validators. It waits
-// until enough of them answer.
-func (n *Node) adopt(ctx context.Context, keys consensus.Keys) error {
-	marker := filepath.Join(n.home.Data(), adoptFile)
-	if _, err := os.Lstat(marker); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	height, _ := n.ledger.Final()
-	c := n.committees[n.shard]
-	f := engine.NewFollower(engine.FollowerConfig{
-		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: c, Keys: keys, Index: n.index, Network: newCommitteeNetwork(n.transport, c),
-	})
-	for told := time.Now(); ; {
-		err := f.Adopt(ctx, n.blocks, consensus.Height(height))
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, engine.ErrNoAnswer) || ctx.Err() != nil {
-			return err
-		}
-		if time.Since(told) >= adoptTell {
-			told = time.Now()
-			n.log.Warn("the state was imported; waiting for the other validators to say how far this one may have voted", "err", err)
-		}
-		select {
-		case <-time.After(adoptEvery):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	n.log.Info("consensus log adopted", "height", height)
-	if err := os.Remove(marker); err != nil {
-		return err
-	}
-	return host.SyncDir(n.home.Data())
 }

@@ -56,6 +56,8 @@ import (
 	"tutti/netstack/p2p"
 	"tutti/state/ledger"
 	"tutti/state/pool"
+	"tutti/state/statesync"
+	"tutti/state/store"
 	"tutti/state/tx"
 	"tutti/state/verify"
 )
@@ -85,8 +87,10 @@ type Options struct {
 	Config   config.Config
 	Password keys.Password
 	Build    Build
+	Source   Source
 	Log      *slog.Logger
-	// Ready is called once, when the node answers; api is the address that it listens at.
+	// Ready is called once, when the node's API answers; api is the address that it listens at. While a node copies its
+	// data from others, its status and progress is all that it tells.
 	Ready func(api string)
 }
 
@@ -104,6 +108,7 @@ type Node struct {
 	shard      consensus.ShardID
 	index      int // seat in the committee
 	committees []*consensus.Committee
+	params     ledger.Params     // of the shard
 	root       *consensus.Header // genesis block of the shard
 	supply     uint64            // units in the shard at genesis
 
@@ -125,6 +130,8 @@ type Node struct {
 	server        *api.Server
 	metrics       *metrics.Metrics
 	accountChunks *rate.Limiter
+	states        *statesync.Server
+	accountProofs *rate.Limiter
 	listener      net.Listener
 	disk          diskSize
 	writes        writeMeter
@@ -133,6 +140,7 @@ type Node struct {
 	wake          chan struct{} // capacity 1: there may be something to propose
 	inboxes       func(context.Context, engine.Class)
 	sampled       sampled     // owned by the scrape
+	endEarly      func()      // ends the API of a node that copies its data; may be called again
 	closers       []io.Closer // in the order of opening
 }
 
@@ -143,23 +151,29 @@ func Run(ctx context.Context, opt Options) (err error) {
 		return err
 	}
 	defer release()
-	n := &Node{cfg: opt.Config, build: opt.Build, log: opt.Log, home: opt.Home, started: time.Now()}
+	n := &Node{cfg: opt.Config, build: opt.Build, log: opt.Log, home: opt.Home, started: time.Now(), endEarly: func() {}}
 	defer func() {
+		n.endEarly()
 		for i := len(n.closers) - 1; i >= 0; i-- {
 			if again := n.closers[i].Close(); !errors.Is(err, again) { // the engine says once more why it ended
 				err = errors.Join(err, again)
 			}
 		}
 	}()
-	if err := n.open(ctx, opt); err != nil {
+	told := "" // address
+	ready := func(api string) {
+		if opt.Ready != nil && told == "" {
+			opt.Ready(api)
+		}
+		told = api
+	}
+	if err := n.open(ctx, opt, ready); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // it was told to stop while it recovered
 			return nil
 		}
 		return explain(err, opt.Home)
 	}
-	if opt.Ready != nil {
-		opt.Ready(n.listener.Addr().String())
-	}
+	ready(n.listener.Addr().String())
 	n.log.Info("node runs", "shard", n.shard, "validator", n.index, "node", n.transport.Self().Short(),
 		"api", n.listener.Addr().String(), "final_height", n.history.height(), "start_ms", time.Since(n.started).Milliseconds())
 	return explain(n.serve(ctx), opt.Home)
@@ -167,21 +181,26 @@ func Run(ctx context.Context, opt Options) (err error) {
 
 // explain adds what to do to errors of the machine that people meet.
 func explain(err error, home config.Home) error {
-	if err != nil && isDiskFull(err) {
+	switch {
+	case err == nil:
+	case isDiskFull(err):
 		return fmt.Errorf("the disk of %s is full: free space there and start again, nothing is lost (%w)", home, err)
+	case errors.Is(err, store.ErrCorrupt) || errors.Is(err, engine.ErrContradiction) || errors.Is(err, engine.ErrPruned) ||
+		errors.As(err, new(*blocklog.CorruptionError)):
+		return fmt.Errorf("%w. To repair it, run once: tutti run --home %s --resync. It moves what is damaged aside, copies the state from the other validators, and keeps this validator's votes where they are intact", err, home)
 	}
 	return err
 }
 
 // open brings everything up that does not act by itself, in the order of dependence.
-func (n *Node) open(ctx context.Context, opt Options) error {
+func (n *Node) open(ctx context.Context, opt Options, ready func(api string)) error {
 	if err := config.CheckFormat(string(n.home), config.HomeFormat); err != nil {
 		return err
 	}
-	if err := config.CheckFormat(n.home.Data(), config.DataFormat); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("there is no chain data in %s: if this validator has ever voted, restore its data; if it is new, start it once with 'tutti run --first-start'", n.home)
-		}
+	if err := opt.Source.prepare(n.home); err != nil {
+		return err
+	}
+	if err := n.checkData(); err != nil {
 		return err
 	}
 	n.limitMemory()
@@ -201,24 +220,48 @@ func (n *Node) open(ctx context.Context, opt Options) error {
 	if err != nil {
 		return err
 	}
+	if n.root, err = genesisHeader(n.home, verified, n.shard, n.log); err != nil {
+		return err
+	}
+	n.params = shardParams(verified, n.shard)
+	n.params.GenesisBlock = tx.Hash(n.root.Hash())
+	n.supply = verified.Supplies[n.shard]
+	if marked(n.home) {
+		if err := n.join(ctx, node, headers.keys[n.shard], ready); err != nil {
+			return err
+		}
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if n.metrics, err = metrics.New(registry, n.build.Version, n.build.Commit); err != nil {
 		return err
 	}
-	if err := n.openState(headers, verified); err != nil {
+	if err := n.openState(headers); err != nil {
 		return err
 	}
 	if err := n.openNetwork(ctx, node); err != nil {
 		return err
 	}
-	if err := n.wire(ctx, headers, verified); err != nil {
+	if err := n.wire(headers, verified); err != nil {
 		return err
 	}
+	n.endEarly()
 	if err := n.openAPI(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})); err != nil {
 		return err
 	}
 	return n.startEngine(ctx, headers.keys[n.shard], voting)
+}
+
+// checkData accepts data of this format, and data that is being copied, which is not whole.
+func (n *Node) checkData() error {
+	err := config.CheckFormat(n.home.Data(), config.DataFormat)
+	switch {
+	case marked(n.home):
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no chain data in %s: if this validator begins together with its network, start it once with 'tutti run --first-start'; if the network runs already, or this validator's data is lost, use 'tutti run --sync'", n.home)
+	}
+	return err
 }
 
 // closeFunc is a Close that cannot fail.
@@ -286,12 +329,17 @@ func (n *Node) committeesOf(v *genesis.Verified, self [32]byte) error {
 	return nil
 }
 
-// openState opens signature checking and the ledger.
-func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error) {
-	workers := n.cfg.Verify.Workers
-	if workers == 0 {
-		workers = runtime.NumCPU()
+// workers is how many goroutines check and execute.
+func (n *Node) workers() int {
+	if n.cfg.Verify.Workers == 0 {
+		return runtime.NumCPU()
 	}
+	return n.cfg.Verify.Workers
+}
+
+// openState opens signature checking and the ledger.
+func (n *Node) openState(headers *finalHeaders) (err error) {
+	workers := n.workers()
 	if n.queue, err = ed25519.NewQueue(ed25519.QueueOptions{Workers: workers, MaxBatch: 512, MaxDelay: time.Millisecond, Depth: verifyDepth}); err != nil {
 		return err
 	}
@@ -299,14 +347,8 @@ func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error)
 	if n.verifier, err = verify.New(n.chain, n.queue, verifyCache); err != nil {
 		return err
 	}
-	if n.root, err = genesisHeader(n.home, g, n.shard, n.log); err != nil {
-		return err
-	}
-	n.supply = g.Supplies[n.shard]
-	params := shardParams(g, n.shard)
-	params.GenesisBlock = tx.Hash(n.root.Hash())
 	if n.ledger, err = ledger.Open(ledger.Options{
-		FS: disk(), Dir: n.home.State(), Params: params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
+		FS: disk(), Dir: n.home.State(), Params: n.params, Verifier: verify.Ledger{Verifier: n.verifier}, Headers: headers,
 		Possession: bls.VerifyPossession, Workers: workers, CacheBytes: int64(n.cfg.Memory.CacheMiB) << 20, Progress: opening(n.log),
 		History: keptEffects(n.cfg.Storage.RetentionBlocks),
 	}); err != nil {
@@ -317,22 +359,26 @@ func (n *Node) openState(headers *finalHeaders, g *genesis.Verified) (err error)
 }
 
 // openNetwork starts the transport.
-func (n *Node) openNetwork(ctx context.Context, node *keys.Secret) error {
-	peers := make([]p2p.Peer, 0, len(n.cfg.Peers))
-	for _, p := range n.cfg.Peers {
-		id, err := p.NodeID()
-		if err != nil {
-			return err
-		}
-		peers = append(peers, p2p.Peer{ID: id, Addrs: p.Addrs})
-	}
-	var err error
-	// It ends when everything that uses it has, not before.
-	if n.transport, err = p2p.New(context.WithoutCancel(ctx), p2p.Config{Seed: node.Seed(), Listen: n.cfg.Network.Listen, Peers: peers}); err != nil {
+func (n *Node) openNetwork(ctx context.Context, node *keys.Secret) (err error) {
+	if n.transport, err = n.dial(ctx, node); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.transport)
 	return nil
+}
+
+// dial makes a transport with this node's identity. The caller closes it.
+func (n *Node) dial(ctx context.Context, node *keys.Secret) (*p2p.Node, error) {
+	peers := make([]p2p.Peer, 0, len(n.cfg.Peers))
+	for _, p := range n.cfg.Peers {
+		id, err := p.NodeID()
+		if err != nil {
+			return nil, err
+		}
+		peers = append(peers, p2p.Peer{ID: id, Addrs: p.Addrs})
+	}
+	// It ends when everything that uses it has, not before.
+	return p2p.New(context.WithoutCancel(ctx), p2p.Config{Seed: node.Seed(), Listen: n.cfg.Network.Listen, Peers: peers})
 }
 
 // others lists the other validators, by shard and all.
@@ -364,39 +410,45 @@ func shardOf(table ledger.PartitionTable) func(tx.ID) consensus.ShardID {
 }
 
 // openAPI binds the API's port.
-func (n *Node) openAPI(scrape http.Handler) error {
-	page, err := dashboard.Handler()
-	if err != nil {
-		return err
+func (n *Node) openAPI(scrape http.Handler) (err error) {
+	n.server, n.listener, err = n.listen(backend{n}, api.Options{Metrics: n.scraper(scrape), Counters: &n.metrics.API})
+	if err == nil {
+		n.closers = append(n.closers, closeFunc(func() { _ = n.listener.Close() })) // again, where the server ran
 	}
-	raw, err := os.ReadFile(n.home.Genesis())
-	if err != nil {
-		return err
+	return err
+}
+
+// listen makes an API server over a backend, and binds its port. The rest of opt is filled in. Serve closes the listener.
+func (n *Node) listen(b api.Backend, opt api.Options) (*api.Server, net.Listener, error) {
+	var err error
+	if opt.Dashboard, err = dashboard.Handler(); err != nil {
+		return nil, nil, err
+	}
+	if opt.Genesis, err = os.ReadFile(n.home.Genesis()); err != nil {
+		return nil, nil, err
 	}
 	p := n.genesis.Parameters
-	n.server, err = api.New(backend{n}, api.Options{
-		Log: n.log, Genesis: raw, Metrics: n.scraper(scrape), Dashboard: page, Counters: &n.metrics.API,
-		Params: api.Params{
-			Chain: n.genesis.Name, Genesis: proof.Digest(n.chain), Shard: n.shard, Shards: len(n.committees), Fees: p.Fees,
-			OpenDeposit: p.OpenDeposit, ReceiptWindow: p.ReceiptWindow, MaxExpiry: maxAhead,
-			BlockIntervalMs: int64(p.BlockIntervalMs), MaxBodyBytes: int(p.MaxBodyBytes),
-		},
-		Rates: api.Rates{
-			ClientRequests: float64(n.cfg.API.RequestsPerSecond), TotalRequests: float64(n.cfg.API.TotalRequestsPerSecond),
-			ClientTransactions: float64(n.cfg.API.TransactionsPerSecond), TotalTransactions: float64(n.cfg.API.TotalTransactionsPerSecond),
-		},
-		MaxInFlight: apiRequests, MaxConns: n.cfg.API.MaxConnections, MaxSubscribers: n.cfg.API.MaxSubscribers,
-		QueueEvents: apiQueue, QueueBytes: apiQueueBytes, Timeout: apiTimeout,
-	})
-	if err != nil {
-		return err
+	opt.Log = n.log
+	opt.Params = api.Params{
+		Chain: n.genesis.Name, Genesis: proof.Digest(n.chain), Shard: n.shard, Shards: len(n.committees), Fees: p.Fees,
+		OpenDeposit: p.OpenDeposit, ReceiptWindow: p.ReceiptWindow, MaxExpiry: maxAhead,
+		BlockIntervalMs: int64(p.BlockIntervalMs), MaxBodyBytes: int(p.MaxBodyBytes),
 	}
-	n.listener, err = net.Listen("tcp", n.cfg.API.Listen)
-	if err != nil {
-		return fmt.Errorf("the API cannot listen at %s (%w): stop the program that uses the port, or change api.listen in %s", n.cfg.API.Listen, err, n.home.Config())
+	opt.Rates = api.Rates{
+		ClientRequests: float64(n.cfg.API.RequestsPerSecond), TotalRequests: float64(n.cfg.API.TotalRequestsPerSecond),
+		ClientTransactions: float64(n.cfg.API.TransactionsPerSecond), TotalTransactions: float64(n.cfg.API.TotalTransactionsPerSecond),
 	}
-	n.closers = append(n.closers, closeFunc(func() { _ = n.listener.Close() })) // again, where the server ran
-	return nil
+	opt.MaxInFlight, opt.MaxConns, opt.MaxSubscribers = apiRequests, n.cfg.API.MaxConnections, n.cfg.API.MaxSubscribers
+	opt.QueueEvents, opt.QueueBytes, opt.Timeout = apiQueue, apiQueueBytes, apiTimeout
+	server, err := api.New(b, opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	listener, err := net.Listen("tcp", n.cfg.API.Listen)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the API cannot listen at %s (%w): stop the program that uses the port, or change api.listen in %s", n.cfg.API.Listen, err, n.home.Config())
+	}
+	return server, listener, nil
 }
 
 // serve runs everything until parent ends or one part fails.

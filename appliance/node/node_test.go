@@ -93,7 +93,10 @@ func startNetwork(t *testing.T) *network {
 }
 
 // start runs a node and waits until it listens.
-func (n *network) start(name string) {
+func (n *network) start(name string) { n.t.Helper(); n.begin(name, node.AsItIs) }
+
+// begin is start by the operator's word.
+func (n *network) begin(name string, word node.Source) {
 	n.t.Helper()
 	home := config.Home(filepath.Join(string(n.Home), "nodes", name))
 	cfg, err := config.Load(home.Config())
@@ -110,7 +113,7 @@ func (n *network) start(name string) {
 	listens := make(chan string, 1)
 	go func() {
 		r.done <- node.Run(ctx, node.Options{
-			Home: home, Config: cfg, Password: password, Build: node.Build{Version: "test", Commit: "abc"},
+			Home: home, Config: cfg, Password: password, Source: word, Build: node.Build{Version: "test", Commit: "abc"},
 			Log: slog.New(slog.NewTextHandler(n, &slog.HandlerOptions{Level: slog.LevelWarn})), Ready: func(addr string) { listens <- addr },
 		})
 	}()
@@ -218,6 +221,8 @@ func TestNetwork(t *testing.T) {
 		{"restart", (*network).restart},
 		{"carry a state in a file", (*network).carryState},
 		{"a home serves one node", (*network).oneAtATime},
+		{"lose the data", (*network).loseData},
+		{"damage the data", (*network).damageData},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { n.t = t; step.run(n, t) }) {
 			break
@@ -386,6 +391,9 @@ func (n *network) metricsAreFed(t *testing.T) {
 		"tutti_execution_transactions_total": {3, 0}, "tutti_execution_receipts_total": {3, 0},
 		"tutti_execution_body_bytes": {1, 0}, "tutti_execution_step_seconds": {3, 0},
 		"tutti_state_accounts": {9, 100}, "tutti_state_supply_units": {1e10, 0}, "tutti_state_table_bytes": {1024, 0},
+		"tutti_state_memory_bytes": {1024, 0}, "tutti_storage_written_bytes_total": {1024, 0}, "tutti_storage_process_written_bytes_total": any,
+		"tutti_storage_stalls_total": {0, -1}, "tutti_storage_stall_seconds_total": {0, -1}, "tutti_storage_debt_bytes": any,
+		"tutti_storage_compactions_total": any, "tutti_storage_table_bytes": any,
 		"tutti_state_disk_bytes": {1024, 0}, "tutti_state_unfinalised_blocks": {0, 10},
 		"tutti_verify_signatures_total": {3, 0}, "tutti_verify_cache_hits_total": any, "tutti_verify_queue_full_total": {0, -1},
 		"tutti_verify_waiting_signatures": {0, 10}, "tutti_pool_transactions": {0, 10}, "tutti_pool_bytes": {0, 1000},

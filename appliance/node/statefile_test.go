@@ -142,7 +142,7 @@ func (n *network) importState(t *testing.T, name string, home config.Home, file 
 	}
 	n.start(name)
 	n.until(name+" is ready again", func() bool { _, status := n.raw(name, "/readyz"); return status == http.StatusOK })
-	if left, _ := filepath.Glob(filepath.Join(home.Data(), "ADOPT")); len(left) != 0 {
+	if left, _ := filepath.Glob(home.SyncMark()); len(left) != 0 {
 		t.Error("it would adopt its log again")
 	}
 	balance := func(name string) []byte {

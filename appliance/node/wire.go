@@ -41,18 +41,11 @@ func Trust(v *genesis.Verified) (*proof.Trust, error) {
 }
 
 // wire connects blocks, pool and the other shards.
-func (n *Node) wire(ctx context.Context, headers *finalHeaders, g *genesis.Verified) (err error) {
-	n.blocks, err = blocklog.Open(blocklog.Options{
-		FS: countedFS{disk(), &n.logWritten}, Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard,
-		Retention: keptBlocks(n.cfg.Storage.RetentionBlocks),
-	})
-	if err != nil {
+func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
+	if n.blocks, err = n.openLog(false); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.blocks)
-	if err := n.adopt(ctx, headers.keys[n.shard]); err != nil {
-		return err
-	}
 	n.meter = newMeter(time.Now())
 	n.history = newHistory(n.chain, n.shard, n.shardOf, n.blocks, n.ledger, n.meter)
 	if n.pool, err = n.newPool(); err != nil {
@@ -85,6 +78,14 @@ func (n *Node) wire(ctx context.Context, headers *finalHeaders, g *genesis.Verif
 	return nil
 }
 
+// openLog opens the consensus log, and may make it if it is not there.
+func (n *Node) openLog(create bool) (*blocklog.Log, error) {
+	return blocklog.Open(blocklog.Options{
+		FS: countedFS{disk(), &n.logWritten}, Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard, Create: create,
+		Retention: keptBlocks(n.cfg.Storage.RetentionBlocks),
+	})
+}
+
 func (n *Node) newPool() (*pool.Pool, error) {
 	height, _ := n.ledger.Final()
 	c := n.cfg.Pool
@@ -107,6 +108,7 @@ func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	byShard, _ := n.others()
 	n.wake = make(chan struct{}, 1)
 	n.cross = newCrossLinks(n.shard, headers, n.transport, byShard, n.ledger, func() { poke(n.wake) })
+	n.serveState(byShard[n.shard])
 	n.credits = newCredits(n.transport, byShard, trust, backend{n}.Credit)
 	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
 		return upcomingLeaders(n.committees[n.shard], n.index, n.engine.Status().View, k)

@@ -25,14 +25,18 @@ func runCommand(a *app) *cobra.Command {
 	var o struct {
 		passwordFile string
 		firstStart   bool
+		sync         bool
+		resync       bool
 		parentFD     int
 		profile      string
 	}
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run this home's node until SIGTERM or Ctrl-C",
-		Example: `  tutti run --home /var/lib/tutti --first-start   the first time
-  tutti run --home /var/lib/tutti                 from then on`,
+		Example: `  tutti run --home /var/lib/tutti --first-start   the first time, when the network begins
+  tutti run --home /var/lib/tutti --sync          the first time, when the network runs already, or when the data is lost
+  tutti run --home /var/lib/tutti                 from then on
+  tutti run --home /var/lib/tutti --resync        when it says that its data is damaged`,
 		Args: arguments(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
@@ -45,12 +49,15 @@ func runCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return errors.Join(a.runNode(ctx, o.passwordFile, o.firstStart), stop())
+			return errors.Join(a.runNode(ctx, o.passwordFile, o.firstStart, sourceOf(o.sync, o.resync)), stop())
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.passwordFile, "password-file", "", "file with the password of the keys, mode 0600")
 	f.BoolVar(&o.firstStart, "first-start", false, "begin the data of a validator that has never run; never use it to replace lost data")
+	f.BoolVar(&o.sync, "sync", false, "where there is no data yet, copy it from the other validators first; may stay in the command")
+	f.BoolVar(&o.resync, "resync", false, "move damaged data aside and copy it again from the other validators; only once")
+	c.MarkFlagsMutuallyExclusive("first-start", "sync", "resync")
 	f.StringVar(&o.profile, "cpu-profile", "", "file for a CPU profile of the whole run, for 'go tool pprof'")
 	f.IntVar(&o.parentFD, "parent-fd", 0, "descriptor whose end of file means that the parent has ended")
 	if err := f.MarkHidden("parent-fd"); err != nil {
@@ -88,7 +95,17 @@ func untilParentEnds(ctx context.Context, fd int) (context.Context, context.Canc
 	return ctx, cancel
 }
 
-func (a *app) runNode(ctx context.Context, passwordFile string, firstStart bool) (err error) {
+func sourceOf(sync, resync bool) node.Source {
+	switch {
+	case sync:
+		return node.Sync
+	case resync:
+		return node.Resync
+	}
+	return node.AsItIs
+}
+
+func (a *app) runNode(ctx context.Context, passwordFile string, firstStart bool, source node.Source) (err error) {
 	home, err := a.existingHome()
 	if err != nil {
 		return err
@@ -132,7 +149,7 @@ func (a *app) runNode(ctx context.Context, passwordFile string, firstStart bool)
 	})
 	v := thisVersion()
 	err = node.Run(ctx, node.Options{
-		Home: home, Config: cfg, Password: password, Build: node.Build{Version: v.Version, Commit: v.Commit}, Log: log,
+		Home: home, Config: cfg, Password: password, Source: source, Build: node.Build{Version: v.Version, Commit: v.Commit}, Log: log,
 		Ready: func(api string) { a.say("API and dashboard: http://%s", api) },
 	})
 	if err != nil {

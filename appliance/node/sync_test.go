@@ -1,0 +1,196 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tutti/appliance/api"
+	"tutti/appliance/config"
+	"tutti/appliance/keys"
+	"tutti/appliance/node"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+func (n *network) home(name string) config.Home {
+	return config.Home(filepath.Join(string(n.Home), "nodes", name))
+}
+
+// ready reports whether a node is ready. Its API goes away for a moment when it has copied its data.
+func (n *network) ready(name string) bool {
+	req, err := http.NewRequestWithContext(n.t.Context(), http.MethodGet, n.nodes[name].url+"/readyz", nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// load pays from one member of the crowd to another of either shard, again and again, until stop is called.
+func (n *network) load(from uint64, to ...int) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ctx.Err() == nil; i++ {
+			s := n.sign(from, tx.Tx{Kind: tx.Transfer, To: n.member(to[i%len(to)]), Amount: 1})
+			for ctx.Err() == nil && n.client.Submit(ctx, []tx.Signed{s})[0] != nil {
+			}
+			if i%16 == 15 {
+				_, _, _ = n.client.Await(ctx, &s)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// signs waits until a final block that another node has is signed by a validator, above a height.
+func (n *network) signs(name, witness string, seat int, above consensus.Height) {
+	n.t.Helper()
+	n.until(name+" signs", func() bool {
+		got, status := get[api.Block](n, witness, "/v1/blocks/latest")
+		if status != http.StatusOK || got.FinalisedBy <= above {
+			return false
+		}
+		for _, i := range got.Signers {
+			if i == seat {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// agrees waits until two nodes of a shard show the same state root for the same height, above another.
+func (n *network) agrees(a, b string, above consensus.Height) {
+	n.t.Helper()
+	roots := map[consensus.Height][32]byte{}
+	n.until(a+" and "+b+" agree", func() bool {
+		x, _ := get[api.Status](n, a, "/v1/status")
+		y, _ := get[api.Status](n, b, "/v1/status")
+		if !x.Supply.Conserved() || !y.Supply.Conserved() {
+			n.t.Fatalf("supply: %+v, %+v", x.Supply, y.Supply)
+		}
+		roots[x.StateHeight] = x.StateRoot
+		root, known := roots[y.StateHeight]
+		if known && root != y.StateRoot {
+			n.t.Fatalf("after block %d the state root is %x for %s, %x for %s", y.StateHeight, root, a, y.StateRoot, b)
+		}
+		return known && y.StateHeight > above
+	})
+}
+
+// loseData: a validator of a running network loses its data folder, copies it from the others, and votes again.
+func (n *network) loseData(t *testing.T) {
+	const name, other = "s0v3", "s0v1"
+	stop := n.load(0, 1, 2)
+	defer stop()
+	old, _ := get[api.Status](n, name, "/v1/status")
+	n.stop(name)
+	if err := os.RemoveAll(n.home(name).Data()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.fails(name, node.AsItIs); err == nil || !strings.Contains(err.Error(), "tutti run --sync") {
+		t.Errorf("a start without data: %v", err)
+	}
+	n.begin(name, node.Sync)
+	n.until("it is there again", func() bool { return n.ready(name) })
+	if _, err := os.Lstat(n.home(name).SyncMark()); err == nil {
+		t.Error("the mark of a sync is still there")
+	}
+	n.signs(name, other, 3, old.FinalHeight)
+	n.agrees(other, name, old.FinalHeight)
+	// What it does not know it does not make up.
+	if got, _ := get[api.Answer](n, name, "/v1/blocks/1"); got.Error.Code != api.Pruned {
+		t.Errorf("block 1 of a node that began later: %+v", got)
+	}
+	// With the data there, the same command starts it as ever.
+	n.stop(name)
+	n.begin(name, node.Sync)
+	n.until("it is ready", func() bool { return n.ready(name) })
+	stop()
+}
+
+// damageData: a node whose state is damaged says which command repairs it, and that command does, with the votes kept.
+func (n *network) damageData(t *testing.T) {
+	const name, other = "s0v2", "s0v1"
+	stop := n.load(4, 1, 6)
+	defer stop()
+	old, _ := get[api.Status](n, name, "/v1/status")
+	n.stop(name)
+	damage(t, filepath.Join(n.home(name).State(), "db"))
+	if err := n.fails(name, node.AsItIs); err == nil || !strings.Contains(err.Error(), "--resync") {
+		t.Fatalf("a start with damaged data: %v", err)
+	}
+	n.begin(name, node.Resync)
+	n.until("it is there again", func() bool { return n.ready(name) })
+	n.signs(name, other, 2, old.FinalHeight)
+	n.agrees(other, name, old.FinalHeight)
+	if _, err := os.Lstat(n.home(name).State() + ".damaged-1"); err != nil {
+		t.Errorf("the damaged state: %v", err)
+	}
+	if _, err := os.Lstat(n.home(name).Blocks() + ".damaged-1"); err == nil {
+		t.Error("the consensus log was intact and has been moved aside")
+	}
+	if _, status := n.raw(name, "/v1/blocks/1/raw"); status != http.StatusGone {
+		t.Errorf("block 1, whose credits and openings it does not know: HTTP status %d", status)
+	}
+}
+
+// damage changes bytes in the middle of every table and log of a store.
+func damage(t *testing.T, dir string) {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name())
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ext := filepath.Ext(path); ext != ".sst" && ext != ".log" || len(b) < 4096 {
+			continue
+		}
+		for i := len(b) / 3; i < len(b)/3+64; i++ {
+			b[i] ^= 0xff
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fails runs a node that is expected to end by itself.
+func (n *network) fails(name string, word node.Source) error {
+	n.t.Helper()
+	home := n.home(name)
+	cfg, err := config.Load(home.Config())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	password, err := keys.ReadPasswordFile(home.KeyPassword())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeoutCause(n.t.Context(), 20*time.Second, errors.New("it did not end"))
+	defer cancel()
+	err = node.Run(ctx, node.Options{Home: home, Config: cfg, Password: password, Source: word, Log: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
