@@ -120,7 +120,7 @@ func (b backend) Proof(ctx context.Context, id tx.Hash) (*proof.Finality, error)
 func (b backend) Credit(_ context.Context, id tx.Hash) (*proof.Credit, error) {
 	p, ok := b.n.history.findConsumed(id)
 	if !ok {
-		return nil, api.Refuse(api.NotFinal, "no receipt of transaction %s was consumed by shard %d", id, b.n.shard)
+		return nil, api.Refuse(api.NotFinal, "no receipt of transaction %s was consumed by shard %d in the blocks that this node remembers", id, b.n.shard)
 	}
 	contents, err := b.contents(consensus.Height(p.height))
 	if err != nil {

@@ -35,6 +35,7 @@ type blockSource interface {
 type blockEffects interface {
 	Credits(height uint64) ([]tx.CreditOutcome, error) // what became of the receipts that it consumed
 	Opened(height uint64) ([]ledger.Opened, error)     // the accounts that it opened
+	EffectsFrom() uint64                               // the lowest height of which these are known
 }
 
 // place is where a transaction or a consumed receipt stands in the final chain.
@@ -101,6 +102,12 @@ func (h *history) restore(tip consensus.Height) error {
 		if height == 0 || height < h.log.Base() {
 			break
 		}
+		if height < consensus.Height(h.effects.EffectsFrom()) {
+			if len(blocks) > 0 {
+				break
+			}
+			return h.restoreTip(height) // nothing more can be told of what is below
+		}
 		b, err := h.body(height)
 		if err != nil {
 			return fmt.Errorf("final block %d: %w", height, err)
@@ -125,6 +132,22 @@ func (h *history) restore(tip consensus.Height) error {
 		h.remember(b.Header, body, ids, opened)
 		h.mu.Unlock()
 	}
+	return nil
+}
+
+// restoreTip makes the block at a height the tip without what is in it.
+func (h *history) restoreTip(height consensus.Height) error {
+	hash, ok := h.log.FinalAt(height)
+	if !ok {
+		return fmt.Errorf("final block %d: %w", height, blocklog.ErrNotFound)
+	}
+	header, err := h.log.Header(hash)
+	if err != nil {
+		return fmt.Errorf("final block %d: %w", height, err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.remember(header, &tx.Body{}, nil, nil)
 	return nil
 }
 
@@ -250,6 +273,9 @@ func (h *history) final(height consensus.Height) (proof.Final, error) {
 	if tip := h.height(); height > tip {
 		return proof.Final{}, api.Refuse(api.NotFinal, "height %d; the final tip is %d", height, tip)
 	}
+	if base := h.log.Base(); height < base {
+		return proof.Final{}, h.notKept(height, base)
+	}
 	certified, cert, err := h.log.Finalization(height)
 	if err != nil {
 		return proof.Final{}, h.missing(height, err)
@@ -289,6 +315,9 @@ func (h *history) block(height consensus.Height) (*proof.Block, error) {
 	if height == 0 {
 		return nil, api.Refuse(api.NotFound, "the genesis block has no body; see /v1/genesis")
 	}
+	if from := consensus.Height(h.effects.EffectsFrom()); height < from {
+		return nil, h.notKept(height, from)
+	}
 	f, err := h.final(height)
 	if err != nil {
 		return nil, err
@@ -306,7 +335,12 @@ func (h *history) block(height consensus.Height) (*proof.Block, error) {
 
 func (h *history) missing(height consensus.Height, err error) error {
 	if errors.Is(err, blocklog.ErrNotFound) {
-		return api.Refuse(api.Pruned, "block %d; this node keeps blocks from %d on", height, h.log.Base())
+		return h.notKept(height, max(h.log.Base(), consensus.Height(h.effects.EffectsFrom())))
 	}
 	return fmt.Errorf("read block %d: %w", height, err)
+}
+
+// notKept refuses a block that is not here: it was dropped, or this node copied its state when it was final already.
+func (h *history) notKept(height, from consensus.Height) error {
+	return api.Refuse(api.Pruned, "block %d; this node keeps blocks from %d on", height, from)
 }

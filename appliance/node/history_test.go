@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,8 +22,11 @@ type chainLog struct {
 	blocks []*proof.Block
 	opened map[uint64][]ledger.Opened // by height
 	base   consensus.Height
-	broken error // of every read
+	known  uint64 // the lowest height of which credits and openings are known
+	broken error  // of every read
 }
+
+func (c *chainLog) EffectsFrom() uint64 { return c.known }
 
 func (c *chainLog) at(h consensus.Height) *proof.Block {
 	if h < max(c.base, 1) || int(h) > len(c.blocks) {
@@ -214,6 +218,50 @@ func TestHistoryRestore(t *testing.T) {
 	if err := historyOf(net, log).restore(12); !errors.Is(err, log.broken) {
 		t.Errorf("a broken disk: %v", err)
 	}
+}
+
+// TestHistoryOfACopy: a node whose state was copied when block 5 was final knows its tip, and nothing of what blocks up to
+// there did, even where it has them.
+func TestHistoryOfACopy(t *testing.T) {
+	net, log, txs := chain(t, 8, always)
+	all := log.blocks
+	log.blocks, log.known, log.base = all[:5], 6, 3
+	h := historyOf(net, log)
+	if err := h.restore(5); err != nil || h.height() != 5 || h.latest() == nil || h.latest().Height != 5 {
+		t.Fatalf("tip %d, %v", h.height(), err)
+	}
+	log.blocks = all
+	for _, b := range all[5:] {
+		c, err := b.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.add(b, c.Body, &ledger.Executed{IDs: c.IDs})
+	}
+	check := func(h *history, when string) {
+		t.Helper()
+		for height := consensus.Height(1); height <= 8; height++ {
+			_, err := h.block(height)
+			if height < 6 && (!errors.Is(err, &api.Error{Code: api.Pruned}) || !strings.Contains(err.Error(), "from 6 on")) || height >= 6 && err != nil {
+				t.Errorf("%s: block %d: %v", when, height, err)
+			}
+			if _, ok := h.find(net.ID(txs[height-1])); ok != (height >= 6) {
+				t.Errorf("%s: transaction of block %d is known: %t", when, height, ok)
+			}
+		}
+		if _, err := h.final(4); err != nil {
+			t.Errorf("%s: block 4 is in the log and can't be shown to be final: %v", when, err)
+		}
+		if _, err := h.final(2); !errors.Is(err, &api.Error{Code: api.Pruned}) {
+			t.Errorf("%s: block 2 is not in the log: %v", when, err)
+		}
+	}
+	check(h, "after the copy")
+	again := historyOf(net, log)
+	if err := again.restore(8); err != nil {
+		t.Fatal(err)
+	}
+	check(again, "after a restart")
 }
 
 func TestHistoryPlaces(t *testing.T) {

@@ -124,6 +124,15 @@ const (
 	effectsSweep   = 1 << 10
 )
 
+// EffectsFrom is the lowest height whose Credits and Opened are known: below it they are empty because they were dropped, or
+// because this ledger is a copy that was final above it from the start.
+func (l *Ledger) EffectsFrom() uint64 {
+	if swept := l.finalHeight() / effectsSweep * effectsSweep; swept > l.o.History {
+		return max(l.effects, swept-l.o.History)
+	}
+	return l.effects
+}
+
 func appendCredits(v []byte, outcomes []tx.CreditOutcome) []byte {
 	for _, o := range outcomes {
 		v = append(v, byte(o))

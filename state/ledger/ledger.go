@@ -78,6 +78,8 @@ type Ledger struct {
 	store  *store.Store
 	fatal  atomic.Pointer[error]
 
+	effects uint64 // height from which on effects of blocks were ever stored; set by Open
+
 	// One Finalise at a time.
 	final struct {
 		sync.Mutex

@@ -79,6 +79,9 @@ func (l *Ledger) recover() error {
 		return err
 	}
 	l.final.progress = progress
+	if l.effects, err = l.store.EffectsFrom(); err != nil {
+		return err
+	}
 	base := progress.Final - min(progress.Final, StateLag)
 	var recent []*stored // base to final
 	if err := l.store.Blocks(base, func(height uint64, v []byte) error {

@@ -643,7 +643,7 @@ func (r *Restore) PutOutbox(s uint64, o *Outbox) error {
 // and nothing has changed. Open checks the whole: pages and differences must give the root of the block at s.
 //
 // A restored ledger knows nothing of what blocks up to s did beside their differences: Credits and Opened are empty
-// for them.
+// for them, and EffectsFrom is above them.
 func (r *Restore) Finish(s uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -666,6 +666,7 @@ func (r *Restore) Finish(s uint64) error {
 			b.DropNote(binary.BigEndian.AppendUint16([]byte{noteOutbox}, c.Shard))
 		}
 	}
+	b.EffectsFrom(s + 1)
 	b.Progress(store.Progress{Final: s, Cycle: s - StateLag, Partition: r.table.parts[0].number})
 	if err := r.commit(b, func() {
 		r.diffs = diffs

@@ -96,6 +96,11 @@ func (b *Batch) Credits(height uint64, v []byte) { b.set(key('c', height), v) }
 // Opened sets the accounts that the block at a height opened.
 func (b *Batch) Opened(height uint64, v []byte) { b.set(key('o', height), v) }
 
+// EffectsFrom says that nothing is known of the receipts and openings of blocks below height, and all of those above.
+func (b *Batch) EffectsFrom(height uint64) {
+	b.set(key('e'), binary.BigEndian.AppendUint64(nil, height))
+}
+
 // DropEffects removes what is stored about the receipts that blocks below height consumed and the accounts that they
 // opened.
 func (b *Batch) DropEffects(height uint64) {

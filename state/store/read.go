@@ -78,6 +78,19 @@ func (s *Store) Progress() (Progress, error) {
 	return Progress{be.Uint64(v), be.Uint64(v[8:]), be.Uint16(v[16:]), be.Uint32(v[18:])}, nil
 }
 
+// EffectsFrom is the height from which on credits and openings of blocks were ever stored: 0 unless the store was filled
+// from elsewhere.
+func (s *Store) EffectsFrom() (uint64, error) {
+	v, err := s.get(key('e'))
+	if err != nil || v == nil {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, Corrupt(s.dir, "its record of the first block whose effects are known has %d bytes", len(v))
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
 // Credits reads what became of the receipts that the block at a height consumed; nil: it consumed none, or so long ago
 // that it was dropped.
 func (s *Store) Credits(height uint64) ([]byte, error) { return s.get(key('c', height)) }

@@ -17,6 +17,7 @@
 //	'k' place 8                     an entry of the directory of BLS keys
 //	'c' height 8                    what became of the receipts that a final block consumed
 //	'o' height 8                    the accounts that a final block opened
+//	'e'                             the height from which on 'c' and 'o' were ever written; only in copies
 //	'q' shard 2, first sequence 8   the range of all receipts to a shard before that sequence number; one for each 'r',
 //	                                but for those that version 1 wrote and whose range was not known any more
 //	'x' ...                         notes of a restore: what of the ledger is there already
