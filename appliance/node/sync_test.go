@@ -14,6 +14,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/config"
 	"tutti/appliance/keys"
+	"tutti/appliance/localnet"
 	"tutti/appliance/node"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -105,7 +106,12 @@ func (n *network) loseData(t *testing.T) {
 	if err := n.fails(name, node.AsItIs); err == nil || !strings.Contains(err.Error(), "tutti run --sync") {
 		t.Errorf("a start without data: %v", err)
 	}
-	n.begin(name, node.Sync)
+	// It is stopped again and again on its way; any command goes on with it then.
+	for range 3 {
+		n.begin(name, node.Sync)
+		n.stop(name)
+	}
+	n.start(name)
 	n.until("it is there again", func() bool { return n.ready(name) })
 	if _, err := os.Lstat(n.home(name).SyncMark()); err == nil {
 		t.Error("the mark of a sync is still there")
@@ -121,6 +127,52 @@ func (n *network) loseData(t *testing.T) {
 	n.begin(name, node.Sync)
 	n.until("it is ready", func() bool { return n.ready(name) })
 	stop()
+}
+
+// TestSyncAlone: a validator that is to copy its data and reaches nobody says so to everyone who asks, and its data is never
+// taken for whole.
+func TestSyncAlone(t *testing.T) {
+	ports, err := localnet.FreePorts(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	net, err := localnet.Prepare(localnet.Options{Home: filepath.Join(t.TempDir(), "net"), Shards: 1, Accounts: 16, APIPort: ports})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{Network: net, t: t, nodes: map[string]*running{}}
+	const name = "s0v0"
+	if err := os.RemoveAll(n.home(name).Data()); err != nil {
+		t.Fatal(err)
+	}
+	n.begin(name, node.Sync)
+	status, _ := get[api.Status](n, name, "/v1/status")
+	if !status.Syncing || status.Sync == nil || status.Sync.Step == "" || status.Sync.LeftS != nil || status.Sync.TotalBytes != 0 || status.Shards != 1 {
+		t.Errorf("status %+v, %+v", status, status.Sync)
+	}
+	for _, path := range []string{
+		"/v1/network", "/v1/accounts/" + n.member(0).String(), "/v1/transactions/" + strings.Repeat("0", 64),
+		"/v1/blocks/latest", "/v1/finality", "/readyz",
+	} {
+		got, code := get[api.Answer](n, name, path)
+		if code != http.StatusServiceUnavailable || got.Error.Code != api.NotReady || !strings.Contains(got.Error.Detail, "syncing") {
+			t.Errorf("%s: %d %+v", path, code, got)
+		}
+	}
+	for _, path := range []string{"/healthz", "/v1/params", "/v1/genesis", "/openapi.yaml", "/"} {
+		if _, code := n.raw(name, path); code != http.StatusOK {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	n.stop(name)
+	if err := config.CheckFormat(n.home(name).Data(), config.DataFormat); err == nil {
+		t.Error("data that was never copied has the mark of whole data")
+	}
+	n.start(name) // goes on
+	if status, _ = get[api.Status](n, name, "/v1/status"); status.Sync == nil {
+		t.Error("a plain start does not go on with the copy")
+	}
+	n.stop(name)
 }
 
 // damageData: a node whose state is damaged says which command repairs it, and that command does, with the votes kept.

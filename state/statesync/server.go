@@ -107,8 +107,13 @@ func (s *Server) Answer(ctx context.Context, from string, b []byte) ([]byte, err
 	}
 	out, err := s.answer(ctx, r)
 	s.leave(a, len(out))
+	no := refusal{why: notHere}
 	if errors.Is(err, ledger.ErrNotStored) && r.typ == typeDifferences {
-		out, err = s.notKept(r.from)
+		if kept, fault := s.source.Oldest(); fault != nil {
+			err = fault
+		} else if kept > r.from { // else it has been dropped just now
+			no = refusal{why: notKept, kept: kept}
+		}
 	}
 	switch {
 	case err == nil:
@@ -116,7 +121,7 @@ func (s *Server) Answer(ctx context.Context, from string, b []byte) ([]byte, err
 		return out, nil
 	case errors.Is(err, ledger.ErrNotHere) || errors.Is(err, ledger.ErrNotStored) || errors.Is(err, ledger.ErrNoProof):
 		s.count(func(c *Counters) { c.NotHere++ })
-		return refusal{why: notHere}.encode(), nil
+		return no.encode(), nil
 	case errors.Is(err, ledger.ErrClosed):
 		return refusal{why: busy, wait: MaxWait}.encode(), nil
 	}
@@ -228,18 +233,6 @@ func (s *Server) answer(ctx context.Context, r *request) ([]byte, error) {
 		return nil, err
 	}
 	return o.Append([]byte{head}), nil
-}
-
-// notKept is the refusal of differences from a height on.
-func (s *Server) notKept(from uint64) ([]byte, error) {
-	kept, err := s.source.Oldest()
-	if err != nil {
-		return nil, err
-	}
-	if kept <= from { // none is kept yet, or they have just been dropped
-		return nil, ledger.ErrNotHere
-	}
-	return refusal{why: notKept, kept: kept}.encode(), nil
 }
 
 // part is an answer that is a list of entries of some bytes each.

@@ -350,6 +350,9 @@ func (c *chain) check(fs vfs.FS, height uint64) {
 	if h, name := l.Final(); h != height || name != blockName(height) {
 		c.t.Fatalf("final at height %d, block %v; the sync said %d", h, name, height)
 	}
+	if from := l.EffectsFrom(); from != height+1 {
+		c.t.Errorf("credits and openings are known from block %d on, the copy is of block %d", from, height)
+	}
 	channel := l.Meta().Channels[0]
 	if _, err := l.Receipts(1, channel.Acked, channel.Sent.Count()); err != nil {
 		c.t.Errorf("receipts on their way: %v", err)
