@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"time"
 
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -169,7 +168,11 @@ func (s *SyncStatus) String() string {
 		text = s.Step
 	}
 	if s.LeftS != nil {
-		text += fmt.Sprintf(", %s left", (time.Duration(math.Ceil(*s.LeftS)) * time.Second).String())
+		if left := math.Ceil(*s.LeftS); left < 120 {
+			text += fmt.Sprintf(", %.0f s left", left)
+		} else {
+			text += fmt.Sprintf(", %.0f min left", math.Ceil(left/60))
+		}
 	}
 	return text
 }

@@ -46,10 +46,9 @@ type Keys struct {
 
 // Network is the `network` section.
 type Network struct {
-	Listen    []string `toml:"listen" doc:"Addresses (multiaddr) to listen at for other nodes."`
-	Advertise []string `toml:"advertise" doc:"Addresses (multiaddr) that reach this node from outside. The node tells its peers the first one's host as that of its API where it listens at every address."`
-
-	StateMiBPerSecond int `toml:"state_mib_per_second" doc:"MiB each second that other validators of the shard may copy of this node's state, all together."`
+	Listen            []string `toml:"listen" doc:"Addresses (multiaddr) to listen at for other nodes."`
+	Advertise         []string `toml:"advertise" doc:"Addresses (multiaddr) that reach this node from outside. The node tells its peers the first one's host as that of its API where it listens at every address."`
+	StateMiBPerSecond int      `toml:"state_mib_per_second" doc:"MiB each second that other validators of the shard may copy of this node's state, all together."`
 }
 
 // API is the `api` section. A client address is an IPv4 address or an IPv6 /64 network.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"testing"
+
+	"tutti/appliance/api"
 )
 
 func TestNumbers(t *testing.T) {
@@ -34,6 +36,40 @@ func TestNumbers(t *testing.T) {
 		if got := bytesText(n); got != want {
 			t.Errorf("bytesText(%d) = %s", n, got)
 		}
+	}
+}
+
+// TestSyncStatus: what a person reads while a node copies its state.
+func TestSyncStatus(t *testing.T) {
+	left := 17.2
+	st := api.Status{Chain: "mainnet", Role: "validator", Shards: 2, Syncing: true, Sync: &api.SyncStatus{
+		Step: "accounts", Share: 0.4371, LeftS: &left, Bytes: 280 << 20, TotalBytes: 640 << 20, BytesPerSecond: 20.4 * (1 << 20),
+		Accounts: 4_371_000, TotalAccounts: 10_000_000, Height: 900, Tip: 1234,
+		Peers: []api.SyncPeer{
+			{Name: "s0v1 (00112233)", Answers: 70, Bytes: 280 << 20},
+			{Name: "s0v2 (44556677)", Trouble: "chunk 3 of partition 9: it is chunk 4 of partition 9", Dropped: true},
+		},
+	}}
+	var out bytes.Buffer
+	a := app{stdout: &out}
+	a.saySync(&st)
+	want := `node      00000000… validator of shard 0 of 2, syncing: 43 %, 18 s left
+network   mainnet, genesis 00000000…
+now       accounts
+accounts  4,371,000 of 10,000,000
+data      280 of 640 MiB, 20 MiB/s
+blocks    900 of 1,234
+
+source           answers  MiB
+s0v1 (00112233)       70  280
+s0v2 (44556677)        0    0  dropped, it sent something wrong: chunk 3 of partition 9: it is chunk 4 of partition 9
+`
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", &out, want)
+	}
+	st.Sync = &api.SyncStatus{Step: "finding peers"}
+	if got := st.Sync.String(); got != "finding peers" {
+		t.Errorf("before anything is known: %q", got)
 	}
 }
 
