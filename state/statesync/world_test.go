@@ -25,7 +25,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // chain is shard 0 of two on a real ledger: transfers here and to the other shard, openings with BLS keys, receipts that
 // are acknowledged later. It remembers its headers and bodies.
 type chain struct {
-	t       *testing.T
+	t       testing.TB
+	members uint64 // accounts at genesis
 	params  ledger.Params
 	ledger  *ledger.Ledger
 	now     time.Time // of the ledger's pages
@@ -65,25 +66,30 @@ func blockName(n uint64) tx.Hash {
 	return sha256.Sum256(binary.BigEndian.AppendUint64([]byte("block"), n))
 }
 
-func newChain(t *testing.T) *chain {
+func newChain(t testing.TB) *chain {
+	t.Helper()
+	return newChainOf(t, chainAccounts, vfs.NewMem(), "source")
+}
+
+func newChainOf(t testing.TB, accounts uint64, fs vfs.FS, dir string) *chain {
 	t.Helper()
 	table, err := ledger.GenesisTable(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &chain{t: t, rng: rand.New(rand.NewPCG(1, 2)), nonces: map[tx.ID]uint32{}, now: time.Unix(1e9, 0)}
+	c := &chain{t: t, members: accounts, rng: rand.New(rand.NewPCG(1, 2)), nonces: map[tx.ID]uint32{}, now: time.Unix(1e9, 0)}
 	c.params = ledger.Params{
 		GenesisHash: tx.Hash(sha256.Sum256([]byte("test chain"))), GenesisBlock: blockName(0), Shards: 2, Table: table,
-		Fees: []uint64{2}, OpenDeposit: 10, OpenCap: 8, AccountLimit: chainAccounts + 10_000, ReceiptWindow: 5000,
-		Supplies: []uint64{chainAccounts * 1000, chainAccounts * 1000},
+		Fees: []uint64{2}, OpenDeposit: 10, OpenCap: 8, AccountLimit: accounts + 10_000, ReceiptWindow: 5000,
+		Supplies: []uint64{accounts * 1000, accounts * 1000},
 	}
-	c.ledger = c.open(vfs.NewMem(), "source", true)
+	c.ledger = c.open(fs, dir, true)
 	c.heads = []ledger.Trusted{{Hash: blockName(0), State: c.ledger.Stats().Root}}
 	return c
 }
 
 func (c *chain) accounts(yield func(ledger.GenesisAccount) bool) {
-	for i := range uint64(chainAccounts) {
+	for i := range c.members {
 		a := ledger.GenesisAccount{ID: c.params.GenesisID(i), Key: [32]byte{byte(i), byte(i >> 8), 1}, Balance: 1000}
 		if i < chainBLS {
 			a.BLS = &[48]byte{byte(i), byte(i >> 8), 2}
@@ -121,8 +127,8 @@ func (c *chain) height() uint64 {
 
 func (c *chain) candidates(n int) (out []tx.Signed) {
 	for range n {
-		from := c.params.GenesisID(c.rng.Uint64N(chainAccounts))
-		t := tx.Signed{Tx: tx.Tx{Kind: tx.Transfer, From: from, To: c.params.GenesisID(c.rng.Uint64N(chainAccounts)), Amount: 1, Nonce: c.nonces[from], Expiry: 1 << 30}}
+		from := c.params.GenesisID(c.rng.Uint64N(c.members))
+		t := tx.Signed{Tx: tx.Tx{Kind: tx.Transfer, From: from, To: c.params.GenesisID(c.rng.Uint64N(c.members)), Amount: 1, Nonce: c.nonces[from], Expiry: 1 << 30}}
 		switch c.rng.IntN(8) {
 		case 0:
 			t.To = tx.MakeID(128+uint16(c.rng.UintN(128)), c.rng.Uint32N(100)) // of the other shard
@@ -365,7 +371,7 @@ func (c *chain) check(fs vfs.FS, height uint64) {
 		c.t.Fatalf("the copy is at height %d with root %v and %d accounts, the source at %d with %v and %d",
 			b.Height, b.Root, b.Accounts, a.Height, a.Root, a.Accounts)
 	}
-	for i := uint64(0); i < chainAccounts; i += 997 {
+	for i := uint64(0); i < c.members; i += 997 {
 		id := c.params.GenesisID(i)
 		x, _ := c.ledger.Account(id)
 		y, ok := l.Account(id)
