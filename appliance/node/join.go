@@ -284,7 +284,7 @@ func (j *joining) status() *api.SyncStatus {
 	client := j.client
 	j.mu.Unlock()
 	if client == nil {
-		return &api.SyncStatus{Step: string(statesync.Finishing)}
+		return &api.SyncStatus{Step: "opening the data folder"}
 	}
 	p := client.Progress()
 	s := &api.SyncStatus{

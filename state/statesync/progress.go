@@ -39,12 +39,15 @@ type Progress struct {
 	rest uint64 // bytes of differences that are missing, about
 }
 
-// Share is how much is done, 0 to 1; 0 while the total is unknown.
+// Share is how much is done, 0 to 1; 0 while the total is unknown, and 1 only when all is done.
 func (p *Progress) Share() float64 {
-	if p.TotalBytes == 0 {
+	switch {
+	case p.Step == Done:
+		return 1
+	case p.TotalBytes == 0:
 		return 0
 	}
-	return min(1, float64(p.Bytes)/float64(p.TotalBytes))
+	return min(0.99, float64(p.Bytes)/float64(p.TotalBytes+p.rest))
 }
 
 // PeerStatus is how one peer has served this sync.
@@ -142,9 +145,9 @@ func (m *meter) read(now time.Time) Progress {
 	oldest := m.samples[0]
 	if span := now.Sub(oldest.at); span >= rateLeast && m.fetched > oldest.fetched {
 		p.Rate = float64(m.fetched-oldest.fetched) / span.Seconds()
-		if p.TotalBytes > 0 {
-			rest := float64(p.TotalBytes - min(p.Bytes, p.TotalBytes) + p.rest)
-			p.Left, p.LeftKnown = time.Duration(rest/p.Rate*float64(time.Second)), true
+		// With nothing left to fetch it is the chain that has to grow, and nobody knows when.
+		if rest := p.TotalBytes - min(p.Bytes, p.TotalBytes) + p.rest; p.TotalBytes > 0 && rest > 0 {
+			p.Left, p.LeftKnown = time.Duration(float64(rest)/p.Rate*float64(time.Second)), true
 		}
 	}
 	for _, s := range m.peers {
