@@ -51,6 +51,13 @@
 // differences, hashes everything, and refuses the folder (store.ErrCorrupt) when the root is not the stored one; the
 // last StateLag blocks are then made again by the code that moves the table.
 //
+// # Copies
+//
+// A ledger is copied by validators that need one (serve.go, Restore) in parts that are proven one by one under final
+// headers: the counters, chunks of 4,096 accounts as of whatever height they are read at, the differences from there
+// on, the directory of BLS keys, and the receipts that wait. Restore writes them into an ordinary folder as pages and
+// differences, so that Open recovers it like any other.
+//
 // # What is fatal
 //
 // ErrFatal: a failed write (store.FatalError), a supply that does not add up, a root that does not come out twice the

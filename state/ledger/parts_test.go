@@ -25,6 +25,7 @@ type kit struct {
 	hs      headers
 	outline *Outline
 	older   *Outline // from before
+	again   *Chunk   // chunk 0 of partition 1, from two blocks before
 	beyond  *Chunk   // one that the outline does not have; nil: there is none
 	chunks  map[ChunkID]*Chunk
 	tops    []tx.Hash
@@ -53,6 +54,9 @@ func newKit(t testing.TB, s *story) *kit {
 	extend(6)
 	var err error
 	if k.older, err = l.Outline(); err != nil {
+		t.Fatal(err)
+	}
+	if k.again, err = l.Chunk(1, 0); err != nil {
 		t.Fatal(err)
 	}
 	extend(2)
@@ -283,6 +287,13 @@ func TestRestoreLarge(t *testing.T) {
 	if err := r.Begin(k.older, root); !errors.Is(err, ErrSequence) || r.Outline().Height != k.outline.Height {
 		t.Fatal(err)
 	}
+	// An older chunk does not take the place of a newer one, in one call or two.
+	newer := k.chunks[ChunkID{1, 0}]
+	for _, cs := range [][]*Chunk{{newer, k.again}, {k.again}} {
+		if err := r.PutChunks(cs, k.hs.root); err != nil || r.chunks[newer.ChunkID] != newer.Height || k.again.Height >= newer.Height {
+			t.Fatal(err, r.chunks)
+		}
+	}
 	if err := k.fill(r); err != nil {
 		t.Fatal(err)
 	}
@@ -407,16 +418,83 @@ func TestFinishRefuses(t *testing.T) {
 	if err := k.fill(r, "outbox 1"); !errors.Is(err, ErrUnfinished) {
 		t.Fatal(err)
 	}
-	for _, s := range []uint64{0, 1, 2, k.final - 3, k.final + 3, 1 << 63} {
-		if err := r.Finish(s); !errors.Is(err, ErrUnfinished) {
-			t.Errorf("finished at height %d: %v", s, err)
+	highest, _ := r.Highest()
+	for s, want := range map[uint64]string{
+		0: "can be finished at", 1: "can be finished at", 2: "can be finished at", highest + 1: "can be finished at",
+		highest + 2: "receipts", k.final + 3: "differences", 1 << 63: "differences", 1<<64 - 1: "differences",
+	} {
+		if err := r.Finish(s); !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), want) {
+			t.Errorf("finished at height %d: %v, want something about %s", s, err, want)
 		}
+	}
+	// Receipts that end where they should, but begin too late, as if taken for a later height.
+	c := k.s.models[k.final].channels[1]
+	r.outbox[1] = held{c.acked + 1, uint64(len(c.sent))}
+	if spans, err := r.MissingOutbox(k.final); err != nil || !slices.Equal(spans, []OutboxSpan{{1, c.acked, uint64(len(c.sent))}}) {
+		t.Errorf("%v, %v", spans, err)
 	}
 	if err := k.fill(r); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Finish(k.final); !errors.Is(err, ErrClosed) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestFinishBelowAnOutbox: receipts that were sent above the height at which the ledger is finished are not in it.
+func TestFinishBelowAnOutbox(t *testing.T) {
+	s := &story{p: testParams(t, 0, 2, storyAccounts)}
+	m := newModel(&s.p, testAccounts(&s.p, storyAccounts))
+	s.models, s.txs, s.in = []*model{m}, [][]tx.Signed{nil}, [][]tx.Bundle{nil}
+	for h := 1; h <= 12; h++ {
+		var txs []tx.Signed
+		if h > 6 {
+			txs = []tx.Signed{transfer(&s.p, s.p.GenesisID(0), tx.MakeID(200, 0), 1, m.accounts[s.p.GenesisID(0)].Nonce)}
+		}
+		m, _ = m.block(txs, nil)
+		s.models, s.txs, s.in = append(s.models, m), append(s.txs, txs), append(s.in, nil)
+	}
+	hs := s.headers()
+	l := mustOpen(t, s.options(vfs.NewMem(), true))
+	extend := func(to uint64) {
+		for h, _ := l.Final(); h < to; h++ {
+			if err := s.extend(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	extend(4)
+	fs := vfs.NewMem()
+	r := mustRestore(t, RestoreOptions{FS: fs, Dir: "copy", Params: s.p})
+	if err := copyOutline(l, r, hs); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyChunks(l, r, hs, r.Missing()); err != nil {
+		t.Fatal(err)
+	}
+	extend(10)
+	if err := errors.Join(copyDifferences(l, r, hs, 9), copyOutbox(l, r, 9), r.Finish(6)); err != nil {
+		t.Fatal(err)
+	}
+	o := s.options(fs, false)
+	o.Dir = "copy"
+	c := mustOpen(t, o)
+	if err := c.store.Receipts(1, 0, func(first uint64, _ []byte) (bool, error) {
+		return false, fmt.Errorf("receipts from %d on are stored", first)
+	}); err != nil {
+		t.Error(err)
+	}
+	for range 4 {
+		if h, _ := c.Final(); h == 10 {
+			break
+		}
+		if err := s.extend(c); err != nil {
+			t.Fatal(err)
+		}
+		h, _ := c.Final()
+		if err := errors.Join(s.models[h].agrees(c), outboxAgrees(s.models[h], c)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -543,7 +621,8 @@ func (k *kit) corruptChunks(t *testing.T, r *Restore) {
 	none := *good
 	none.records = nil
 	for i, c := range []*Chunk{&short, &huge, &late, &path, &other, &far, &none} {
-		if err := r.PutChunks([]*Chunk{c}, k.hs.root); !isBad(err) {
+		err := r.PutChunks([]*Chunk{c}, k.hs.root)
+		if !isBad(err) || (c == &huge || c == &path) != strings.Contains(err.Error(), "overflow") {
 			t.Fatalf("chunk %d: %v", i, err)
 		}
 	}
@@ -828,6 +907,17 @@ func TestServing(t *testing.T) {
 		if _, err := l.Outbox(2, span[0], span[1]); !errors.Is(err, ErrNotStored) {
 			t.Errorf("outbox %v: %v", span, err)
 		}
+	}
+	// What was dropped is not stored, though what follows is.
+	b := l.store.NewBatch()
+	if err := errors.Join(b.DropReceipts(2, 5), l.store.Commit(b)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Outbox(2, 4, sent); !errors.Is(err, ErrNotStored) {
+		t.Error(err)
+	}
+	if out, err := l.Outbox(2, 6, sent); err != nil || out.Before.Count() != 6 || uint64(len(out.Receipts)) != sent-6 {
+		t.Error(out, err)
 	}
 	for _, shard := range []uint16{0, 9} {
 		if _, err := l.Outbox(shard, 0, 1); !errors.Is(err, ErrNotStored) {

@@ -287,11 +287,7 @@ func runBeside(t *rapid.T, f *forkTest, o RestoreOptions) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}()
+	defer func() { _ = l.Close() }()
 	chain := append(slices.Clone(f.below), f.blocks[0])
 	height, _ := l.Final()
 	if err := chain[height].model.agrees(l); err != nil {
@@ -306,7 +302,7 @@ func runBeside(t *rapid.T, f *forkTest, o RestoreOptions) {
 		if err != nil || done.Root != b.model.root() {
 			t.Fatalf("the copy at height %d: %v", b.model.height, err)
 		}
-		f.clock.at = f.clock.at.Add(time.Second)
+		f.clock.at = f.clock.at.Add(time.Duration(rapid.IntRange(0, 12).Draw(t, "seconds")) * time.Second)
 		if err := l.Finalise(ctx, b.name); err != nil {
 			t.Fatal(err)
 		}
@@ -318,5 +314,16 @@ func runBeside(t *rapid.T, f *forkTest, o RestoreOptions) {
 				t.Fatalf("key %d of the directory: %x, %v", i, v, err)
 			}
 		}
+		if rapid.IntRange(0, 2).Draw(t, "reopen the copy") == 0 {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if l, err = Open(copyOptions(f, o)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
