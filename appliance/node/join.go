@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -74,6 +76,7 @@ func (n *Node) join(ctx context.Context, node *keys.Secret, committee consensus.
 	}
 	began := time.Now()
 	n.log.Info("the data of this validator is copied from the others of its shard", "shard", n.shard, "validators", len(j.names))
+	defer j.nameLiars()
 	height, err := j.state(ctx)
 	if err != nil {
 		return err
@@ -86,6 +89,14 @@ func (n *Node) join(ctx context.Context, node *keys.Secret, committee consensus.
 	}
 	n.log.Info("the data is whole", "height", height, "took_s", int(time.Since(began).Seconds()))
 	return nil
+}
+
+// nameLiars tells which validators sent wrong headers or certificates.
+func (j *joining) nameLiars() {
+	for _, l := range j.follower.Liars() {
+		id := netstack.NodeID(j.n.committees[j.n.shard].Validators[l.Member].Node)
+		j.n.log.Warn("a validator sent something wrong and is not asked any more", "validator", string(j.names[id]), "what", l.Reason)
+	}
 }
 
 // state fills the state folder, or finds that this was done before, and returns the height at which it is final. A copy that
@@ -234,15 +245,8 @@ func (h followed) Headers(ctx context.Context, from, to uint64) ([]ledger.Truste
 	return out, nil
 }
 
-// Peers implements statesync.Network: the validators of the shard that are connected.
-func (j *joining) Peers() (out []statesync.Peer) {
-	for _, p := range j.transport.Peers() {
-		if name, ok := j.names[p.ID]; ok && p.Connected {
-			out = append(out, name)
-		}
-	}
-	return out
-}
+// Peers implements statesync.Network: the other validators of the shard. Who is not connected fails at once.
+func (j *joining) Peers() []statesync.Peer { return slices.Collect(maps.Values(j.names)) }
 
 // Request implements statesync.Network.
 func (j *joining) Request(ctx context.Context, to statesync.Peer, request []byte) ([]byte, error) {
@@ -351,7 +355,12 @@ func (b joiningBackend) Status() api.Status {
 		Version: n.build.Version, Commit: n.build.Commit, Chain: n.genesis.Name, Genesis: proof.Digest(n.chain),
 		Node: proof.Digest(b.j.transport.Self()), Shard: n.shard, Shards: len(n.committees), ValidatorIndex: n.index, Role: "validator",
 		TimeMs: now.UnixMilli(), Syncing: true, Sync: b.j.status(), UptimeS: now.Sub(n.started).Seconds(),
-		Memory: api.Memory{RSSMiB: residentMiB()}, CPUS: cpuSeconds(), PeersConnected: len(b.j.Peers()),
+		Memory: api.Memory{RSSMiB: residentMiB()}, CPUS: cpuSeconds(),
+	}
+	for _, p := range b.j.transport.Peers() {
+		if p.Connected {
+			s.PeersConnected++
+		}
 	}
 	return s
 }

@@ -188,12 +188,13 @@ func (w *outlineWork) take(ctx context.Context, parts [][]byte) error {
 	if err != nil {
 		return &ledger.BadPart{Part: "an outline", Err: err}
 	}
+	// Before it is proven: the headers down to an old one are not worth fetching.
+	if tip := w.c.trust.tip.Load(); o.Height < tip && tip-o.Height > ledger.StateLag+w.c.o.MaxBehind {
+		return &behind{o.Height, tip - ledger.StateLag - w.c.o.MaxBehind}
+	}
 	root, err := w.c.trust.root(ctx, o.Height)
 	if err != nil {
 		return aboveIsBad(fmt.Sprintf("the outline of height %d", o.Height), err)
-	}
-	if tip := w.c.trust.tip.Load(); o.Height+ledger.StateLag+w.c.o.MaxBehind < tip {
-		return &behind{o.Height, tip - ledger.StateLag - w.c.o.MaxBehind}
 	}
 	return verdict(w.c.o.Restore.Begin(o, root))
 }

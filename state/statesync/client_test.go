@@ -147,7 +147,12 @@ func lies() map[string]lie {
 		"a height below":     on(typeChunks, bump(-1)),
 		"a height above":     on(typeChunks, bump(1)),
 		"a height far above": on(typeChunks, bump(1<<40)),
-		"a chunk cut short":  on(typeChunks, truncated),
+		"the last height": on(typeChunks, func(r *request, a []byte) []byte {
+			p := partsOf(r, a)
+			binary.BigEndian.PutUint64(p[0], ^uint64(0))
+			return encodeAnswer(r.typ, p...)
+		}),
+		"a chunk cut short": on(typeChunks, truncated),
 		"an account left out": on(typeChunks, func(r *request, a []byte) []byte {
 			p := partsOf(r, a)
 			p[0] = p[0][:len(p[0])-64]
@@ -246,8 +251,8 @@ func TestThirdLies(t *testing.T) {
 	n.by["refusing"] = func(context.Context, []byte) ([]byte, error) { return refusal{why: notHere}.encode(), nil }
 	n.by["stale"] = serving(NewServer(stale, Limits{}), "stale")
 	n.by["broken line"] = func(context.Context, []byte) ([]byte, error) { return nil, errors.New("connection reset") }
-	n.seen = slowly(n, 5*time.Millisecond) // so that everybody has a part in it
-	s := c.client(fs, n, o, func(opt *Options) { opt.MaxBehind = 4 })
+	n.seen = slowly(5 * time.Millisecond)
+	s := c.client(fs, n, o, func(opt *Options) { opt.MaxBehind, opt.Requests = 4, 28 }) // so that everybody is asked
 	stop := c.grow(20*time.Millisecond, 60)
 	height := run(t, s)
 	stop()
@@ -264,7 +269,7 @@ func TestThirdLies(t *testing.T) {
 }
 
 // slowly makes every request take a while.
-func slowly(n *peers, d time.Duration) func(Peer) {
+func slowly(d time.Duration) func(Peer) {
 	return func(Peer) {
 		wait := time.NewTimer(d)
 		defer wait.Stop()

@@ -245,7 +245,7 @@ func (w *fillWork) readChunk(ctx context.Context, id ledger.ChunkID, b []byte, r
 		return nil, &ledger.BadPart{Part: name, Err: err}
 	case c.ChunkID != id:
 		return nil, &ledger.BadPart{Part: name, Err: fmt.Errorf("it is chunk %d of partition %d", c.Index, c.Partition)}
-	case c.Height+maxAhead < w.least:
+	case c.Height < w.least && w.least-c.Height > maxAhead: // the headers down to it are not worth fetching
 		return nil, &behind{c.Height, w.least}
 	}
 	if _, ok := roots[c.Height]; !ok {

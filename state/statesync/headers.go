@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -186,6 +187,9 @@ func (t *trust) load(ctx context.Context, from, to uint64) error {
 
 // root is the state root after the block at a height: the header StateLag above carries it.
 func (t *trust) root(ctx context.Context, height uint64) (tx.Hash, error) {
+	if height > math.MaxUint64-ledger.StateLag {
+		return tx.Hash{}, fmt.Errorf("height %d is %w", height, errAbove)
+	}
 	h, err := t.header(ctx, height+ledger.StateLag)
 	return h.State, err
 }
