@@ -46,9 +46,6 @@ func Rebuild(o Options, base Base, feed func(*Rebuilder) error) (*Ledger, error)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.PageCycle <= 0 {
-		o.PageCycle = defaultPageCycle
-	}
 	l, err := newLedger(o)
 	if err != nil {
 		return nil, err
