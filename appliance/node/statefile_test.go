@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,7 +140,7 @@ func (n *network) importState(t *testing.T, name string, home config.Home, file 
 		t.Fatal(err)
 	}
 	n.start(name)
-	n.until(name+" is ready again", func() bool { _, status := n.raw(name, "/readyz"); return status == http.StatusOK })
+	n.until(name+" is ready again", func() bool { return n.ready(name) })
 	if left, _ := filepath.Glob(home.SyncMark()); len(left) != 0 {
 		t.Error("it would adopt its log again")
 	}
@@ -152,7 +151,7 @@ func (n *network) importState(t *testing.T, name string, home config.Home, file 
 	n.until("it says what the others say", func() bool { return bytes.Equal(balance(name), balance("s0v0")) })
 	n.stop(name) // and from its own folder
 	n.start(name)
-	n.until(name+" is ready from its folder", func() bool { _, status := n.raw(name, "/readyz"); return status == http.StatusOK })
+	n.until(name+" is ready from its folder", func() bool { return n.ready(name) })
 }
 
 // spoilState changes and cuts each section of a good file, and leaves sections out: nothing passes.

@@ -9,8 +9,8 @@ import (
 	"tutti/appliance/config"
 )
 
-// TestBegin: what each word of the operator makes of each state of a data folder.
-func TestBegin(t *testing.T) {
+// TestSource: what each word of the operator makes of each state of a data folder.
+func TestSource(t *testing.T) {
 	write := func(home config.Home, names ...string) {
 		for _, name := range names {
 			path := filepath.Join(home.Data(), name)
@@ -29,7 +29,7 @@ func TestBegin(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		there string // files in data, with spaces between; "" for no folder
-		begin Begin
+		begin Source
 		after string // the same, or what the error says
 		fails bool
 	}{
@@ -50,7 +50,7 @@ func TestBegin(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			home := config.Home(t.TempDir())
 			write(home, strings.Fields(tc.there)...)
-			err := tc.begin.begin(home)
+			err := tc.begin.prepare(home)
 			if (err != nil) != tc.fails || tc.fails && !strings.Contains(err.Error(), tc.after) {
 				t.Fatal(err)
 			}
