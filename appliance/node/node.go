@@ -131,7 +131,6 @@ type Node struct {
 	metrics       *metrics.Metrics
 	accountChunks *rate.Limiter
 	states        *statesync.Server
-	accountProofs *rate.Limiter
 	listener      net.Listener
 	disk          diskSize
 	writes        writeMeter
