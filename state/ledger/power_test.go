@@ -49,7 +49,7 @@ type powerDisk struct {
 }
 
 func newPowerDisk(mem *vfs.MemFS, rng *rand.Rand, told int) *powerDisk {
-	d := &powerDisk{FS: mem, mem: mem, rng: rng, told: told, trying: told, what: mishap(rng.IntN(int(mishaps)))}
+	d := &powerDisk{FS: mem, mem: mem, rng: rand.New(rand.NewPCG(rng.Uint64(), 5)), told: told, trying: told, what: mishap(rng.IntN(int(mishaps)))}
 	if d.what == powerCut || rng.IntN(2) == 0 { // half of all
 		d.what = powerCut
 	}
