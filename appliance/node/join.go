@@ -100,17 +100,17 @@ func (j *joining) nameLiars() {
 }
 
 // state fills the state folder, or finds that this was done before, and returns the height at which it is final. A copy that
-// was begun and is damaged is of no value: it is made again.
+// was begun and is damaged is of no value: it is removed, and the next start makes it anew. Not this one: a store that has
+// failed keeps its folder locked until the process ends.
 func (j *joining) state(ctx context.Context) (height uint64, err error) {
 	height, err = j.fill(ctx)
-	if errors.Is(err, store.ErrCorrupt) {
-		j.n.log.Warn("the copy of the state is damaged on disk and made again", "err", err)
-		if err := os.RemoveAll(j.n.home.State()); err != nil {
-			return 0, err
-		}
-		return j.fill(ctx)
+	if !errors.Is(err, store.ErrCorrupt) {
+		return height, err
 	}
-	return height, err
+	if again := os.RemoveAll(j.n.home.State()); again != nil {
+		return 0, errors.Join(err, again)
+	}
+	return 0, fmt.Errorf("the copy of the state was damaged on this node's disk and has been removed: check the disk (dmesg, smartctl), then start again to copy it anew (%v)", err)
 }
 
 func (j *joining) fill(ctx context.Context) (height uint64, err error) {

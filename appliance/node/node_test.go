@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -34,7 +36,12 @@ import (
 	"tutti/state/tx"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if home := os.Getenv(homeOfProcess); home != "" {
+		runProcess(config.Home(home))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // stopLimit is how long a node may take to stop.
 const stopLimit = 10 * time.Second
@@ -230,7 +237,7 @@ func TestNetwork(t *testing.T) {
 	}
 	n.t = t
 	n.client.Close()
-	n.stop(n.Names...)
+	n.stop(slices.Collect(maps.Keys(n.nodes))...) // all of them, but where a step has failed
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.logs) > 0 {

@@ -1,11 +1,15 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -103,7 +107,7 @@ func (n *network) loseData(t *testing.T) {
 	if err := os.RemoveAll(n.home(name).Data()); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.fails(name, node.AsItIs); err == nil || !strings.Contains(err.Error(), "tutti run --sync") {
+	if err := n.fails(name); err == nil || !strings.Contains(err.Error(), "tutti run --sync") {
 		t.Errorf("a start without data: %v", err)
 	}
 	// It is stopped again and again on its way; any command goes on with it then.
@@ -173,6 +177,27 @@ func TestSyncAlone(t *testing.T) {
 		t.Error("a plain start does not go on with the copy")
 	}
 	n.stop(name)
+	// A copy that is damaged is of no value: it is removed with a word, and the next start begins anew.
+	manifests, err := filepath.Glob(filepath.Join(n.home(name).State(), "db", "MANIFEST-*"))
+	if err != nil || len(manifests) == 0 {
+		t.Fatal("the copy has no database", err)
+	}
+	for _, path := range manifests {
+		if err := os.WriteFile(path, bytes.Repeat([]byte("not what was written "), 100), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.fails(name); err == nil || !strings.Contains(err.Error(), "start again to copy it anew") {
+		t.Errorf("a damaged copy: %v", err)
+	}
+	if _, err := os.Lstat(n.home(name).State()); err == nil {
+		t.Error("the damaged copy is still there")
+	}
+	n.start(name)
+	if status, _ = get[api.Status](n, name, "/v1/status"); status.Sync == nil {
+		t.Error("it does not begin anew")
+	}
+	n.stop(name)
 }
 
 // damageData: a node whose state is damaged says which command repairs it, and that command does, with the votes kept.
@@ -182,8 +207,10 @@ func (n *network) damageData(t *testing.T) {
 	defer stop()
 	old, _ := get[api.Status](n, name, "/v1/status")
 	n.stop(name)
+	n.start(name) // what was in a log only is in tables now
+	n.stop(name)
 	damage(t, filepath.Join(n.home(name).State(), "db"))
-	if err := n.fails(name, node.AsItIs); err == nil || !strings.Contains(err.Error(), "--resync") {
+	if err := n.fails(name); err == nil || !strings.Contains(err.Error(), "--resync") {
 		t.Fatalf("a start with damaged data: %v", err)
 	}
 	n.begin(name, node.Resync)
@@ -201,25 +228,20 @@ func (n *network) damageData(t *testing.T) {
 	}
 }
 
-// damage changes bytes in the middle of every table and log of a store, and in the list of them: alone, what is damaged
-// may be of no use any more, or be taken for the end of a log, and then it is no damage.
+// damage changes every block of every table of a store. Logs are left alone: one that is changed at its end can't be told from
+// one that a crash has cut, and then the state is made again from the block log, with no need of others.
 func damage(t *testing.T, dir string) {
 	t.Helper()
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no tables in %s: %v", dir, err)
 	}
-	for _, f := range files {
-		path := filepath.Join(dir, f.Name())
+	for _, path := range tables {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ext, list := filepath.Ext(path), strings.HasPrefix(f.Name(), "MANIFEST-")
-		if !list && (ext != ".sst" && ext != ".log" || len(b) < 4096) {
-			continue
-		}
-		for i := len(b) / 3; i < min(len(b)/3+64, len(b)); i++ {
+		for i := 0; i < len(b); i += 256 {
 			b[i] ^= 0xff
 		}
 		if err := os.WriteFile(path, b, 0o644); err != nil {
@@ -228,23 +250,53 @@ func damage(t *testing.T, dir string) {
 	}
 }
 
-// fails runs a node that is expected to end by itself.
-func (n *network) fails(name string, word node.Source) error {
-	n.t.Helper()
-	home := n.home(name)
+// homeOfProcess is the environment variable that makes this program a node's process.
+const homeOfProcess = "TUTTI_TEST_NODE_HOME"
+
+// runProcess runs a node with the data as it is until its standard input ends, and ends the process. What ended the node is
+// on standard error.
+func runProcess(home config.Home) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin); cancel() }()
 	cfg, err := config.Load(home.Config())
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	password, err := keys.ReadPasswordFile(home.KeyPassword())
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeoutCause(n.t.Context(), 20*time.Second, errors.New("it did not end"))
-	defer cancel()
-	err = node.Run(ctx, node.Options{Home: home, Config: cfg, Password: password, Source: word, Log: slog.New(slog.DiscardHandler)})
 	if err == nil {
-		err = context.Cause(ctx)
+		var password keys.Password
+		if password, err = keys.ReadPasswordFile(home.KeyPassword()); err == nil {
+			err = node.Run(ctx, node.Options{Home: home, Config: cfg, Password: password, Log: slog.New(slog.DiscardHandler)})
+		}
 	}
-	return err
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// fails runs a node in a process of its own, as a store that has failed keeps its folder locked until the process ends. It
+// is expected to end by itself with an error, which is returned; nil: it did not.
+func (n *network) fails(name string) error {
+	n.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
+	defer cancel()
+	var said bytes.Buffer
+	c := exec.CommandContext(ctx, self)
+	c.Env = append(os.Environ(), homeOfProcess+"="+string(n.home(name)))
+	c.Stderr = &said
+	in, err := c.StdinPipe() // open until it has ended, or this process has
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	err = c.Wait()
+	_ = in.Close()
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	return errors.New(said.String())
 }
