@@ -327,6 +327,9 @@ func (w *world) fresh(view consensus.View) consensus.Block {
 // allowed reports whether a certificate contradicts none before, and notes it.
 func (w *world) allowed(st consensus.Statement) bool {
 	n := w.named[st.View]
+	if st.Block == w.pool[0].Header.Hash() {
+		return false // genesis has no view, so it can't be in this one
+	}
 	switch st.Kind {
 	case consensus.Nullify:
 		st.Block = consensus.Hash{1}
@@ -385,8 +388,11 @@ func (w *world) move() {
 		}
 		e = simplex.ProposalReceived{From: w.other(), Proposal: proposal(w.c, b)}
 	case 4, 5:
-		i := w.other()
-		e = simplex.VoteReceived{From: i, Vote: sign(w.c, w.statement(), i, w.pick(12) == 0)}
+		i, st := w.other(), w.statement()
+		if w.tame && !w.allowed(st) {
+			return // three such votes are a certificate
+		}
+		e = simplex.VoteReceived{From: i, Vote: sign(w.c, st, i, w.pick(12) == 0)}
 	case 6:
 		liars := []int{}
 		for i := range 4 {
