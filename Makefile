@@ -70,7 +70,7 @@ bench-accel: ## time the cryptographic kernels beside other libraries, in CPU ti
 
 .PHONY: bench-state
 bench-state: ## time the state engine at 10 million accounts beside serial and naive ways, in CPU time; JSON=FILE, ARGS
-	$(GO) test ./bench/state -run '^TestBenchState$$' -count=1 -timeout 0 -v -args -full $(if $(JSON),-json $(abspath $(JSON))) $(ARGS)
+	$(GO) test ./bench/state -run '^TestBench(State|Sync)$$' -count=1 -timeout 0 -v -args -full $(if $(JSON),-json $(abspath $(JSON))) $(ARGS)
 
 .PHONY: deps
 deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test
