@@ -112,7 +112,7 @@ func (o *Options) prepare() error {
 
 // Errors of Open, besides *CorruptionError and *WriteError.
 var (
-	ErrMissing    = errors.New("there is no consensus log here; if this validator has run before, restore its folder, because voting without its log can be slashed; if it is new, run `tutti init`")
+	ErrMissing    = errors.New("there is no consensus log here; if this validator has run before, restore its folder, or copy everything anew with `tutti run --sync` in an empty home, because voting without its log can be slashed; if it is new, run `tutti init`")
 	ErrInUse      = errors.New("another process is using this folder; stop it first")
 	ErrVersion    = errors.New("the folder has a format that this build does not know; install the version of tutti that wrote it, or a later one")
 	ErrOtherChain = errors.New("the folder belongs to another chain or shard; point --home at the right one")

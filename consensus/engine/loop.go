@@ -242,10 +242,7 @@ func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) 
 	e.latest.Store(&consensus.FinalHeader{Header: last, Cert: cert})
 	e.enqueue(func() outcome {
 		e.worker.settle(blocks)
-		select {
-		case e.finals <- finalJob{blocks, cert}:
-		case <-e.ctx.Done():
-		}
+		e.hand(blocks, cert)
 		return nil
 	})
 	return true, nil

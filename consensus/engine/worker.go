@@ -105,10 +105,28 @@ func (w *worker) settle(blocks []consensus.Block) {
 	}
 }
 
-// finalJob is blocks for the application to make durable.
+// finalJob is blocks for the application to make durable. done is closed when that is tried.
 type finalJob struct {
 	blocks []consensus.Block
 	cert   consensus.Certificate
+	done   chan struct{}
+}
+
+// hand gives blocks to the finaliser. It waits while the queue is full, and, where they are several, until they are durable:
+// so the application is never more than about maxFinals blocks behind the log, which may drop what lies below its retention.
+func (e *Engine) hand(blocks []consensus.Block, cert consensus.Certificate) {
+	job := finalJob{blocks, cert, make(chan struct{})}
+	select {
+	case e.finals <- job:
+	case <-e.ctx.Done():
+		return
+	}
+	if len(blocks) > 1 {
+		select {
+		case <-job.done:
+		case <-e.ctx.Done():
+		}
+	}
 }
 
 // runFinaliser makes the calls of App.Finalise, so that a disk that is slow for a while delays no verdict.
@@ -119,6 +137,7 @@ func (e *Engine) runFinaliser() {
 			return
 		case job := <-e.finals:
 			err := e.c.App.Finalise(e.ctx, job.blocks, job.cert)
+			close(job.done)
 			e.post(func() error {
 				if err != nil {
 					return fatal(fmt.Sprintf("finalising up to height %d", job.blocks[len(job.blocks)-1].Header.Height), err)
