@@ -135,7 +135,7 @@ func (c *chain) candidates(n int) (out []tx.Signed) {
 		case 1:
 			c.opened++
 			t.Kind, t.To, t.Key = tx.Open, 0, [32]byte{byte(c.opened), byte(c.opened >> 8), 3}
-			t.Flags, t.BLSKey = tx.FlagBLS, [48]byte{byte(c.opened), byte(c.opened >> 8), 4}
+			t.BLS = &tx.BLSKey{Key: [48]byte{byte(c.opened), byte(c.opened >> 8), 4}}
 		}
 		if t.From == t.To {
 			continue
