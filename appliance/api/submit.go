@@ -68,8 +68,8 @@ func Describe(t *tx.Signed) SubmitTransaction {
 		out.To = &t.To
 	case tx.Open:
 		out.Key = (*proof.Digest)(&t.Key)
-		if t.Flags&tx.FlagBLS != 0 {
-			out.BLSKey, out.BLSProof = t.BLSKey[:], t.BLSProof[:]
+		if t.BLS != nil {
+			out.BLSKey, out.BLSProof = t.BLS.Key[:], t.BLS.Possession[:]
 		}
 	}
 	return out
@@ -115,9 +115,9 @@ func (s *SubmitTransaction) Signed() (t tx.Signed, err error) {
 	}
 	sized(t.Signature[:], s.Signature, "signature")
 	if s.BLSKey != nil || s.BLSProof != nil {
-		t.Flags = tx.FlagBLS
-		sized(t.BLSKey[:], s.BLSKey, "bls_key")
-		sized(t.BLSProof[:], s.BLSProof, "bls_proof")
+		t.BLS = new(tx.BLSKey)
+		sized(t.BLS.Key[:], s.BLSKey, "bls_key")
+		sized(t.BLS.Possession[:], s.BLSProof, "bls_proof")
 	}
 	if err != nil {
 		return t, err

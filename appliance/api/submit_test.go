@@ -52,7 +52,7 @@ func opening(w *world, withBLS bool) tx.Signed {
 	t := tx.Signed{Tx: tx.Tx{Kind: tx.Open, From: w.net.Account(0, 1), Amount: 1 << 63, Nonce: 2, Expiry: 9, FeeClass: 3}}
 	t.Key[0], t.Signature[63] = 7, 9
 	if withBLS {
-		t.Flags, t.BLSKey[1], t.BLSProof[2] = tx.FlagBLS, 5, 6
+		t.BLS = &tx.BLSKey{Key: [48]byte{1: 5}, Possession: [96]byte{2: 6}}
 	}
 	return t
 }

@@ -47,7 +47,7 @@ func (l *Ledger) Build(ctx context.Context, in BuildInput) (*Built, error) {
 		return nil, err
 	}
 	for i := range body.Txs {
-		room -= wireBytes(&body.Txs[i]) + 1
+		room -= body.Txs[i].WireBytes() + 1
 	}
 	body.Outcomes = make([]bool, len(body.Txs))
 	for i := range body.Outcomes {
@@ -104,7 +104,7 @@ func (l *Ledger) accept(parent *block, in *received, at []int, txs []tx.Signed, 
 	good := 0
 	for j := range txs {
 		t := &txs[j]
-		size := wireBytes(t) + 1 // and an outcome bit: a byte is enough and simple
+		size := t.WireBytes() + 1 // and an outcome bit: a byte is enough and simple
 		r := NoRoom
 		if good < limit && size <= room {
 			r = d.apply(t)
@@ -117,16 +117,4 @@ func (l *Ledger) accept(parent *block, in *received, at []int, txs []tx.Signed, 
 	}
 	l.rollback()
 	return txs[:good], nil
-}
-
-// wireBytes is the size of an encoded transaction.
-func wireBytes(t *tx.Signed) int {
-	switch {
-	case t.Kind == tx.Transfer:
-		return tx.TransferWire
-	case t.Flags&tx.FlagBLS != 0:
-		return tx.MaxTxBytes
-	default:
-		return 1 + tx.OpenBytes + 64
-	}
 }

@@ -348,10 +348,9 @@ func (r *powerRun) open(t *tx.Tx) {
 	if r.rng.IntN(2) == 0 {
 		return
 	}
-	t.Flags = tx.FlagBLS
-	t.BLSKey = [48]byte(append(t.Key[:], t.Key[:16]...))
-	d := sha256.Sum256(append(t.BLSKey[:], tx.PossessionMessage(r.p.GenesisHash, t.Key, t.BLSKey)...))
-	copy(t.BLSProof[:], d[:])
+	t.BLS = &tx.BLSKey{Key: [48]byte(append(t.Key[:], t.Key[:16]...))}
+	d := sha256.Sum256(append(t.BLS.Key[:], tx.PossessionMessage(r.p.GenesisHash, t.Key, t.BLS.Key)...))
+	copy(t.BLS.Possession[:], d[:])
 }
 
 // bundle makes up what the other shard sends next.

@@ -189,8 +189,8 @@ func (l *Ledger) openEffect(e *effects, i int, t *tx.Signed) error {
 	}
 	id := tx.MakeID(l.table.parts[slot].number, m.Next[slot])
 	r := Record{Balance: t.Amount, Kind: KindSingle, LastTouch: uint32(m.Height), Key: t.Key}
-	if t.Flags&tx.FlagBLS != 0 {
-		e.keys = append(e.keys, keyEntry{id, t.BLSKey})
+	if t.BLS != nil {
+		e.keys = append(e.keys, keyEntry{id, t.BLS.Key})
 		r.Extension = m.Directory.Count() + uint64(len(e.keys))
 	}
 	e.opened[slot] = append(e.opened[slot], cell(r.Append(nil)))
@@ -312,13 +312,13 @@ func (l *Ledger) check(ctx context.Context, txs []tx.Signed, keys [][32]byte, ge
 	for i := range txs {
 		if !ok[i] {
 			reasons[i] = BadSignature
-		} else if txs[i].Kind == tx.Open && txs[i].Flags&tx.FlagBLS != 0 {
+		} else if txs[i].BLS != nil {
 			proofs = append(proofs, i)
 		}
 	}
 	l.parallel(len(proofs), func(_, j int) {
 		t := &txs[proofs[j]]
-		if !l.o.Possession(t.BLSKey, tx.PossessionMessage(l.o.Params.GenesisHash, t.Key, t.BLSKey), t.BLSProof) {
+		if !l.o.Possession(t.BLS.Key, tx.PossessionMessage(l.o.Params.GenesisHash, t.Key, t.BLS.Key), t.BLS.Possession) {
 			reasons[proofs[j]] = BadPossession
 		}
 	})

@@ -82,9 +82,9 @@ func folderTxs(p *Params, m *model, h uint64) []tx.Signed {
 	}
 	if h%3 != 0 {
 		x := opening(p, from(5), 8, m.accounts[from(5)].Nonce, keyOf(tx.ID(h)<<40+1))
-		x.Flags, x.BLSKey = tx.FlagBLS, [48]byte{byte(h), 2, 3}
-		d := sha256.Sum256(append(x.BLSKey[:], tx.PossessionMessage(p.GenesisHash, x.Key, x.BLSKey)...))
-		copy(x.BLSProof[:], d[:])
+		x.BLS = &tx.BLSKey{Key: [48]byte{byte(h), 2, 3}}
+		d := sha256.Sum256(append(x.BLS.Key[:], tx.PossessionMessage(p.GenesisHash, x.Key, x.BLS.Key)...))
+		copy(x.BLS.Possession[:], d[:])
 		fakeSign(p.GenesisHash, &x, keyOf(from(5)))
 		txs = append(txs, x)
 	}

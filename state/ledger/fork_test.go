@@ -97,10 +97,9 @@ func (f *forkTest) transaction(t *rapid.T, m *model, nonces map[tx.ID]uint32) tx
 		f.opened++
 		x.Key = keyOf(tx.ID(1<<40 + f.opened))
 		if rapid.Bool().Draw(t, "bls") {
-			x.Flags = tx.FlagBLS
-			x.BLSKey = [48]byte(append(x.Key[:], x.Key[:16]...))
-			d := sha256.Sum256(append(x.BLSKey[:], tx.PossessionMessage(f.p.GenesisHash, x.Key, x.BLSKey)...))
-			copy(x.BLSProof[:], d[:])
+			x.BLS = &tx.BLSKey{Key: [48]byte(append(x.Key[:], x.Key[:16]...))}
+			d := sha256.Sum256(append(x.BLS.Key[:], tx.PossessionMessage(f.p.GenesisHash, x.Key, x.BLS.Key)...))
+			copy(x.BLS.Possession[:], d[:])
 		}
 	} else {
 		x.To = f.id(t, m, "to")

@@ -35,7 +35,7 @@ func TestReasons(t *testing.T) {
 	}
 	badSignature := transfer(&p, id(1), id(2), 1, 0)
 	badSignature.Signature[0] ^= 1
-	bls := edit(opening(&p, id(1), 1, 0, [32]byte{1}), func(s *tx.Signed) { s.Flags = tx.FlagBLS; s.BLSKey[0] = 1 })
+	bls := edit(opening(&p, id(1), 1, 0, [32]byte{1}), func(s *tx.Signed) { s.BLS = &tx.BLSKey{Key: [48]byte{1}} })
 	candidates := []struct {
 		name string
 		tx   tx.Signed
@@ -388,9 +388,9 @@ func TestBLSKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	x := opening(&p, p.GenesisID(0), 50, 0, [32]byte{7})
-	x.Flags, x.BLSKey = tx.FlagBLS, [48]byte{1, 2, 3}
-	d := sha256.Sum256(append(x.BLSKey[:], tx.PossessionMessage(p.GenesisHash, x.Key, x.BLSKey)...))
-	copy(x.BLSProof[:], d[:])
+	x.BLS = &tx.BLSKey{Key: [48]byte{1, 2, 3}}
+	d := sha256.Sum256(append(x.BLS.Key[:], tx.PossessionMessage(p.GenesisHash, x.Key, x.BLS.Key)...))
+	copy(x.BLS.Possession[:], d[:])
 	fakeSign(p.GenesisHash, &x, keyOf(x.From))
 	done := step(t, l, p.GenesisBlock, 1, blockName(1), []tx.Signed{opening(&p, p.GenesisID(1), 50, 0, [32]byte{6}), x})
 	if _, ok := l.Account(done.Opened[1].ID); ok {

@@ -148,8 +148,8 @@ func (m *model) block(txs []tx.Signed, bundles []tx.Bundle) (*model, []bool) {
 		n.next[best]++
 		n.opened[i].ID = id
 		r := Record{Balance: t.Amount, Kind: KindSingle, LastTouch: uint32(n.height), Key: t.Key}
-		if t.Flags&tx.FlagBLS != 0 {
-			n.keys = append(slices.Clip(n.keys), string(binary.BigEndian.AppendUint64(nil, uint64(id))[2:])+string(t.BLSKey[:]))
+		if t.BLS != nil {
+			n.keys = append(slices.Clip(n.keys), string(binary.BigEndian.AppendUint64(nil, uint64(id))[2:])+string(t.BLS.Key[:]))
 			r.Extension = uint64(len(n.keys))
 		}
 		n.accounts[id] = r

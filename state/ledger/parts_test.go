@@ -244,9 +244,9 @@ func newLargeStory(t testing.TB) *story {
 			x := transfer(&s.p, from, tx.MakeID(uint16(i%3), uint32(h*1777+i)%nearly), 5, m.accounts[from].Nonce)
 			if i == 4 {
 				x = opening(&s.p, from, 3, m.accounts[from].Nonce, keyOf(tx.ID(h)<<40))
-				x.Flags, x.BLSKey = tx.FlagBLS, [48]byte{byte(h), 7}
-				d := sha256.Sum256(append(x.BLSKey[:], tx.PossessionMessage(s.p.GenesisHash, x.Key, x.BLSKey)...))
-				copy(x.BLSProof[:], d[:])
+				x.BLS = &tx.BLSKey{Key: [48]byte{byte(h), 7}}
+				d := sha256.Sum256(append(x.BLS.Key[:], tx.PossessionMessage(s.p.GenesisHash, x.Key, x.BLS.Key)...))
+				copy(x.BLS.Possession[:], d[:])
 				fakeSign(s.p.GenesisHash, &x, keyOf(from))
 			}
 			txs = append(txs, x)

@@ -26,7 +26,7 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 	w = work{make([]int, 0, len(txs)), make([]tx.Signed, 0, len(txs)), make([][32]byte, 0, len(txs)), make([]uint16, 0, len(txs))}
 	for i := range txs {
 		weight := 1
-		if txs[i].Flags&tx.FlagBLS != 0 {
+		if txs[i].BLS != nil {
 			weight = openWeight
 		}
 		if !src.take(weight) {
@@ -157,8 +157,10 @@ func (p *Pool) judge(now time.Time, src *source, t *tx.Signed, id tx.Hash, slack
 func (p *Pool) judgeContent(t *tx.Signed) *Reject {
 	const ids = 1 << 48
 	switch {
-	case t.Kind != tx.Transfer && t.Kind != tx.Open, t.Flags != 0 && (t.Kind != tx.Open || t.Flags != tx.FlagBLS):
-		return reject(Malformed, "%v with flags %#x", t.Kind, t.Flags)
+	case t.Kind != tx.Transfer && t.Kind != tx.Open:
+		return reject(Malformed, "unknown %v", t.Kind)
+	case t.BLS != nil && t.Kind != tx.Open:
+		return reject(Malformed, "%v with a BLS key", t.Kind)
 	case t.From >= ids || t.To >= ids:
 		return reject(Malformed, "account id over 48 bits")
 	case int(t.FeeClass) >= len(p.opts.Fees):

@@ -243,7 +243,7 @@ func (p *Pool) add(ctx context.Context, key sourceKey, txs []tx.Signed) []error 
 			verdicts[k] = Busy
 		case !ok[k]:
 			verdicts[k] = WrongSignature
-		case t.Flags&tx.FlagBLS != 0 && !p.opts.Possession(t.BLSKey, tx.PossessionMessage(p.opts.Genesis, t.Key, t.BLSKey), t.BLSProof):
+		case t.BLS != nil && !p.opts.Possession(t.BLS.Key, tx.PossessionMessage(p.opts.Genesis, t.Key, t.BLS.Key), t.BLS.Possession):
 			verdicts[k] = WrongPossession
 		}
 	}

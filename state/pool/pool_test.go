@@ -217,11 +217,10 @@ func TestRejects(t *testing.T) {
 		say  string
 	}{
 		{"kind", with(transfer(0, 0), func(s *tx.Signed) { s.Kind = 9 }), Malformed, "kind(9)"},
-		{"flags", with(transfer(0, 0), func(s *tx.Signed) { s.Flags = 1 }), Malformed, "flags"},
-		{"open flags", with(opening(0, 0), func(s *tx.Signed) { s.Flags = 2 }), Malformed, "flags"},
+		{"key", with(transfer(0, 0), func(s *tx.Signed) { s.BLS = new(tx.BLSKey) }), Malformed, "transfer with a BLS key"},
 		{"id over 48 bits", with(transfer(0, 0), func(s *tx.Signed) { s.To = 1 << 48 }), Malformed, "48 bits"},
 		{"signature", with(transfer(0, 0), func(s *tx.Signed) { s.Signature[0] = 0xbd }), WrongSignature, local(0).String()},
-		{"possession", with(opening(0, 0), func(s *tx.Signed) { s.Flags = tx.FlagBLS }), WrongPossession, "proof"},
+		{"possession", with(opening(0, 0), func(s *tx.Signed) { s.BLS = new(tx.BLSKey) }), WrongPossession, "proof"},
 		{"payer missing", transfer(77, 0), UnknownAccount, local(77).String()},
 		{"payer nowhere", with(transfer(0, 0), func(s *tx.Signed) { s.From = tx.MakeID(9, 0) }), UnknownAccount, "no shard"},
 		{"payer elsewhere", with(transfer(0, 0), func(s *tx.Signed) { s.From = tx.MakeID(2, 0) }), WrongShard, "shard 2, this is shard 1"},
@@ -266,7 +265,7 @@ func TestRemediesAreComplete(t *testing.T) {
 
 func TestAccepts(t *testing.T) {
 	p, _, _ := newPool(t, nil)
-	bls := with(opening(2, 0), func(s *tx.Signed) { s.Flags, s.BLSProof[0] = tx.FlagBLS, 1 })
+	bls := with(opening(2, 0), func(s *tx.Signed) { s.BLS = &tx.BLSKey{Possession: [96]byte{1}} })
 	remote := with(transfer(3, 0), func(s *tx.Signed) { s.To = tx.MakeID(2, 4711) })
 	exact := with(transfer(4, 0), func(s *tx.Signed) { s.Amount = 1e6 - 10 })
 	last := with(transfer(5, 0), func(s *tx.Signed) { s.Expiry = height + 500 })
@@ -464,7 +463,7 @@ func TestRate(t *testing.T) {
 			t.Fatalf("%d beyond the share of the pool", n)
 		}
 		time.Sleep(time.Minute)
-		bls := with(opening(6, 0), func(s *tx.Signed) { s.Flags, s.BLSProof[0] = tx.FlagBLS, 1 })
+		bls := with(opening(6, 0), func(s *tx.Signed) { s.BLS = &tx.BLSKey{Possession: [96]byte{1}} })
 		if n := count(p.Submit(t.Context(), 3, []tx.Signed{bls, txs[5]})); n != 1 {
 			t.Fatalf("an opening with a BLS key did not use the bucket up: %d", n)
 		}

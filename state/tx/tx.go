@@ -60,7 +60,7 @@ const (
 	TransferWire  = 1 + TransferBytes + 64
 )
 
-// FlagBLS in Tx.Flags of an Open says that a BLS key and its proof of possession follow. All other flags are refused.
+// FlagBLS in the flags of an Open says that a BLS key and its proof of possession follow. All other flags are refused.
 const FlagBLS uint16 = 1
 
 // Tx is a decoded transaction. From pays the fee and gives the nonce.
@@ -70,16 +70,21 @@ const FlagBLS uint16 = 1
 //	               [, bls key 48, proof of possession 96]
 type Tx struct {
 	Kind     Kind
-	From     ID
-	To       ID     // Transfer only
-	Amount   uint64 // units moved to To, or the opening balance
-	Nonce    uint32 // must equal the payer's record
-	Expiry   uint32 // last block height of the payer's shard at which it may execute
 	FeeClass uint16 // index in the genesis fee table
-	Flags    uint16
+	From     ID
+	To       ID       // Transfer only
+	Amount   uint64   // units moved to To, or the opening balance
+	Nonce    uint32   // must equal the payer's record
+	Expiry   uint32   // last block height of the payer's shard at which it may execute
 	Key      [32]byte // Open only: Ed25519 key of the new account
-	BLSKey   [48]byte // Open with FlagBLS: compressed min-pk key
-	BLSProof [96]byte // Open with FlagBLS: proof of possession over PossessionMessage
+	BLS      *BLSKey  // Open only: nil if the new account has none; FlagBLS on the wire
+}
+
+// BLSKey is the BLS key of an account to be opened. It is immutable once it is in a transaction. Few transactions have
+// one, so they hold it by pointer: a block's transactions are read many times and stay small.
+type BLSKey struct {
+	Key        [48]byte // compressed, min-pk
+	Possession [96]byte // proof of possession over PossessionMessage
 }
 
 // Signed is a transaction with the payer's Ed25519 signature (ZIP-215) over Message.
@@ -114,6 +119,10 @@ func append48(b []byte, id ID) []byte {
 	return append(b, byte(id>>40), byte(id>>32), byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
 
+func read48(b []byte) ID {
+	return ID(binary.BigEndian.Uint16(b))<<32 | ID(binary.BigEndian.Uint32(b[2:]))
+}
+
 // AppendBody appends kind and body, the part that the transaction id covers.
 func (t *Tx) AppendBody(b []byte) []byte {
 	be := binary.BigEndian
@@ -126,14 +135,19 @@ func (t *Tx) AppendBody(b []byte) []byte {
 	b = be.AppendUint32(b, t.Nonce)
 	b = be.AppendUint32(b, t.Expiry)
 	b = be.AppendUint16(b, t.FeeClass)
-	b = be.AppendUint16(b, t.Flags)
-	if t.Kind == Open {
-		b = append(b, t.Key[:]...)
+	if t.Kind != Open {
+		return append(b, 0, 0)
+	}
+	if t.BLS == nil {
 		b = append(b, 0, 0)
-		if t.Flags&FlagBLS != 0 {
-			b = append(b, t.BLSKey[:]...)
-			b = append(b, t.BLSProof[:]...)
-		}
+	} else {
+		b = be.AppendUint16(b, FlagBLS)
+	}
+	b = append(b, t.Key[:]...)
+	b = append(b, 0, 0)
+	if t.BLS != nil {
+		b = append(b, t.BLS.Key[:]...)
+		b = append(b, t.BLS.Possession[:]...)
 	}
 	return b
 }
@@ -172,7 +186,7 @@ func (t *Tx) WireBytes() int {
 	switch {
 	case t.Kind == Transfer:
 		return TransferWire
-	case t.Flags&FlagBLS != 0:
+	case t.BLS != nil:
 		return MaxTxBytes
 	}
 	return 1 + OpenBytes + 64
@@ -181,42 +195,56 @@ func (t *Tx) WireBytes() int {
 // Append appends the wire form: kind, body, signature.
 func (s *Signed) Append(b []byte) []byte { return append(s.AppendBody(b), s.Signature[:]...) }
 
-// read reads one signed transaction from the front of s.
+// read reads one signed transaction from the front of s into t, which is zero.
 func read(s *cryptobyte.String, t *Signed) error {
-	*t = Signed{}
-	if !s.ReadUint8((*uint8)(&t.Kind)) {
+	if s.Empty() {
 		return malformed("transaction", "empty")
 	}
-	if t.Kind != Transfer && t.Kind != Open {
-		return malformed("transaction", "unknown kind %d", t.Kind)
+	switch t.Kind = Kind((*s)[0]); t.Kind {
+	case Transfer:
+		return readTransfer(s, t)
+	case Open:
+		return readOpen(s, t)
 	}
-	var from, to uint64
-	ok := s.ReadUint48(&from)
-	if t.Kind == Transfer {
-		ok = ok && s.ReadUint48(&to)
+	return malformed("transaction", "unknown kind %d", t.Kind)
+}
+
+// readTransfer reads a transfer, field by field at fixed places: blocks are full of them.
+func readTransfer(s *cryptobyte.String, t *Signed) error {
+	var b []byte
+	if !s.ReadBytes(&b, TransferWire) {
+		return malformed("transaction", "too short for a transfer")
 	}
-	t.From, t.To = ID(from), ID(to)
-	ok = ok && s.ReadUint64(&t.Amount) && s.ReadUint32(&t.Nonce) && s.ReadUint32(&t.Expiry) &&
-		s.ReadUint16(&t.FeeClass) && s.ReadUint16(&t.Flags)
-	if !ok {
-		return malformed("transaction", "too short for a %s", t.Kind)
+	be := binary.BigEndian
+	t.From, t.To = read48(b[1:]), read48(b[7:])
+	t.Amount, t.Nonce, t.Expiry = be.Uint64(b[13:]), be.Uint32(b[21:]), be.Uint32(b[25:])
+	t.FeeClass = be.Uint16(b[29:])
+	if flags := be.Uint16(b[31:]); flags != 0 {
+		return malformed("transaction", "unknown flags %#x in a transfer", flags)
 	}
-	allowed := uint16(0)
-	if t.Kind == Open {
-		allowed = FlagBLS
+	t.Signature = [64]byte(b[1+TransferBytes:])
+	return nil
+}
+
+func readOpen(s *cryptobyte.String, t *Signed) error {
+	var (
+		from       uint64
+		flags, pad uint16
+	)
+	if !(s.Skip(1) && s.ReadUint48(&from) && s.ReadUint64(&t.Amount) && s.ReadUint32(&t.Nonce) && s.ReadUint32(&t.Expiry) &&
+		s.ReadUint16(&t.FeeClass) && s.ReadUint16(&flags) && s.CopyBytes(t.Key[:]) && s.ReadUint16(&pad)) {
+		return malformed("transaction", "too short for an open")
 	}
-	if t.Flags&^allowed != 0 {
-		return malformed("transaction", "unknown flags %#x in a %s", t.Flags&^allowed, t.Kind)
+	t.From = ID(from)
+	if flags&^FlagBLS != 0 {
+		return malformed("transaction", "unknown flags %#x in an open", flags&^FlagBLS)
 	}
-	if t.Kind == Open {
-		var pad uint16
-		if !(s.CopyBytes(t.Key[:]) && s.ReadUint16(&pad)) {
-			return malformed("transaction", "too short for an open")
-		}
-		if pad != 0 {
-			return malformed("transaction", "padding is not zero")
-		}
-		if t.Flags&FlagBLS != 0 && !(s.CopyBytes(t.BLSKey[:]) && s.CopyBytes(t.BLSProof[:])) {
+	if pad != 0 {
+		return malformed("transaction", "padding is not zero")
+	}
+	if flags&FlagBLS != 0 {
+		t.BLS = new(BLSKey)
+		if !(s.CopyBytes(t.BLS.Key[:]) && s.CopyBytes(t.BLS.Possession[:])) {
 			return malformed("transaction", "too short for an open with a BLS key")
 		}
 	}
@@ -247,11 +275,10 @@ func DecodeMany(b []byte, limit int) ([]Signed, error) {
 		if len(out) == limit {
 			return nil, malformed("transactions", "more than %d", limit)
 		}
-		var t Signed
-		if err := read(&s, &t); err != nil {
-			return nil, fmt.Errorf("at transaction %d: %w", len(out), err)
+		out = append(out, Signed{})
+		if err := read(&s, &out[len(out)-1]); err != nil {
+			return nil, fmt.Errorf("at transaction %d: %w", len(out)-1, err)
 		}
-		out = append(out, t)
 	}
 	return out, nil
 }

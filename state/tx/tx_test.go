@@ -42,9 +42,9 @@ func sampleOpen() Signed {
 
 func sampleOpenBLS() Signed {
 	s := sampleOpen()
-	s.Flags = FlagBLS
-	fill(s.BLSKey[:], 0x01)
-	fill(s.BLSProof[:], 0x80)
+	s.BLS = new(BLSKey)
+	fill(s.BLS.Key[:], 0x01)
+	fill(s.BLS.Possession[:], 0x80)
 	return s
 }
 
@@ -85,7 +85,7 @@ func TestGolden(t *testing.T) {
 		hash(c.name+"-id", c.tx.TxID(genesis()))
 	}
 	bls := sampleOpenBLS()
-	put("possession-message", PossessionMessage(genesis(), bls.Key, bls.BLSKey))
+	put("possession-message", PossessionMessage(genesis(), bls.Key, bls.BLS.Key))
 	r, ret := sampleReceipt(false), sampleReceipt(true)
 	put("receipt", r.Append(nil))
 	put("receipt-return", ret.Append(nil))
@@ -136,9 +136,9 @@ func genSigned(t *rapid.T) Signed {
 	} else {
 		fillRandom(s.Key[:], "key")
 		if rapid.Bool().Draw(t, "bls") {
-			s.Flags = FlagBLS
-			fillRandom(s.BLSKey[:], "bls key")
-			fillRandom(s.BLSProof[:], "bls proof")
+			s.BLS = new(BLSKey)
+			fillRandom(s.BLS.Key[:], "bls key")
+			fillRandom(s.BLS.Possession[:], "bls proof")
 		}
 	}
 	fillRandom(s.Signature[:], "signature")
@@ -236,7 +236,7 @@ func TestRefusals(t *testing.T) {
 		{"tx kind 0", one, edit(tw, 0, 0), "unknown kind 0"},
 		{"tx kind 3", one, edit(tw, 0, 3), "unknown kind 3"},
 		{"tx trailing", one, append(bytes.Clone(tw), 0), "1 bytes too many"},
-		{"tx cut", one, tw[:len(tw)-1], "too short for a signature"},
+		{"tx cut", one, tw[:len(tw)-1], "too short for a transfer"},
 		{"transfer flags", one, edit(tw, 32, FlagBLSByte), "unknown flags"},
 		{"open flags", one, edit(ow, 26, 2), "unknown flags"},
 		{"open padding", one, edit(ow, 60, 1), "padding"},
