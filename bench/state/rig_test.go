@@ -22,6 +22,7 @@ import (
 	"tutti/consensus"
 	"tutti/consensus/blocklog"
 	"tutti/state/ledger"
+	"tutti/state/store"
 	"tutti/state/tx"
 )
 
@@ -180,10 +181,13 @@ func (r *rig) body(ts []workload.Transfer) ([]byte, ledger.Commitments) {
 type sample struct {
 	execute, log, finalise, all time.Duration // CPU time of the process; all has what ran in the background as well
 	wall                        time.Duration
+	collections                 uint32 // of garbage, that ended during the block
+	flushed, compacted          uint64 // bytes that the storage engine wrote meanwhile
 }
 
 // block draws, executes and finalises one block.
 func (r *rig) block(txs int) (s sample) {
+	stored, collected := r.background()
 	began, mine := cpuOf(unix.CLOCK_PROCESS_CPUTIME_ID), cpuOf(unix.CLOCK_THREAD_CPUTIME_ID)
 	body, want := r.body(r.transfers(txs))
 	parent := r.p.GenesisBlock
@@ -208,7 +212,22 @@ func (r *rig) block(txs int) (s sample) {
 	}
 	c3 := cpuOf(unix.CLOCK_PROCESS_CPUTIME_ID)
 	r.roots, r.diffs = [2]tx.Hash{r.roots[1], done.Root}, [2]tx.Hash{r.diffs[1], done.Diff}
-	return sample{c1 - c0, c2 - c1, c3 - c2, c3 - began - mine, time.Since(wall)}
+	s = sample{execute: c1 - c0, log: c2 - c1, finalise: c3 - c2, all: c3 - began - mine, wall: time.Since(wall)}
+	storedNow, collectedNow := r.background()
+	s.collections = collectedNow - collected
+	s.flushed, s.compacted = storedNow.FlushBytes-stored.FlushBytes, storedNow.CompactBytes-stored.CompactBytes
+	return s
+}
+
+// background is what has been done beside the blocks.
+func (r *rig) background() (store.Metrics, uint32) {
+	m, err := r.l.Storage()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	return m, mem.NumGC
 }
 
 // append writes the body to the block log as the bodies of several blocks, since one has consensus.MaxBodyBytes at most,
@@ -237,6 +256,27 @@ func cpuOf(clock int32) time.Duration {
 		panic(err)
 	}
 	return time.Duration(t.Nano())
+}
+
+// firstTouch is the CPU time that the first touch of a page of memory takes. Where a hypervisor has taken free memory back
+// it is tens of times what the kernel alone needs.
+func firstTouch(t testing.TB) time.Duration {
+	t.Helper()
+	const pages = 1 << 16
+	page := os.Getpagesize()
+	m, err := unix.Mmap(-1, 0, pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(m)
+	if err := unix.Madvise(m, unix.MADV_NOHUGEPAGE); err != nil {
+		t.Fatal(err)
+	}
+	began := cpuOf(unix.CLOCK_THREAD_CPUTIME_ID)
+	for i := 0; i < len(m); i += page {
+		m[i] = 1
+	}
+	return (cpuOf(unix.CLOCK_THREAD_CPUTIME_ID) - began) / pages
 }
 
 // residentBytes is the memory that this process has in RAM.

@@ -24,6 +24,7 @@ var (
 	accounts = flag.Int("accounts", 10_000_000, "accounts at full size")
 	txs      = flag.Int("txs", 100_000, "transfers in a block at full size")
 	blocks   = flag.Int("blocks", 50, "blocks of each kind at full size")
+	each     = flag.Bool("each", false, "print every block and what ran beside it")
 	jsonFile = flag.String("json", "", "write the rows to this file as well")
 )
 
@@ -83,6 +84,7 @@ func TestBenchState(t *testing.T) {
 	}
 	out := new(table)
 	r := newRig(t, n)
+	out.add("first touch of a page of memory", float64(firstTouch(t).Nanoseconds()), "cpu_ns")
 	began := time.Now()
 	cpu := cpuOf(unix.CLOCK_PROCESS_CPUTIME_ID)
 	r.create(runtime.NumCPU())
@@ -134,6 +136,12 @@ func (r *rig) restart(out *table, workers, accounts int, tell bool) {
 }
 
 func report(out *table, name string, samples []sample) {
+	if *each {
+		for i, s := range samples {
+			fmt.Printf("%s %3d: all %6.1f  execute %6.1f  log %5.1f  finalise %5.1f cpu_ms, wall %6.1f ms, collections %d, flushed %4.1f, compacted %5.1f MB\n", name, i,
+				ms(s.all), ms(s.execute), ms(s.log), ms(s.finalise), ms(s.wall), s.collections, float64(s.flushed)/1e6, float64(s.compacted)/1e6)
+		}
+	}
 	for _, part := range []struct {
 		name string
 		of   func(s sample) time.Duration
