@@ -12,10 +12,8 @@ import (
 	"tutti/state/tx"
 )
 
-// crashSize is the network of the crash campaign: small, so that it is back quickly.
-var crashSize = size{
-	shards: 2, validators: 4, accounts: 2000, probes: 0, cross: 0.3, rate: 300, eachNode: true,
-}
+// crashSize is the network of the crash campaign, but for its accounts.
+var crashSize = size{shards: 2, validators: 4, cross: 0.3, rate: 300, eachNode: true}
 
 // runsAHome is how many crashes a network goes through before everything is checked and a new one is made.
 const runsAHome = 20
@@ -23,9 +21,10 @@ const runsAHome = 20
 // Crashes is the crash campaign: each run kills everything once or twice under load. Make it with its exported fields set,
 // use it from one goroutine, and close it.
 type Crashes struct {
-	Binary string // of a build that loses what was not synced
-	Dir    string // to make the networks' folders in; those of failed ones are kept
-	Logf   func(format string, args ...any)
+	Binary   string // of a build that loses what was not synced
+	Dir      string // to make the networks' folders in; those of failed ones are kept
+	Accounts uint64 // of all shards together; few are back sooner
+	Logf     func(format string, args ...any)
 
 	world *world
 	runs  int // in this world
@@ -91,7 +90,9 @@ func (c *Crashes) Run(ctx context.Context, seed uint64) (r Result, detail string
 	random := rand.New(rand.NewPCG(seed, 0xc4))
 	p := draw(random)
 	if c.world == nil {
-		if c.world, err = open(ctx, c.Binary, c.Dir, crashSize, seed, c.Logf); err != nil {
+		sz := crashSize
+		sz.accounts = c.Accounts
+		if c.world, err = open(ctx, c.Binary, c.Dir, sz, seed, c.Logf); err != nil {
 			return r, "", err
 		}
 		c.runs = 0

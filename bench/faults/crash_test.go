@@ -15,9 +15,12 @@ func TestUnsyncedDisk(t *testing.T) {
 	}
 }
 
-// crashes makes a crash campaign and ends it with the test.
+// crashes makes a crash campaign and ends it with the test. The short version has few accounts.
 func crashes(t *testing.T, binary, dir string) func() (Result, string) {
-	c := &Crashes{Binary: binary, Dir: dir, Logf: t.Logf}
+	c := &Crashes{Binary: binary, Dir: dir, Accounts: 2000, Logf: t.Logf}
+	if *runs > 0 {
+		c.Accounts = 100_000
+	}
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
