@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,10 +20,18 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/config"
 	"tutti/appliance/localnet"
+	"tutti/internal/plant"
 )
 
+// lie is a server of state that changes a bit in some of the chunks that it gives away.
+var lie = plant.Bug{
+	Name: "lies about chunks", File: "../../state/statesync/server.go",
+	Old: "\t\tb[1]++\n",
+	New: "\t\tb[1]++\n\t\tif planted(%q) && every(5) {\n\t\t\tb[len(b)-1] ^= 1\n\t\t}\n",
+}
+
 // TestBenchSync lets one of four validators, which run under load as processes of their own, lose its data, and measures
-// how long it takes from its start to its vote in a final block.
+// how long it takes from its start to its vote in a final block. Then it loses them again, and one of its three sources lies.
 func TestBenchSync(t *testing.T) {
 	crowd, rate, span := uint64(3000), 100, 10*time.Second
 	if *full {
@@ -29,6 +40,10 @@ func TestBenchSync(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "tutti")
 	if out, err := exec.Command("go", "build", "-o", binary, "tutti/appliance/cmd/tutti").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	lying, err := plant.Program(t.TempDir(), "tutti/appliance/cmd/tutti", []plant.Bug{lie})
+	if err != nil {
+		t.Fatal(err)
 	}
 	port, err := localnet.FreePorts(4)
 	if err != nil {
@@ -41,14 +56,13 @@ func TestBenchSync(t *testing.T) {
 	var urls []string
 	for i := range 4 {
 		urls = append(urls, "http://127.0.0.1:"+strconv.Itoa(port+i))
-		process(t, binary, i, n, "run")
+		process(t, binary, i, n, "", "run")
 	}
-	lost := 3
 	for _, u := range urls {
 		until(t, u+" is ready", time.Minute, func() bool { return ask(u+"/readyz", nil) == http.StatusOK })
 	}
 	var loaded []byte
-	load := exec.Command(binary, "bench", "--api", urls[0], "--api", urls[1], "--api", urls[2], "--genesis", filepath.Join(string(n.Home), "genesis.json"),
+	load := exec.Command(binary, "bench", "--api", urls[0], "--api", urls[1], "--genesis", filepath.Join(string(n.Home), "genesis.json"),
 		"--rate", strconv.Itoa(rate), "--warm-up", "2s", "--duration", span.String(), "--json", filepath.Join(t.TempDir(), "load.json"))
 	ended := make(chan struct{})
 	go func() { defer close(ended); loaded, _ = load.CombinedOutput() }() // its verdict is not ours: a validator is missing
@@ -56,6 +70,37 @@ func TestBenchSync(t *testing.T) {
 	until(t, "the load is there", 3*time.Minute, func() bool {
 		return ask(urls[0]+"/v1/status", &before) == http.StatusOK && before.TPS > float64(rate)/2
 	})
+	const lost, liar = 3, 2
+	out := new(table)
+	out.sync(t, binary, n, urls, lost, fmt.Sprintf("sync of %d accounts", crowd))
+	stop(processes[liar])
+	process(t, lying, liar, n, lie.Name, "run")
+	until(t, "the liar is ready", time.Minute, func() bool { return ask(urls[liar]+"/readyz", nil) == http.StatusOK })
+	said := out.sync(t, binary, n, urls, lost, fmt.Sprintf("sync of %d accounts, one source of three lies", crowd))
+	out.print()
+	var accused []string
+	for line := range strings.Lines(said) {
+		if strings.Contains(line, "sent something wrong") {
+			accused = append(accused, strings.TrimSpace(line))
+		}
+	}
+	t.Logf("the node said: %q", accused)
+	for _, line := range accused {
+		if !strings.Contains(line, fmt.Sprintf("s0v%d", liar)) {
+			t.Errorf("the liar is s0v%d; the node said %q", liar, line)
+		}
+	}
+	if *full && len(accused) != 1 { // a small state has too few chunks for it to be asked for five
+		t.Errorf("the liar is named %d times", len(accused))
+	}
+	<-ended
+	t.Logf("the load meanwhile:\n%s", loaded)
+}
+
+// sync takes a validator its data and lets it come back, and adds the times to the table. It returns what the validator
+// wrote until its first vote.
+func (out *table) sync(t *testing.T, binary string, n *localnet.Network, urls []string, lost int, name string) string {
+	t.Helper()
 	stop(processes[lost])
 	home := config.Home(filepath.Join(string(n.Home), "nodes", fmt.Sprintf("s0v%d", lost)))
 	if err := os.RemoveAll(home.Data()); err != nil {
@@ -64,14 +109,14 @@ func TestBenchSync(t *testing.T) {
 	var at api.Block
 	ask(urls[0]+"/v1/blocks/latest", &at)
 	began := time.Now()
-	process(t, binary, lost, n, "run", "--sync")
+	written := process(t, binary, lost, n, "", "run", "--sync")
 	var whole time.Duration
-	var bytes uint64
+	var copied uint64
 	until(t, "it votes", 10*time.Minute, func() bool {
 		var s api.Status
 		if whole == 0 && ask(urls[lost]+"/v1/status", &s) == http.StatusOK {
 			if s.Sync != nil {
-				bytes = max(bytes, s.Sync.Bytes)
+				copied = max(copied, s.Sync.Bytes)
 			} else {
 				whole = time.Since(began)
 			}
@@ -79,29 +124,48 @@ func TestBenchSync(t *testing.T) {
 		var b api.Block
 		return ask(urls[0]+"/v1/blocks/latest", &b) == http.StatusOK && b.Height > at.Height && slices.Contains(b.Signers, lost)
 	})
-	out := new(table)
-	out.add(fmt.Sprintf("sync of %d accounts/state whole", crowd), whole.Seconds(), "s")
-	out.add(fmt.Sprintf("sync of %d accounts/first vote", crowd), time.Since(began).Seconds(), "s")
-	out.add("copied", float64(bytes)/1e6, "MB")
-	out.print()
-	<-ended
-	t.Logf("the load meanwhile:\n%s", loaded)
+	out.add(name+"/state whole", whole.Seconds(), "s")
+	out.add(name+"/first vote", time.Since(began).Seconds(), "s")
+	out.add(name+"/copied", float64(copied)/1e6, "MB")
+	return written.String()
 }
 
 // processes are the validators of TestBenchSync.
 var processes = map[int]*exec.Cmd{}
 
-// process starts a validator.
-func process(t *testing.T, binary string, i int, n *localnet.Network, args ...string) {
+// output is what a process has written so far. Safe for concurrent use.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// process starts a validator, with a bug awake if there is one.
+func process(t *testing.T, binary string, i int, n *localnet.Network, bug string, args ...string) *output {
 	t.Helper()
 	home := filepath.Join(string(n.Home), "nodes", fmt.Sprintf("s0v%d", i))
 	cmd := exec.Command(binary, append(args, "--home", home)...)
+	cmd.Env = plant.Awake(bug)
+	written := new(output)
+	cmd.Stdout, cmd.Stderr = written, written
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	processes[i] = cmd
 	t.Cleanup(func() { stop(cmd) })
+	return written
 }
 
 func stop(cmd *exec.Cmd) {
