@@ -198,7 +198,7 @@ func (b backend) AccountProof(ctx context.Context, id tx.ID) (*proof.Account, er
 	if err != nil {
 		return nil, err
 	}
-	f, err := b.n.history.final(consensus.Height(path.Height) + consensus.StateLag)
+	f, err := b.n.history.logged(consensus.Height(path.Height) + consensus.StateLag)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (b backend) AccountsProof(ctx context.Context, ids []tx.ID) (*proof.Account
 	case err != nil:
 		return nil, err
 	}
-	f, err := b.n.history.final(consensus.Height(path.Height) + consensus.StateLag)
+	f, err := b.n.history.logged(consensus.Height(path.Height) + consensus.StateLag)
 	if err != nil {
 		return nil, err
 	}

@@ -273,8 +273,17 @@ func (h *history) final(height consensus.Height) (proof.Final, error) {
 	if tip := h.height(); height > tip {
 		return proof.Final{}, api.Refuse(api.NotFinal, "height %d; the final tip is %d", height, tip)
 	}
+	return h.logged(height)
+}
+
+// logged shows that the block at a height is final that the log has as final, of which more may not be told yet: the ledger
+// is up to one block ahead of what clients were told, never ahead of the log. Errors are as final's.
+func (h *history) logged(height consensus.Height) (proof.Final, error) {
 	if base := h.log.Base(); height < base {
 		return proof.Final{}, h.notKept(height, base)
+	}
+	if _, ok := h.log.FinalAt(height); !ok {
+		return proof.Final{}, api.Refuse(api.NotFinal, "height %d; the final tip is %d", height, h.height())
 	}
 	certified, cert, err := h.log.Finalization(height)
 	if err != nil {

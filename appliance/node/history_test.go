@@ -146,6 +146,17 @@ func TestHistoryFinal(t *testing.T) {
 			t.Errorf("block %d has a certificate of its own: %t (%v)", height, fh != nil, err)
 		}
 	}
+	h.tip = 9 // the log and the ledger are a block ahead of what clients were told
+	if _, err := h.final(10); !errors.Is(err, &api.Error{Code: api.NotFinal}) {
+		t.Errorf("a block that clients were not told of: %v", err)
+	}
+	if f, err := h.logged(10); err != nil || f.Header().Height != 10 {
+		t.Errorf("a block of the log: %v", err)
+	}
+	if _, err := h.logged(11); !errors.Is(err, &api.Error{Code: api.NotFinal}) {
+		t.Errorf("a block that is not in the log: %v", err)
+	}
+	h.tip = 10
 	log.base = 4
 	for height, want := range map[consensus.Height]api.Code{0: api.NotFound, 3: api.Pruned, 11: api.NotFinal} {
 		if _, err := h.block(height); !errors.Is(err, &api.Error{Code: want}) {
