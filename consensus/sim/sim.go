@@ -129,7 +129,7 @@ func (s *simulation) settle() (Report, error) {
 	start, from := s.view(), s.now
 	goal := s.check.top() + Goal
 	err := s.until(func() bool {
-		return s.lowest() >= goal && s.mute() < 0 || s.now > from+settleFor*time.Second || s.view() > start+GoalViews
+		return s.lowest() >= goal && s.mute() < 0 || s.now > from+settleFor*time.Second || s.view() > start+GoalViews && s.now > from+GoalViews*time.Second
 	})
 	s.report.Height, s.report.View, s.report.Settled, s.report.Took = s.lowest(), s.view(), s.view()-start, s.now
 	if err == nil && s.lowest() < goal {

@@ -46,6 +46,13 @@ type Limits struct {
 	Reach     consensus.Height // a finalization further above the final block is left to block sync
 }
 
+// passOver is how many finalities a leader has to be silent through to be passed over (R7): about two seconds of a busy
+// chain, and no time at all of one that stands still.
+const passOver = 8
+
+// livelyViews is how far the view of a block that is handed over may be below the current one for the finality to count.
+const livelyViews = 4
+
 // DefaultLimits suit a committee of MaxCommittee: 12 MB of votes at most, and Depth bodies.
 func DefaultLimits() Limits {
 	return Limits{Window: 16, Depth: 64, TailDepth: 4096, TailBody: 1 << 10, Reach: 32}
@@ -71,6 +78,7 @@ func New(c Config) (*Machine, Ready, error) {
 		root:       &block{Block: consensus.Block{Header: c.Root}, hash: c.Root.Hash(), notarized: true, verdict: valid, logged: true},
 		blocks:     make(map[consensus.Hash]*block),
 		distrusted: make([]bool, n),
+		unheard:    make([]int, n),
 		helped:     make([]bool, n),
 	}
 	if c.Root.Epoch == c.Committee.Epoch {

@@ -42,7 +42,10 @@
 //
 // R7. Nullify goes out, if finalize was not sent in that view: when the timer runs out in the current view; when the
 // view's notarized block, or the current view's first proposal, is invalid; when the leader's own application has
-// nothing to propose.
+// nothing to propose; at once, when the current view's leader is to be passed over: nothing at all has come from it while
+// this machine handed over eight finalities, each of a view at most four below its own, or its proposals are dropped (R11). One message of any
+// kind ends the silence, and a shard that stands still passes nobody over: so a silent third costs a round of votes each
+// and not a timer, and nobody who speaks loses its turn.
 //
 // R8. Own votes. In a view at most one vote of each kind leaves, and never both nullify and finalize. A vote is in
 // Persist of the Ready that sends it first; with finalize go the block and its ancestors above the root, with the
@@ -132,8 +135,8 @@
 //   - Bodies travel whole, not as shreds: the shred transport does not exist yet. The rules do not depend on it.
 //   - The verdict is asked for when the own notarize vote leaves, not after the notarization: execution and the round of
 //     votes overlap. It counts only with the notarization, except that an invalid body is nullified at once.
-//   - A view is also nullified without waiting for the timer when its proposal has an impossible header or its own leader
-//     has nothing to propose: the wait could bring nothing.
+//   - A view is also nullified without waiting for the timer when its proposal has an impossible header, its own leader
+//     has nothing to propose, or its leader has long been silent: the wait could bring nothing.
 //   - No vote is sent for what is known to be final already: it would cost a sync and convince nobody.
 //   - R4 and R12 to R14 fill what the page leaves open.
 //   - The timer grows with each one that ran out since the last finality, rather than with consecutive nullified views:

@@ -30,6 +30,7 @@ type Machine struct {
 	wants  []want
 
 	distrusted []bool // validators that sent something provably wrong
+	unheard    []int  // finalities handed over since anything came from a validator
 	helped     []bool // validators that were sent certificates since the last Tick
 	rotor      int    // which old nullifications are repeated next
 
@@ -86,12 +87,16 @@ func (m *Machine) Step(e Event) Ready {
 	}
 	switch e := e.(type) {
 	case ProposalReceived:
+		m.hear(e.From)
 		m.onProposal(e)
 	case VoteReceived:
+		m.hear(e.From)
 		m.onVote(e)
 	case CertificateReceived:
+		m.hear(e.From)
 		m.onCertificate(e.From, &e.Cert)
 	case BlockFetched:
+		m.hear(e.From)
 		m.onFetched(e)
 	case Built:
 		m.onBuilt(e)
@@ -145,6 +150,19 @@ func (m *Machine) send(o Outbound) { m.out.Send = append(m.out.Send, o) }
 func (m *Machine) halt(cert *consensus.Certificate, reason string) {
 	m.halted = true
 	m.apply(Halted{Cert: *cert, Reason: reason})
+}
+
+// hear notes that something came from a validator.
+func (m *Machine) hear(from int) {
+	if from >= 0 && from < m.n {
+		m.unheard[from] = 0
+	}
+}
+
+// passedOver reports whether nothing is to be expected of a leader: it has been silent for long, or what it proposes would
+// be dropped (R7).
+func (m *Machine) passedOver(leader int) bool {
+	return leader != m.c.Index && (m.distrusted[leader] || m.unheard[leader] >= passOver)
 }
 
 // timeout is how long the timer of a view entered now runs.

@@ -189,6 +189,11 @@ func (m *Machine) handOver(chain []*block, cert *consensus.Certificate) {
 	}
 	m.persist(chain)
 	m.apply(Finalised{Blocks: blocks, Cert: *cert})
+	if m.view <= chain[len(chain)-1].view+livelyViews { // else this machine catches up, and hears little meanwhile
+		for i := range m.unheard {
+			m.unheard[i]++
+		}
+	}
 	m.expired = 0
 	m.reroot(chain[len(chain)-1], *cert)
 }
@@ -217,8 +222,11 @@ func (m *Machine) reroot(b *block, cert consensus.Certificate) {
 // vote notarizes the current view's first proposal if all that takes is here, and gives up on an invalid one (R3, R7).
 func (m *Machine) vote() bool {
 	r := m.find(m.view)
-	if r == nil || r.proposal == nil || m.c.Index < 0 {
+	if m.c.Index < 0 {
 		return false
+	}
+	if r == nil || r.proposal == nil {
+		return m.passedOver(m.c.Committee.Leader(m.view)) && m.cast(consensus.Nullify, m.view, consensus.Hash{})
 	}
 	b := r.proposal
 	if b.verdict == invalid {
