@@ -72,6 +72,11 @@ bench-accel: ## time the cryptographic kernels beside other libraries, in CPU ti
 bench-state: ## time the state engine at 10 million accounts beside serial and naive ways, in CPU time; JSON=FILE, ARGS
 	$(GO) test ./bench/state -run '^TestBench(State|Sync)$$' -count=1 -timeout 0 -v -args -full $(if $(JSON),-json $(abspath $(JSON))) $(ARGS)
 
+.PHONY: bench-committee
+bench-committee: ## simulate committees of 4 to 400 over a wide area network; table and plot to bench/results/committee.tsv and .svg; ARGS
+	$(GO) test ./bench/committee -run '^TestBenchCommittee$$' -count=1 -timeout 0 -v -args -full -tsv $(CURDIR)/bench/results/committee.tsv \
+	  -plot $(CURDIR)/bench/results/committee.svg -title "make bench-committee, commit $(COMMIT): 4,000 tx/s, ten regions" $(ARGS)
+
 .PHONY: deps
 deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test
 	@if ! command -v chromium >/dev/null 2>&1; then \

@@ -1,0 +1,127 @@
+// Package plot draws lines as a self-contained SVG: panels one below the other, each with lines over a common axis.
+package plot
+
+import (
+	"fmt"
+	"html"
+	"io"
+	"math"
+)
+
+// Panel is one diagram, from zero to its largest value.
+type Panel struct {
+	Name  string
+	Lines []Line
+}
+
+// Line is values over the drawing's axis, as many as it has places.
+type Line struct {
+	Name   string // empty where the panel's name says it
+	Values []float64
+}
+
+// Drawing is a title, an axis, and panels.
+type Drawing struct {
+	Title  string
+	Axis   string    // what its numbers are
+	X      []float64 // ascending, above 0
+	Log    bool      // the axis is logarithmic and marked at each place, else it begins at 0 and is marked at thirds
+	Panels []Panel
+	Number func(float64) string // writes a value; nil: with three digits
+}
+
+// Of the drawing, in pixels.
+const (
+	panelWidth, panelHeight = 720, 120
+	leftMargin, gap         = 90, 46
+)
+
+var colours = []string{"#0b5fa5", "#c8442c", "#3a8a3a", "#8a5fa5"}
+
+// Draw writes the SVG.
+func (d *Drawing) Draw(w io.Writer) error {
+	p := plotter{d: d, w: w}
+	p.f(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",
+		leftMargin+panelWidth+30, 50+len(d.Panels)*(panelHeight+gap))
+	p.f(`<rect width="100%%" height="100%%" fill="white"/><text x="10" y="22" font-size="14">%s</text>`+"\n", html.EscapeString(d.Title))
+	for i := range d.Panels {
+		p.panel(50+i*(panelHeight+gap), &d.Panels[i])
+	}
+	p.f("</svg>\n")
+	return p.err
+}
+
+type plotter struct {
+	d   *Drawing
+	w   io.Writer
+	err error
+}
+
+func (p *plotter) f(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+func (p *plotter) number(v float64) string {
+	if p.d.Number != nil {
+		return p.d.Number(v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
+// x is a place on the axis.
+func (p *plotter) x(v float64) float64 {
+	last := p.d.X[len(p.d.X)-1]
+	if first := p.d.X[0]; p.d.Log && last > first {
+		return leftMargin + panelWidth*math.Log(v/first)/math.Log(last/first)
+	}
+	return leftMargin + panelWidth*v/last
+}
+
+func (p *plotter) panel(top int, l *Panel) {
+	most := 0.0
+	for _, line := range l.Lines {
+		for _, v := range line.Values {
+			most = max(most, v)
+		}
+	}
+	if most == 0 {
+		most = 1
+	}
+	bottom := top + panelHeight
+	p.f(`<text x="%d" y="%d">%s</text>`+"\n", leftMargin, top-5, html.EscapeString(l.Name))
+	p.f(`<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="#999"/>`+"\n", leftMargin, top, panelWidth, panelHeight)
+	p.f(`<text x="%d" y="%d" text-anchor="end">%s</text><text x="%d" y="%d" text-anchor="end">0</text>`+"\n",
+		leftMargin-6, top+10, html.EscapeString(p.number(most)), leftMargin-6, bottom)
+	if len(p.d.X) == 0 {
+		return
+	}
+	last := p.d.X[len(p.d.X)-1]
+	marks := []float64{last / 3, last * 2 / 3}
+	if p.d.Log {
+		marks = p.d.X
+	}
+	for _, v := range marks {
+		p.f(`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ccc" stroke-dasharray="4"/>`+"\n", p.x(v), top, p.x(v), bottom)
+		if p.d.Log {
+			p.f(`<text x="%.1f" y="%d" text-anchor="middle">%g</text>`+"\n", p.x(v), bottom+14, v)
+		}
+	}
+	if !p.d.Log {
+		p.f(`<text x="%d" y="%d" text-anchor="end">%s %g</text>`+"\n", leftMargin+panelWidth, bottom+14, html.EscapeString(p.d.Axis), last)
+	} else {
+		p.f(`<text x="10" y="%d">%s</text>`+"\n", bottom+14, html.EscapeString(p.d.Axis))
+	}
+	for k, line := range l.Lines {
+		colour := colours[k%len(colours)]
+		p.f(`<polyline fill="none" stroke="%s" stroke-width="1.5" points="`, colour)
+		for i, v := range line.Values {
+			p.f("%.1f,%.1f ", p.x(p.d.X[i]), float64(bottom)-panelHeight*v/most)
+		}
+		p.f(`"/>` + "\n")
+		if line.Name != "" {
+			p.f(`<text x="%d" y="%d" text-anchor="end" fill="%s">%s</text>`+"\n", leftMargin+panelWidth-8-k*130, top-5, colour, html.EscapeString(line.Name))
+		}
+	}
+}

@@ -1,0 +1,35 @@
+package plot
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+// TestDraw draws well-formed XML, text escaped, also with nothing to draw.
+func TestDraw(t *testing.T) {
+	for _, d := range []Drawing{
+		{Title: "a <toy>", Axis: "block"},
+		{Title: "thirds", Axis: "block", X: []float64{1, 2, 3}, Panels: []Panel{{"bytes", []Line{{"", []float64{0, 5, 3}}}}}},
+		{Title: "log", Axis: "n", Log: true, X: []float64{4, 40, 400}, Panels: []Panel{{"s", []Line{{"p50", []float64{0, 0, 0}}, {"p99", []float64{1, 2, 3}}}}}},
+		{Title: "one", Axis: "n", Log: true, X: []float64{4}, Panels: []Panel{{"s", []Line{{"p50", []float64{1}}}}}},
+	} {
+		var b bytes.Buffer
+		if err := d.Draw(&b); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(b.String(), "<toy>") || strings.Contains(b.String(), "NaN") {
+			t.Errorf("%s: %s", d.Title, &b)
+		}
+		for x := xml.NewDecoder(&b); ; {
+			if _, err := x.Token(); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", d.Title, err)
+			}
+		}
+	}
+}
