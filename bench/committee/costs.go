@@ -26,8 +26,8 @@ type Costs struct {
 }
 
 // Shares of a box that are not measured here. A message on loopback costs two cores about 10 us at each end, most of it the
-// kernel's and the cipher's; a transaction costs a validator 28.9 us in all (see ARCHITECTURE.md), of which the pool has a
-// part that does not delay blocks.
+// kernel's and the cipher's; a transaction costs a validator 20.9 us in all (see ARCHITECTURE.md), the pool's
+// part with it, which does not delay blocks.
 const (
 	receive = 12 * time.Microsecond
 	send    = 8 * time.Microsecond
