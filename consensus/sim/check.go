@@ -18,19 +18,21 @@ import (
 //   - a vote to notarize on a parent that was not executed, or without the nullifications between;
 //   - committed loss: a block final somewhere that is not on the disks of a quorum less the adversaries;
 //   - an honest validator accused or blamed, or an honest machine that halts;
+//   - a contradiction of a faulty validator that a machine was told, both votes in its window, and that it kept to itself;
 //   - a machine that holds more than its limits allow.
 type checker struct {
 	s     *simulation
 	err   error
-	chain []consensus.Block // final anywhere, by height
-	view  consensus.View    // highest anywhere
+	chain []consensus.Block       // final anywhere, by height
+	certs []consensus.Certificate // each finalizes the block of that height or a descendant; the first is zero
+	view  consensus.View          // highest anywhere
 	votes []map[consensus.View]*[4]consensus.Hash
 	null  []map[consensus.View]bool
 }
 
 func newChecker(s *simulation) *checker {
-	c := &checker{s: s, chain: []consensus.Block{{Header: s.o.Genesis}}}
-	for range len(s.o.Committee.Validators) {
+	c := &checker{s: s, chain: []consensus.Block{{Header: s.o.Genesis}}, certs: make([]consensus.Certificate, 1)}
+	for range s.hosts {
 		c.votes = append(c.votes, make(map[consensus.View]*[4]consensus.Hash))
 		c.null = append(c.null, make(map[consensus.View]bool))
 	}
@@ -53,10 +55,7 @@ func (c *checker) bounds(h *host) {
 		return
 	}
 	st := h.node.Status()
-	limits := h.s.o.Limits
-	if limits == (simplex.Limits{}) {
-		limits = simplex.DefaultLimits()
-	}
+	limits := c.limits()
 	c.view = max(c.view, st.View) // certificates of later views do not exist yet
 	span := int(c.view-st.Final.View) + int(limits.Window) + 1
 	if st.Rounds > span || st.Blocks > 2*span || st.Fetches > 2*span {
@@ -161,6 +160,10 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 		}
 		switch {
 		case at <= c.top() && c.chain[at].Header.Hash() != name:
+			if c.s.o.Above {
+				c.s.conflict(at, f)
+				return
+			}
 			c.fail("agreement: host %d finalises %s of view %d at height %d, others %s of view %d", h.i,
 				name.Short(), b.Header.View, at, c.chain[at].Header.Hash().Short(), c.chain[at].Header.View)
 			return
@@ -169,7 +172,7 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 				c.fail("agreement: host %d finalises %s at height %d on another parent", h.i, name.Short(), at)
 				return
 			}
-			c.chain = append(c.chain, b)
+			c.chain, c.certs = append(c.chain, b), append(c.certs, f.Cert)
 			c.kept(name, at, b.Header.View)
 		}
 	}
@@ -179,7 +182,7 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 func (c *checker) kept(name consensus.Hash, at consensus.Height, view consensus.View) {
 	var p consensus.Power
 	for i, v := range c.s.o.Committee.Validators {
-		if h := c.s.hosts[i]; h.adversary || h.joining != nil || view <= h.floor || h.disk.block(name) != nil {
+		if h := c.s.hosts[i]; h.faulty() || h.joining != nil || view <= h.floor || h.disk.block(name) != nil {
 			p += v.Power
 		}
 	}
@@ -198,9 +201,7 @@ func (c *checker) evidence(h *host, e simplex.Evidence) {
 		}
 	}
 	a, b := e.First, e.Second
-	slashable := a.Validator == b.Validator && a.View == b.View && a.Epoch == b.Epoch && a.Statement != b.Statement &&
-		(a.Kind == b.Kind || a.Kind+b.Kind == consensus.Nullify+consensus.Finalize)
-	if i := int(a.Validator); !slashable || !c.s.hosts[i].adversary {
+	if i := int(a.Validator); a.Validator != b.Validator || !simplex.Contradict(a.Statement, b.Statement) || !c.s.hosts[i].faulty() {
 		c.fail("host %d: no evidence against %d: %+v %+v", h.i, i, a.Statement, b.Statement)
 	}
 	c.s.report.Evidence[int(a.Validator)]++
@@ -214,4 +215,72 @@ func (c *checker) misbehaved(h *host, m simplex.Misbehaved) {
 		c.fail("host %d blames honest %d: %s", h.i, m.Validator, m.Reason)
 	}
 	c.s.report.Blamed[m.Validator] = append(c.s.report.Blamed[m.Validator], m.Reason)
+}
+
+// votesHeard are the votes of faulty validators that a machine was told, where it has to notice contradictions.
+type votesHeard struct {
+	votes     map[consensus.View][]consensus.Vote
+	convicted map[consensus.View]consensus.Signers // whom it has evidence against
+	blamed    consensus.Signers                    // whose bad signatures may have cost it its one look
+}
+
+// heard follows what a machine is told, and checks that a step in which the second of two contradicting votes comes leaves
+// the machine with evidence against their validator (simplex, R10).
+func (c *checker) heard(h *host, before simplex.Status, e simplex.Event, r simplex.Ready) {
+	if h.adversary {
+		return
+	}
+	k := &h.heard
+	if k.votes == nil || before.Syncing {
+		k.votes = make(map[consensus.View][]consensus.Vote) // block sync drops views, and votes with them (simplex, R13)
+	}
+	if k.convicted == nil {
+		k.convicted = make(map[consensus.View]consensus.Signers)
+	}
+	n := len(c.s.o.Committee.Validators)
+	for _, a := range r.Apply {
+		switch a := a.(type) {
+		case simplex.Evidence:
+			if k.convicted[a.First.View] == nil {
+				k.convicted[a.First.View] = consensus.NewSigners(n)
+			}
+			k.convicted[a.First.View].Add(int(a.First.Validator))
+		case simplex.Misbehaved:
+			if k.blamed == nil {
+				k.blamed = consensus.NewSigners(n)
+			}
+			k.blamed.Add(a.Validator)
+		}
+	}
+	told, ok := e.(simplex.VoteReceived)
+	v, i := told.Vote, int(told.Vote.Validator)
+	if !ok || i >= n || told.From != i || i == h.index || !c.s.hosts[i].faulty() || before.Syncing || before.Halted || k.blamed.Has(i) {
+		return
+	}
+	window := c.limits().Window
+	if v.View <= before.Final.View || v.View+window < before.View || v.View > before.View+window ||
+		v.Shard != c.s.o.Committee.Shard || v.Epoch != c.s.o.Committee.Epoch ||
+		!c.s.o.Keys.Verify(i, consensus.VoteMessage(c.s.o.Chain, v.Statement), v.Signature) {
+		return
+	}
+	if len(k.votes) > 4*int(window) {
+		for view := range k.votes {
+			if view <= before.Final.View || view+window < before.View {
+				delete(k.votes, view)
+			}
+		}
+	}
+	for _, old := range k.votes[v.View] {
+		if int(old.Validator) == i && simplex.Contradict(old.Statement, v.Statement) && !k.convicted[v.View].Has(i) {
+			c.fail("host %d was told %s and %s of %d in view %d and has no evidence", h.i, old.Kind, v.Kind, i, v.View)
+		}
+	}
+	k.votes[v.View] = append(k.votes[v.View], v)
+}
+
+func (c *checker) limits() simplex.Limits {
+	if c.s.o.Limits == (simplex.Limits{}) {
+		return simplex.DefaultLimits()
+	}
+	return c.s.o.Limits
 }

@@ -21,6 +21,7 @@ type host struct {
 	s         *simulation
 	i, index  int
 	adversary bool
+	twin      bool    // an honest machine that is not alone with its key
 	rate      float64 // of its timers
 
 	up    bool
@@ -35,7 +36,12 @@ type host struct {
 	floor   consensus.View // the last one made
 	disk    disk
 	app     app
+
+	heard votesHeard
 }
+
+// faulty reports whether what h signs may contradict what its validator signed elsewhere.
+func (h *host) faulty() bool { return h.adversary || h.twin }
 
 const maxInbox = 10_000
 
@@ -95,6 +101,7 @@ func (h *host) start() {
 	}
 	h.up, h.busy, h.inbox = true, false, nil
 	h.life++
+	h.heard = votesHeard{}
 	h.app.restart()
 	maker := o.Honest
 	if maker == nil {
@@ -153,7 +160,15 @@ func (h *host) deliver(e simplex.Event) {
 		}
 		return
 	}
-	h.duties(h.node.Step(e))
+	h.step(e)
+}
+
+// step steps the machine.
+func (h *host) step(e simplex.Event) {
+	before := h.node.Status()
+	r := h.node.Step(e)
+	h.s.check.heard(h, before, e, r)
+	h.duties(r)
 }
 
 // duties does what a Ready asks for, in its order.
@@ -184,7 +199,7 @@ func (h *host) duties(r simplex.Ready) {
 		for !h.busy && len(h.inbox) > 0 && h.up {
 			e := h.inbox[0]
 			h.inbox = h.inbox[1:]
-			h.duties(h.node.Step(e))
+			h.step(e)
 		}
 	})
 }
@@ -233,7 +248,8 @@ func (h *host) act(a simplex.Action) {
 	case simplex.Misbehaved:
 		h.s.check.misbehaved(h, a)
 	case simplex.Halted:
-		if !h.adversary {
+		h.up = !h.s.o.Above
+		if !h.adversary && !h.s.o.Above {
 			h.s.check.fail("host %d halts: %s", h.i, a.Reason)
 		}
 	}
@@ -242,7 +258,7 @@ func (h *host) act(a simplex.Action) {
 // fetch asks some peer, which answers from its machine or its log.
 func (h *host) fetch(a simplex.Fetch) {
 	peer := h.s.hosts[h.s.rng.IntN(len(h.s.hosts))]
-	if peer == h {
+	if peer == h || h.s.parted(h, peer, h.node.Status().View, 1) {
 		return
 	}
 	h.s.carry(h, peer, func() {

@@ -21,7 +21,7 @@ func (s *simulation) spares(h *host) bool {
 	}
 	var p consensus.Power
 	for i, v := range s.o.Committee.Validators {
-		if o := s.hosts[i]; o != h && !o.adversary && !o.mute {
+		if o := s.hosts[i]; o != h && !o.faulty() && !o.mute {
 			p += v.Power
 		}
 	}

@@ -46,7 +46,7 @@ func (s *simulation) disturb() {
 		})
 	})
 	every(f.Lose, func() {
-		h := s.hosts[s.rng.IntN(len(s.hosts)-1)]
+		h := s.hosts[s.rng.IntN(len(s.o.Committee.Validators))]
 		if s.spares(h) {
 			h.lose()
 		}
@@ -80,8 +80,9 @@ func (s *simulation) send(from *host, o simplex.Outbound) {
 	if s.o.Trace != nil {
 		s.trace("%d sends %s", from.i, describe(o))
 	}
+	view, phase := about(o)
 	for _, to := range s.hosts {
-		if to == from || (o.To != simplex.ToAll && o.To != to.i) || (to.index < 0 && o.Cert == nil) {
+		if to == from || (o.To != simplex.ToAll && o.To != to.index) || (to.index < 0 && o.Cert == nil) || s.parted(from, to, view, phase) {
 			continue
 		}
 		var e simplex.Event

@@ -34,6 +34,9 @@ type Options struct {
 	Skip        string        // failures whose text has this in it are overlooked: only for tests of the checker
 	Limits      simplex.Limits
 	Faults      Faults
+	Schedule    *Schedule                        // nil: none. Else its twins run and its partitions hold before the network settles
+	Above       bool                             // the faulty have more than a third of the power: see Report.Conflict
+	Safe        bool                             // only safety is checked: the faulty have a third of the power, and the others are no quorum
 	Trace       func(format string, args ...any) // nil: none
 }
 
@@ -73,6 +76,10 @@ type Report struct {
 	Evidence map[int]int      // pieces of evidence by validator
 	Blamed   map[int][]string // reasons of Misbehaved by validator
 	Took     time.Duration    // virtual
+	Led      int              // views of the schedule that a twin led
+	Conflict bool             // only with Above: two blocks became final of which neither descends from the other
+	Guilty   []int            // only with Conflict: whom what the honest hold convicts (simplex.Contradictions)
+	Clash    string           // only with Conflict: the kinds of the two certificates that convict (simplex.Clash)
 }
 
 type simulation struct {
@@ -81,37 +88,45 @@ type simulation struct {
 	now     time.Duration
 	seq     uint64
 	queue   events
-	hosts   []*host // the committee, then one observer
+	hosts   []*host // the committee, then one observer, then the second machines of twins
 	calm    bool
 	groups  []int // partition by host; nil: none
 	check   *checker
 	report  Report
 	blockNo int
+	began   map[consensus.View]time.Duration // with a Schedule: when a view's first message was sent
 }
 
 // Run simulates. The error is the first check that failed.
 func Run(o Options) (Report, error) {
 	n := len(o.Committee.Validators)
 	s := &simulation{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7475747469))}
+	s.began = make(map[consensus.View]time.Duration)
 	s.report.Evidence, s.report.Blamed, s.report.Messages = make(map[int]int), make(map[int][]string), make(map[string]int)
-	s.check = newChecker(s)
-	for i := range n + 1 {
-		h := &host{s: s, i: i, index: i, rate: 0.9 + 0.2*s.rng.Float64()}
-		if i == n {
-			h.index = -1
-		}
+	add := func(index int) *host {
+		h := &host{s: s, i: len(s.hosts), index: index, rate: 0.9 + 0.2*s.rng.Float64()}
 		h.app.reset(o.Genesis)
 		h.disk.nullified = make(map[consensus.View]bool)
-		h.adversary = o.Adversaries[i] != nil
 		s.hosts = append(s.hosts, h)
+		return h
 	}
+	for i := range n {
+		add(i).adversary = o.Adversaries[i] != nil
+	}
+	add(-1)
+	if o.Schedule != nil {
+		for _, i := range o.Schedule.Twins {
+			s.hosts[i].twin, add(i).twin = true, true
+		}
+	}
+	s.check = newChecker(s)
 	for _, h := range s.hosts {
 		h.start()
 		h.tick()
 	}
 	s.calm = o.Faults.For == 0
 	s.disturb()
-	if err := s.until(func() bool { return s.now >= o.Faults.For }); err != nil {
+	if err := s.until(func() bool { return s.now >= o.Faults.For && s.played() }); err != nil || s.report.Conflict || o.Above || o.Safe {
 		return s.report, err
 	}
 	return s.settle()
@@ -119,7 +134,7 @@ func Run(o Options) (Report, error) {
 
 // settle is the second part.
 func (s *simulation) settle() (Report, error) {
-	s.calm, s.groups = true, nil
+	s.calm, s.groups, s.o.Schedule = true, nil, nil
 	for _, h := range s.hosts {
 		if !h.up && h.joining == nil {
 			h.start()
@@ -142,7 +157,7 @@ func (s *simulation) settle() (Report, error) {
 
 // until runs events until done or a check fails.
 func (s *simulation) until(done func() bool) error {
-	for s.check.err == nil && !done() {
+	for s.check.err == nil && !s.report.Conflict && !done() {
 		e := heap.Pop(&s.queue).(*event)
 		s.now = e.at
 		s.report.Events++

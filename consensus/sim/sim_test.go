@@ -3,7 +3,6 @@ package sim_test
 import (
 	"bytes"
 	"crypto/sha256"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -15,11 +14,6 @@ import (
 	"tutti/consensus/sim"
 	"tutti/consensus/sim/simtest"
 	"tutti/consensus/simplex"
-)
-
-var (
-	seeds = flag.Int("seeds", 110, "number of seeds of TestSeeds")
-	seed  = flag.Uint64("seed", 0, "run only this seed, with a trace")
 )
 
 func options(seed uint64, powers []consensus.Power) sim.Options {
@@ -72,28 +66,9 @@ func draw(seed uint64) (sim.Options, string) {
 	return o, says
 }
 
-func TestSeeds(t *testing.T) {
-	first, n := uint64(1), *seeds
-	if *seed != 0 {
-		first, n = *seed, 1
-	}
-	var heights consensus.Height
-	var worst consensus.View
-	var restarts, synced, evidence, events int
-	for s := first; s < first+uint64(n); s++ {
-		o, says := draw(s)
-		if *seed != 0 {
-			o.Trace = func(f string, a ...any) { fmt.Printf(f+"\n", a...) }
-		}
-		r, err := sim.Run(o)
-		if err != nil {
-			t.Fatalf("seed %d (%s): %v\nreport %+v\nagain: go test ./consensus/sim -run TestSeeds -seed %d", s, says, err, r, s)
-		}
-		heights, restarts, synced, events = heights+r.Height, restarts+r.Restarts, synced+r.Synced, events+r.Events
-		evidence += len(r.Evidence)
-		worst = max(worst, r.Settled)
-	}
-	t.Logf("seeds %d to %d: %d blocks, %d restarts, %d syncs, %d adversaries convicted, %d events, at most %d views to settle", first, first+uint64(n)-1, heights, restarts, synced, evidence, events, worst)
+func TestVerifySeeds(t *testing.T) {
+	sum := campaign(t, "TestVerifySeeds", *seeds, draw)
+	t.Logf("%s; evidence in %d seeds", sum, sum.convicted)
 }
 
 // losing is a seed with disks that are lost, among fewer adversaries than draw has.
@@ -116,29 +91,14 @@ func losing(seed uint64) (sim.Options, string) {
 	return o, says
 }
 
-// TestLostDisks: validators lose their disks again and again, join with a floor and another's state, and vote again. All
+// TestVerifyLostDisks: validators lose their disks again and again, join with a floor and another's state, and vote again. All
 // checks stay on: what they say never contradicts what they said before the loss.
-func TestLostDisks(t *testing.T) {
-	first, n := uint64(1), *seeds/2
-	if *seed != 0 {
-		first, n = *seed, 1
-	}
-	var lost, joined, restarts int
-	var heights consensus.Height
-	for s := first; s < first+uint64(n); s++ {
-		o, says := losing(s)
-		if *seed != 0 {
-			o.Trace = func(f string, a ...any) { fmt.Printf(f+"\n", a...) }
-		}
-		r, err := sim.Run(o)
-		if err != nil {
-			t.Fatalf("seed %d (%s): %v\nreport %+v\nagain: go test ./consensus/sim -run TestLostDisks -seed %d", s, says, err, r, s)
-		}
-		lost, joined, restarts, heights = lost+r.Lost, joined+r.Joined, restarts+r.Restarts, heights+r.Height
-	}
-	t.Logf("seeds %d to %d: %d blocks, %d restarts, %d disks lost, %d joined and voted before the next loss, all vote at the end", first, first+uint64(n)-1, heights, restarts, lost, joined)
-	if *seed == 0 && joined < n {
-		t.Errorf("%d of %d lost disks in %d seeds: this test tests little", joined, lost, n)
+func TestVerifyLostDisks(t *testing.T) {
+	n := (*seeds + 1) / 2
+	sum := campaign(t, "TestVerifyLostDisks", n, losing)
+	t.Logf("%s; %d disks lost, %d joined and voted before the next loss, all vote at the end", sum, sum.lost, sum.joined)
+	if *seed == 0 && sum.joined < n {
+		t.Errorf("%d of %d lost disks in %d seeds: this test tests little", sum.joined, sum.lost, n)
 	}
 }
 

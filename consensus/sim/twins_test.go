@@ -1,227 +1,205 @@
 package sim_test
 
 import (
-	"strings"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"tutti/consensus"
 	"tutti/consensus/sim"
+	"tutti/consensus/sim/simtest"
 	"tutti/consensus/simplex"
 )
 
-// The checker must be able to fail: each of these machines is broken on purpose, and must be caught.
+// even is a committee of which exactly a third can be faulty: safety holds there too, liveness need not.
+var even = []consensus.Power{2, 2, 1, 1}
 
-// broken is a machine whose events and wishes a test tampers with.
-type broken struct {
-	*simplex.Machine
-	before func(simplex.Event) []simplex.Event
-	after  func(*simplex.Ready)
-}
-
-func (b *broken) Step(e simplex.Event) simplex.Ready {
-	events := []simplex.Event{e}
-	if b.before != nil {
-		events = b.before(e)
-	}
-	var all simplex.Ready
-	for _, e := range events {
-		r := b.Machine.Step(e)
-		all.Persist.Blocks = append(all.Persist.Blocks, r.Persist.Blocks...)
-		all.Persist.Records = append(all.Persist.Records, r.Persist.Records...)
-		all.Send, all.Apply = append(all.Send, r.Send...), append(all.Apply, r.Apply...)
-	}
-	if b.after != nil {
-		b.after(&all)
-	}
-	return all
-}
-
-func breaking(set func(*broken, sim.Env)) sim.Maker {
-	return func(e sim.Env) (sim.Participant, simplex.Ready, error) {
-		m, r, err := simplex.New(e.Config)
-		if err != nil {
-			return nil, r, err
+// twins is what a seed of a Twins schedule stands for. The faulty power is at most a third; above, a little more than that
+// and at most two thirds.
+func twins(seed uint64, above bool) (sim.Options, string) {
+	rng := rand.New(rand.NewPCG(seed, 2))
+	powers := [][]consensus.Power{four, seven, unequal, even}[seed%4]
+	o := options(seed, powers)
+	o.Above = above
+	total := o.Committee.Total()
+	sc := &sim.Schedule{BySender: rng.IntN(3) == 0}
+	var bad consensus.Power
+	for _, i := range rng.Perm(len(powers)) {
+		p := bad + powers[i]
+		if above && 3*bad <= total && 3*p <= 2*total || !above && 3*p <= total {
+			sc.Twins, bad = append(sc.Twins, i), p
 		}
-		b := &broken{Machine: m}
-		set(b, e)
-		if b.after != nil {
-			b.after(&r)
-		}
-		return b, r, nil
 	}
-}
-
-// gullible keys take any aggregate for good.
-type gullible struct{ consensus.Keys }
-
-func (gullible) VerifyAggregate(consensus.Signers, []byte, consensus.Signature) bool { return true }
-
-// half makes a certificate of every statement that half of the power has voted for.
-func half(b *broken, e sim.Env) {
-	votes := make(map[consensus.Statement]map[int]bool)
-	count := func(v consensus.Vote) []simplex.Event {
-		if votes[v.Statement] == nil {
-			votes[v.Statement] = make(map[int]bool)
-		}
-		votes[v.Statement][int(v.Validator)] = true
-		var p consensus.Power
-		all := consensus.NewSigners(len(e.Config.Committee.Validators))
-		for i, val := range e.Config.Committee.Validators {
-			all.Add(i)
-			if votes[v.Statement][i] {
-				p += val.Power
+	if above && 3*bad <= total { // those of an odd committee that come last may not fit
+		return twins(seed+1_000_003*4, above)
+	}
+	slices.Sort(sc.Twins)
+	views := 3 + rng.IntN(6)
+	if rng.IntN(2) == 0 { // of some leader schedules the one with most views led by twins
+		led := func(c *consensus.Committee) (n int) {
+			for v := range consensus.View(views) {
+				if slices.Contains(sc.Twins, c.Leader(v+1)) {
+					n++
+				}
 			}
+			return n
 		}
-		if 2*p < e.Config.Committee.Total() {
-			return nil
-		}
-		return []simplex.Event{simplex.CertificateReceived{From: -1, Cert: consensus.Certificate{Statement: v.Statement, Signers: all}}}
-	}
-	var own []simplex.Event
-	b.before = func(ev simplex.Event) []simplex.Event {
-		events := append([]simplex.Event{ev}, own...)
-		own = nil
-		switch ev := ev.(type) {
-		case simplex.VoteReceived:
-			events = append(events, count(ev.Vote)...)
-		case simplex.ProposalReceived:
-			events = append(events, count(ev.Proposal.Vote)...)
-		}
-		return events
-	}
-	b.after = func(r *simplex.Ready) {
-		for _, o := range r.Send {
-			if o.Vote != nil {
-				own = append(own, count(*o.Vote)...)
+		for k := range uint64(8) {
+			if c := simtest.Committee(seed<<8+k, powers...); led(c) > led(o.Committee) {
+				o.Committee, o.Genesis = c, simtest.Genesis(c)
 			}
 		}
 	}
+	machines := len(powers) + 1 + len(sc.Twins)
+	halves := func() []int { // the twins' two machines are kept apart
+		g := make([]int, machines)
+		for i := range powers {
+			g[i] = rng.IntN(2)
+		}
+		g[len(powers)] = rng.IntN(2)
+		for k, i := range sc.Twins {
+			g[len(powers)+1+k] = 1 - g[i]
+		}
+		return g
+	}
+	groups := func() []int {
+		g := make([]int, machines)
+		if n := rng.IntN(5); n > 0 { // one time in five all are together
+			for i := range g {
+				g[i] = rng.IntN(min(n, 3) + 1)
+			}
+		}
+		return g
+	}
+	scattered := func(g []int, half int) []int { // everybody of one half is alone
+		g = slices.Clone(g)
+		for i := range g {
+			if g[i] == half {
+				g[i] = 2 + i
+			}
+		}
+		return g
+	}
+	quorums := func(g []int) bool { // each half has one, with a machine of each twin
+		power := [2]consensus.Power{bad, bad}
+		for i, p := range powers {
+			if !slices.Contains(sc.Twins, i) {
+				power[g[i]] += p
+			}
+		}
+		return o.Committee.IsQuorum(power[0]) && o.Committee.IsQuorum(power[1])
+	}
+	fixed := halves()
+	same := above && rng.IntN(4) > 0
+	for try := 0; same && !quorums(fixed) && try < 100; try++ {
+		fixed = halves()
+	}
+	for range views {
+		s := sim.Split{groups(), nil}
+		switch {
+		case same:
+			s = sim.Split{fixed, fixed}
+			if half := rng.IntN(4); half < 2 { // it notarizes, and hears of nothing else
+				s[1] = scattered(fixed, half)
+			}
+		case rng.IntN(3) == 0:
+			s[0] = halves()
+		}
+		if s[1] == nil {
+			s[1] = s[0]
+			if rng.IntN(3) == 0 {
+				s[1] = groups()
+			}
+		}
+		var heal time.Duration
+		if !same && rng.IntN(4) > 0 {
+			heal = time.Duration(1 + rng.Int64N(int64(6*time.Second)))
+		}
+		sc.Views, sc.Heal = append(sc.Views, s), append(sc.Heal, heal)
+	}
+	sc.Lasts = time.Duration(views) * 6 * time.Second
+	o.Schedule, o.Safe = sc, !o.Committee.IsQuorum(total-bad)
+	return o, fmt.Sprintf("n=%d, total power %d, twins of %v, %d views", len(powers), total, sc.Twins, views)
 }
 
-// lowered is an honest machine whose floor is so far above the certificate that it was made from, instead of FloorMargin;
-// below 0 there is no floor.
-func lowered(above int) sim.Maker {
-	return func(e sim.Env) (sim.Participant, simplex.Ready, error) {
-		var log []simplex.Record
-		for _, r := range e.Config.Log {
-			if f := r.Floor; f != nil && above < 0 {
-				continue
-			} else if f != nil {
-				r.Floor = &simplex.Floor{Shard: f.Shard, Epoch: f.Epoch, View: f.View - simplex.FloorMargin + consensus.View(above)}
-			}
-			log = append(log, r)
-		}
-		e.Config.Log = log
-		return sim.Honest(e)
+// enumerated is schedule number k of all those of two views at n=4: validator 0 runs twice, every way to part the five
+// machines into two groups in each phase of each view, and every kind of leader pair. The honest are alike, so three
+// pairs stand for all.
+func enumerated(k uint64) sim.Options {
+	const ways = 16
+	leaders := [][2]int{{0, 1}, {1, 0}, {1, 2}}[k/(ways*ways*ways*ways)]
+	var c *consensus.Committee
+	for s := uint64(1); c == nil || c.Leader(1) != leaders[0] || c.Leader(2) != leaders[1]; s++ {
+		c = simtest.Committee(s, four...)
+	}
+	o := options(k, four)
+	o.Committee, o.Genesis = c, simtest.Genesis(c)
+	sc := &sim.Schedule{Twins: []int{0}, Heal: []time.Duration{4 * time.Second, 4 * time.Second}, Lasts: 10 * time.Second}
+	split := func() []int {
+		g := []int{0, int(k & 1), int(k >> 1 & 1), int(k >> 2 & 1), 0, int(k >> 3 & 1)} // the observer is with machine 0
+		k /= ways
+		return g
+	}
+	for range 2 {
+		s := sim.Split{split(), nil}
+		s[1] = split()
+		sc.Views = append(sc.Views, s)
+	}
+	o.Schedule = sc
+	return o
+}
+
+const enumeratedAll = 3 * 16 * 16 * 16 * 16
+
+// TestVerifyTwins plays Twins schedules with twins of at most a third of the power. All checks of the simulator are on;
+// nobody is blamed, for every machine is honest, and evidence names twins alone.
+func TestVerifyTwins(t *testing.T) {
+	sum := campaign(t, "TestVerifyTwins", *schedules, func(seed uint64) (sim.Options, string) { return twins(seed, false) })
+	t.Logf("%s; %d views led by twins, %d schedules with evidence, %d pieces", sum, sum.led, sum.convicted, sum.evidence)
+	if *seed == 0 && (sum.convicted < *schedules/4 || sum.led < *schedules/2 || sum.blamed > 0) {
+		t.Errorf("%d schedules with evidence, %d with blame: this test tests little, or blames the honest", sum.convicted, sum.blamed)
 	}
 }
 
-func TestBrokenTwins(t *testing.T) {
-	judgeAll := func(b *broken, _ sim.Env) {
-		b.before = func(e simplex.Event) []simplex.Event {
-			if j, ok := e.(simplex.Judged); ok {
-				e = simplex.Judged{Block: j.Block, Valid: true}
-			}
-			return []simplex.Event{e}
-		}
+// TestVerifyTwinsEnumerated plays schedules of two views in even steps through all there are, or all with -all.
+func TestVerifyTwinsEnumerated(t *testing.T) {
+	n, step := uint64(*schedules), uint64(enumeratedAll / *schedules)
+	if *first > 1 || n >= enumeratedAll {
+		step = 1
 	}
-	unlogged := func(b *broken, _ sim.Env) {
-		b.after = func(r *simplex.Ready) { r.Persist.Records = nil }
+	sum := campaign(t, "TestVerifyTwinsEnumerated", int(n), func(seed uint64) (sim.Options, string) {
+		k := (seed - 1) * step % enumeratedAll
+		return enumerated(k), fmt.Sprintf("number %d of %d", k, enumeratedAll)
+	})
+	t.Logf("%s; one in %d, %d with evidence", sum, step, sum.convicted)
+}
+
+// TestVerifyAbove: with twins of more than a third conflicting finalizations occur, and what honest validators have logged
+// convicts more than a third of the power and nobody honest.
+func TestVerifyAbove(t *testing.T) {
+	sum := campaign(t, "TestVerifyAbove", *schedules, func(seed uint64) (sim.Options, string) { return twins(seed, true) })
+	t.Logf("%s; %d conflicting finalizations, convicted by %v", sum, sum.conflicts, sum.clashes)
+	if *seed == 0 && (sum.conflicts < *schedules/10 || len(sum.clashes) < 3) {
+		t.Errorf("%d conflicts of kinds %v: this test tests little", sum.conflicts, sum.clashes)
 	}
-	bodyless := func(b *broken, _ sim.Env) {
-		b.after = func(r *simplex.Ready) { r.Persist.Blocks = nil }
-	}
-	deaf := func(b *broken, _ sim.Env) { // repeats nothing
-		b.before = func(e simplex.Event) []simplex.Event {
-			if _, ok := e.(simplex.Tick); ok {
-				return nil
-			}
-			return []simplex.Event{e}
-		}
-	}
-	eager := func(b *broken, e sim.Env) { // nullifies what it has voted final
+}
+
+// TestAccountableTwin is a canary for TestVerifyAbove: machines that do not log certificates leave too little to convict by.
+func TestAccountableTwin(t *testing.T) {
+	unlogged := breaking(func(b *broken, _ sim.Env) {
 		b.after = func(r *simplex.Ready) {
-			for _, o := range r.Send {
-				if o.Vote != nil && o.Vote.Kind == consensus.Finalize {
-					st := o.Vote.Statement
-					st.Kind, st.Block = consensus.Nullify, consensus.Hash{}
-					v := consensus.Vote{Statement: st, Validator: o.Vote.Validator, Signature: e.Config.Signer.Sign(consensus.VoteMessage(e.Config.Chain, st))}
-					r.Persist.Records = append(r.Persist.Records, simplex.Record{Vote: &v})
-					r.Send = append(r.Send, simplex.Outbound{To: simplex.ToAll, Vote: &v})
-				}
-			}
+			r.Persist.Records = slices.DeleteFunc(r.Persist.Records, func(rec simplex.Record) bool { return rec.Cert != nil })
+		}
+	})
+	for s := uint64(1); s <= 100; s++ {
+		o, _ := twins(s, true)
+		o.Honest, o.Skip = unlogged, "without a nullification"
+		if _, err := sim.Run(o); err != nil {
+			t.Logf("seed %d: %v", s, err)
+			return
 		}
 	}
-	impatient := func(b *broken, _ sim.Env) { // asks for nothing that is missing
-		b.after = func(r *simplex.Ready) {
-			kept := r.Apply[:0:0]
-			for _, a := range r.Apply {
-				switch a.(type) {
-				case simplex.Fetch, simplex.SyncNeeded:
-				default:
-					kept = append(kept, a)
-				}
-			}
-			r.Apply = kept
-		}
-	}
-	for _, tc := range []struct {
-		name  string
-		set   func(*sim.Options)
-		wants string // part of the error; several may come first
-	}{
-		{"quorum of a half", func(o *sim.Options) {
-			o.Honest = breaking(half)
-			o.Keys = gullible{o.Keys}
-			o.Skip = "committed loss"
-			o.Faults.Partition = 3 * time.Second
-		}, "agreement"},
-		{"quorum of a half, durability", func(o *sim.Options) {
-			o.Honest = breaking(half)
-			o.Keys = gullible{o.Keys}
-		}, "committed loss"},
-		{"restart forgets votes", func(o *sim.Options) {
-			o.ForgetLog = true
-			o.Faults.Crash = time.Second
-		}, "sends two"},
-		{"floor ignored", func(o *sim.Options) {
-			o.Honest = lowered(-1)
-			o.Faults.Lose, o.Faults.Down = 2*time.Second, 100*time.Millisecond
-		}, "sends two"},
-		{"floor ignored, finality", func(o *sim.Options) {
-			o.Honest = lowered(-1)
-			o.Faults.Lose, o.Faults.Down = 2*time.Second, 100*time.Millisecond
-			o.Skip = "sends two"
-		}, "both nullifies and finalizes"},
-		{"floor without the margin", func(o *sim.Options) {
-			o.Honest = lowered(0)
-			o.Faults.Lose, o.Faults.Down = 2*time.Second, 100*time.Millisecond
-		}, "both nullifies and finalizes"},
-		{"votes not logged", func(o *sim.Options) { o.Honest = breaking(unlogged) }, "not in its synced vote log"},
-		{"blocks not logged", func(o *sim.Options) { o.Honest = breaking(bodyless) }, "not in its synced block log"},
-		{"invalid bodies certified", func(o *sim.Options) {
-			o.Honest = breaking(judgeAll)
-			o.Adversaries = map[int]sim.Maker{0: sim.BadBody}
-		}, "verdict"},
-		{"nullify after finalize", func(o *sim.Options) { o.Honest = breaking(eager) }, "both nullifies and finalizes"},
-		{"nothing is repeated", func(o *sim.Options) { o.Honest = breaking(deaf) }, "liveness"},
-		{"nothing is fetched", func(o *sim.Options) { o.Honest = breaking(impatient) }, "liveness"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			const most = 40
-			for s := uint64(1); s <= most; s++ {
-				o := options(s, four)
-				o.Faults = storm
-				tc.set(&o)
-				if _, err := sim.Run(o); err != nil && strings.Contains(err.Error(), tc.wants) {
-					t.Logf("seed %d: %v", s, err)
-					return
-				} else if err != nil {
-					t.Logf("seed %d, another check: %v", s, err)
-				}
-			}
-			t.Fatalf("not caught in %d seeds", most)
-		})
-	}
+	t.Error("not caught in 100 seeds")
 }

@@ -121,6 +121,21 @@
 // is notarized after the view of a final block descends from it, and final blocks form one chain. Whatever the events, even with
 // every other validator faulty: R8 holds over restarts, and what is handed over is a chain of valid blocks above the root.
 //
+// # Accountability
+//
+// Above a third of faulty power two blocks may become final of which neither descends from the other. Let B be the one of
+// the lower view v, C the other. A quorum signed B's finalization. If C is of view v too, a quorum signed another one
+// there. Else the chain of C has another block X in v, and then B and X are both notarized; or it skips v, from a block
+// below to a child above, and then v has a nullification. Each time two quorums contradict each other (R8), and they have
+// more than a third of the power in common, all of it guilty: a signer of both. No honest validator is in it, by R8.
+//
+// The first two certificates are the finalizations themselves. The others exist, and honest validators have logged them,
+// as long as the faulty have no quorum of their own, at most two thirds that is: then there is an honest validator among
+// those who notarized the child, and it held a nullification of v when it did (R3); and the first honest validator that
+// took B, or X, for notarized did so on a certificate of its own view (R4), and logged it with the vote that let others
+// follow (R15). Clash names the two certificates, Contradictions finds the guilty. Beyond two thirds a conflict may leave
+// nothing but legal votes: nothing is promised there.
+//
 // # Bounds
 //
 // Ballots: 2*Window+1 views, 3 kinds, one vote a validator. Proposals: one a view in those views. Notarized blocks above

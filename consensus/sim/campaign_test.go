@@ -1,0 +1,98 @@
+package sim_test
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"tutti/consensus"
+	"tutti/consensus/sim"
+)
+
+var (
+	seeds     = flag.Int("seeds", 110, "number of seeds of the simulations with faults")
+	schedules = flag.Int("schedules", 200, "number of Twins schedules")
+	first     = flag.Uint64("first", 1, "the first seed")
+	seed      = flag.Uint64("seed", 0, "run only this seed, with a trace")
+)
+
+// sums are what a campaign did in all.
+type sums struct {
+	first, last                                 uint64
+	heights                                     consensus.Height
+	restarts, synced, lost, joined, events      int
+	evidence, convicted, blamed, led, conflicts int
+	worst, worstLed                             consensus.View
+	worstSeed                                   uint64
+	clashes                                     map[string]int
+	settled                                     map[consensus.View]int
+}
+
+func (s *sums) String() string {
+	return fmt.Sprintf("seeds %d to %d: %d blocks, %d restarts, %d syncs, %d events; final at most %d views after the network settled (seed %d)",
+		s.first, s.last, s.heights, s.restarts, s.synced, s.events, s.worst, s.worstSeed)
+}
+
+func (s *sums) add(seed uint64, r sim.Report) {
+	s.heights, s.restarts, s.synced, s.events = s.heights+r.Height, s.restarts+r.Restarts, s.synced+r.Synced, s.events+r.Events
+	s.lost, s.joined, s.led = s.lost+r.Lost, s.joined+r.Joined, s.led+r.Led
+	for _, n := range r.Evidence {
+		s.evidence += n
+	}
+	if len(r.Evidence) > 0 {
+		s.convicted++
+	}
+	if len(r.Blamed) > 0 {
+		s.blamed++
+	}
+	if r.Conflict {
+		s.conflicts++
+		s.clashes[r.Clash]++
+	}
+	s.settled[r.Settled]++
+	if r.Settled > s.worst {
+		s.worst, s.worstSeed = r.Settled, seed
+	}
+}
+
+// campaign runs the seeds from -first on, as many as there are processors at a time, or only -seed with its trace. The
+// first failure ends it, with the lowest seed that failed.
+func campaign(t *testing.T, test string, n int, draw func(seed uint64) (sim.Options, string)) *sums {
+	t.Helper()
+	from := *first
+	if *seed != 0 {
+		from, n = *seed, 1
+	}
+	sum := &sums{first: from, last: from + uint64(n) - 1, clashes: map[string]int{}, settled: map[consensus.View]int{}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var next atomic.Uint64
+	failed, failure := ^uint64(0), ""
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for s := from + next.Add(1) - 1; s <= sum.last; s = from + next.Add(1) - 1 {
+				o, says := draw(s)
+				if *seed != 0 {
+					o.Trace = func(f string, a ...any) { fmt.Printf(f+"\n", a...) }
+				}
+				r, err := sim.Run(o)
+				mu.Lock()
+				sum.add(s, r)
+				if err != nil && s < failed {
+					failed = s
+					failure = fmt.Sprintf("seed %d (%s): %v\nreport %+v\nagain: go test ./consensus/sim -run %s -seed %d", s, says, err, r, test, s)
+					next.Store(sum.last)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if failure != "" {
+		t.Fatal(failure)
+	}
+	return sum
+}
