@@ -71,7 +71,8 @@
 // network can waste in hours, since a shard that could not extend an unfinalised chain would stand still for ever.
 //
 // R13. Missing blocks. A notarized block that is not here, and the missing parent of one that is, are fetched; what is on
-// its way as a proposal gets a moment first. Blocks fetched need no signature: they are named by hash. If a finalization
+// its way as a proposal gets a moment first. What does not come is asked for again, at distances that grow to eight Ticks.
+// Blocks fetched need no signature: they are named by hash. If a finalization
 // is more than Reach views ahead and its block not here, or more than Reach heights and its ancestors not here, block
 // sync is asked for once (SyncNeeded); until Synced nothing is judged, fetched or handed over, and all below the highest
 // finalization is dropped.

@@ -10,6 +10,7 @@ import (
 const (
 	repeatTicks = 2 // ticks in a view before messages are repeated, and between repetitions
 	repeatMost  = 8 // rounds whose votes, nullifications or certificates go out at a time
+	fetchTicks  = 8 // at most, from one Fetch of a block to the next
 )
 
 // onTick repeats what may have been lost if the view has lasted (R14).
@@ -144,11 +145,11 @@ func (m *Machine) updateWants() {
 	}
 }
 
-// repeatFetches asks again, at growing distances.
+// repeatFetches asks again, at growing distances up to fetchTicks.
 func (m *Machine) repeatFetches() {
 	for i := range m.wants {
 		w := &m.wants[i]
-		if w.ticks++; w.ticks > 1 && (w.ticks&(w.ticks-1) == 0 || w.ticks%32 == 0) {
+		if w.ticks++; w.ticks > 1 && (w.ticks&(w.ticks-1) == 0 || w.ticks%fetchTicks == 0) {
 			m.apply(Fetch{Block: w.hash, View: w.view})
 		}
 	}
