@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tutti/consensus"
 	"tutti/consensus/sim"
@@ -21,19 +22,23 @@ var (
 
 // sums are what a campaign did in all.
 type sums struct {
-	first, last                                 uint64
-	heights                                     consensus.Height
-	restarts, synced, lost, joined, events      int
-	evidence, convicted, blamed, led, conflicts int
-	worst, worstLed                             consensus.View
-	worstSeed                                   uint64
+	first, last                            uint64
+	heights                                consensus.Height
+	restarts, synced, lost, joined, events int
+
+	evidence, convicted, blamed, led, conflicts int // pieces; seeds with them; seeds with blame; views led by twins; seeds
 	clashes                                     map[string]int
-	settled                                     map[consensus.View]int
+
+	final                                  [10]int // seeds by the number of views to finality, from 1
+	worst, worstFinal                      consensus.View
+	worstIn, worstGoal                     time.Duration
+	worstGoalSeed                          uint64
+	worstSeed, worstFinalSeed, worstInSeed uint64
 }
 
 func (s *sums) String() string {
-	return fmt.Sprintf("seeds %d to %d: %d blocks, %d restarts, %d syncs, %d events; final at most %d views after the network settled (seed %d)",
-		s.first, s.last, s.heights, s.restarts, s.synced, s.events, s.worst, s.worstSeed)
+	return fmt.Sprintf("seeds %d to %d: %d blocks, %d restarts, %d syncs, %d events; views to finality after settling %v, at most %d (seed %d), %v (seed %d); all have the goal after at most %d views (seed %d), %v (seed %d)",
+		s.first, s.last, s.heights, s.restarts, s.synced, s.events, s.final, s.worstFinal, s.worstFinalSeed, s.worstIn.Round(time.Millisecond), s.worstInSeed, s.worst, s.worstSeed, s.worstGoal.Round(time.Millisecond), s.worstGoalSeed)
 }
 
 func (s *sums) add(seed uint64, r sim.Report) {
@@ -52,7 +57,18 @@ func (s *sums) add(seed uint64, r sim.Report) {
 		s.conflicts++
 		s.clashes[r.Clash]++
 	}
-	s.settled[r.Settled]++
+	if r.Final > 0 {
+		s.final[min(int(r.Final), len(s.final))-1]++
+	}
+	if r.Final > s.worstFinal {
+		s.worstFinal, s.worstFinalSeed = r.Final, seed
+	}
+	if r.GoalIn > s.worstGoal {
+		s.worstGoal, s.worstGoalSeed = r.GoalIn, seed
+	}
+	if r.FinalIn > s.worstIn {
+		s.worstIn, s.worstInSeed = r.FinalIn, seed
+	}
 	if r.Settled > s.worst {
 		s.worst, s.worstSeed = r.Settled, seed
 	}
@@ -66,7 +82,7 @@ func campaign(t *testing.T, test string, n int, draw func(seed uint64) (sim.Opti
 	if *seed != 0 {
 		from, n = *seed, 1
 	}
-	sum := &sums{first: from, last: from + uint64(n) - 1, clashes: map[string]int{}, settled: map[consensus.View]int{}}
+	sum := &sums{first: from, last: from + uint64(n) - 1, clashes: map[string]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var next atomic.Uint64

@@ -255,10 +255,22 @@ func (h *host) act(a simplex.Action) {
 	}
 }
 
-// fetch asks some peer, which answers from its machine or its log.
-func (h *host) fetch(a simplex.Fetch) {
-	peer := h.s.hosts[h.s.rng.IntN(len(h.s.hosts))]
-	if peer == h || h.s.parted(h, peer, h.node.Status().View, 1) {
+// fetch asks peers in turn, from some peer on, until one has the block, in its machine or its log. A message that gets
+// lost ends it: the machine asks again.
+func (h *host) fetch(a simplex.Fetch) { h.fetchFrom(a, h.s.rng.IntN(len(h.s.hosts)), len(h.s.hosts)) }
+
+func (h *host) fetchFrom(a simplex.Fetch, at, left int) {
+	peer := h.s.hosts[at%len(h.s.hosts)]
+	next := func() {
+		if left > 1 {
+			h.fetchFrom(a, at+1, left-1)
+		}
+	}
+	if peer == h {
+		next()
+		return
+	}
+	if h.s.parted(h, peer, h.node.Status().View, 1) {
 		return
 	}
 	h.s.carry(h, peer, func() {
@@ -266,15 +278,23 @@ func (h *host) fetch(a simplex.Fetch) {
 		if logged := peer.disk.block(a.Block); !ok && logged != nil {
 			b, ok = logged.Block, true
 		}
-		if ok {
-			h.s.carry(peer, h, func() { h.deliver(simplex.BlockFetched{From: peer.index, Block: b, Notarization: cert}) })
-		}
+		h.s.carry(peer, h, func() {
+			if ok {
+				h.deliver(simplex.BlockFetched{From: peer.index, Block: b, Notarization: cert})
+			} else {
+				next()
+			}
+		})
 	})
 }
 
 // sync copies the final chain of an honest host that is ahead, and comes back either way.
 func (h *host) sync() {
-	h.local(h.s.spread(2*time.Second), func() {
+	takes := h.s.spread(2 * time.Second)
+	if h.s.calm {
+		takes /= 8
+	}
+	h.local(takes, func() {
 		peer := h.s.hosts[h.s.rng.IntN(len(h.s.hosts))]
 		if !peer.adversary && peer.up && peer.app.final().Height > h.app.final().Height {
 			h.s.report.Synced++

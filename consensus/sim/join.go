@@ -9,6 +9,7 @@ import (
 
 // joint is what a host without its disk has heard from the others (simplex, R17).
 type joint struct {
+	asking   bool
 	answered consensus.Signers
 	best     consensus.Certificate // zero: none
 }
@@ -60,7 +61,11 @@ func (h *host) lose() {
 	h.app.reset(s.o.Genesis)
 	j := &joint{answered: consensus.NewSigners(len(s.o.Committee.Validators))}
 	h.joining = j
-	s.after(s.spread(max(2*s.o.Faults.Down, time.Millisecond)), func() { h.ask(j) })
+	s.after(s.spread(max(2*s.o.Faults.Down, time.Millisecond)), func() {
+		if !j.asking {
+			h.ask(j)
+		}
+	})
 }
 
 // ask asks everybody else for a leading certificate, and again until a quorum has answered. An adversary says that it
@@ -70,6 +75,7 @@ func (h *host) ask(j *joint) {
 	if h.joining != j {
 		return // joined, or lost again: an answer from before the loss says nothing
 	}
+	j.asking = true
 	for i := range s.o.Committee.Validators {
 		if peer := s.hosts[i]; peer != h {
 			s.pass(h, peer, func() {

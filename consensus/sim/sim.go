@@ -5,7 +5,8 @@
 //
 // A run has two parts. In the first, faults happen as Faults says. Then the network settles: messages arrive within
 // 100 ms, everybody is up, adversaries go on. What must hold is checked after every step (see checker) and, after
-// settling, that every honest node finalises Goal more blocks within GoalViews views.
+// settling, that of the first FinalViews views entered then one has a block that becomes final, and that every honest node
+// finalises Goal more blocks within GoalViews views.
 //
 // The keys come from the caller: tests use the tags of simtest or the product's.
 package sim
@@ -56,9 +57,10 @@ type Faults struct {
 
 // Goals of the second part.
 const (
-	Goal      = 5   // blocks
-	GoalViews = 60  // views; each may last until the timer's cap
-	settleFor = 600 // seconds
+	Goal       = 5   // blocks
+	FinalViews = 5   // views entered after settling, whoever leads them: a block of one of them becomes final
+	GoalViews  = 40  // views until all have the goal, those who were far behind included
+	settleFor  = 600 // seconds
 )
 
 // Report says what happened in a run.
@@ -66,6 +68,9 @@ type Report struct {
 	Height   consensus.Height // finalised by all at the end
 	View     consensus.View   // highest at the end
 	Settled  consensus.View   // views the second part took
+	Final    consensus.View   // the first final block of a view entered after settling is of the Final-th of them
+	FinalIn  time.Duration    // the time that took, virtual
+	GoalIn   time.Duration    // the time until all had the goal
 	Events   int
 	Messages map[string]int // sent, by what they are, one for each receiver
 	Nullify  int            // votes to nullify sent by honest hosts
@@ -136,7 +141,10 @@ func Run(o Options) (Report, error) {
 func (s *simulation) settle() (Report, error) {
 	s.calm, s.groups, s.o.Schedule = true, nil, nil
 	for _, h := range s.hosts {
-		if !h.up && h.joining == nil {
+		switch {
+		case h.joining != nil && !h.joining.asking:
+			h.ask(h.joining)
+		case !h.up && h.joining == nil:
 			h.start()
 		}
 	}
@@ -144,15 +152,33 @@ func (s *simulation) settle() (Report, error) {
 	start, from := s.view(), s.now
 	goal := s.check.top() + Goal
 	err := s.until(func() bool {
+		s.settled(start, from)
 		return s.lowest() >= goal && s.mute() < 0 || s.now > from+settleFor*time.Second || s.view() > start+GoalViews && s.now > from+GoalViews*time.Second
 	})
 	s.report.Height, s.report.View, s.report.Settled, s.report.Took = s.lowest(), s.view(), s.view()-start, s.now
+	s.report.GoalIn = s.now - from
 	if err == nil && s.lowest() < goal {
 		err = fmt.Errorf("liveness: %d views and %v after settling, height %d of %d is final everywhere", s.view()-start, s.now-from, s.lowest(), goal)
 	} else if i := s.mute(); err == nil && i >= 0 {
 		err = fmt.Errorf("liveness: %d views and %v after settling, %d has not voted since it lost its disk", s.view()-start, s.now-from, i)
 	}
 	return s.report, err
+}
+
+// settled notes the first final block of a view that was entered after settling, and checks that it is of one of the first
+// FinalViews of them.
+func (s *simulation) settled(start consensus.View, from time.Duration) {
+	at := len(s.check.chain) - 1
+	if s.report.Final != 0 || s.check.chain[at].Header.View <= start {
+		return
+	}
+	for s.check.chain[at-1].Header.View > start {
+		at--
+	}
+	s.report.Final, s.report.FinalIn = s.check.chain[at].Header.View-start, s.now-from
+	if s.report.Final > FinalViews {
+		s.check.fail("liveness: of the views after settling, the first with a final block is the %dth", s.report.Final)
+	}
 }
 
 // until runs events until done or a check fails.

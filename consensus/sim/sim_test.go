@@ -184,7 +184,7 @@ func TestAdversaries(t *testing.T) {
 
 // TestFarBehind: a node that slept for hundreds of blocks, under the limits of the product, comes back by block sync.
 func TestFarBehind(t *testing.T) {
-	o := options(2, seven)
+	o := options(6, seven)
 	o.Faults = sim.Faults{For: 3 * time.Minute, Crash: 20 * time.Second, Down: 40 * time.Second}
 	r, err := sim.Run(o)
 	if err != nil {
