@@ -33,6 +33,15 @@ test: build ## run the whole test suite, race detector on; the real binary's fau
 	$(GO) test -race -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /bench/faults)
 	$(GO) test -race -timeout $(TEST_TIMEOUT) ./bench/faults
 
+.PHONY: verify
+verify: ## what consensus rests on at CI sizes: proofs, search, simulation, Twins, traces, each with its broken twins
+	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestVerify' $$($(GO) list ./consensus/... | grep -v /consensus/sim$$)
+	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestVerify' -v ./consensus/sim -args -seeds 1000 -schedules 1000
+
+.PHONY: verify-long
+verify-long: ## N seeds of the simulator and Twins schedules (default 100,000), added to bench/results/sim.tsv and twins.tsv; goes on where it stopped
+	bench/scripts/verify.sh $(or $(N),100000)
+
 .PHONY: lint
 lint: ## formatter in check mode, vet and staticcheck
 	@out=$$($(GOFUMPT) -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not formatted (run make fmt):"; echo "$$out"; exit 1; fi

@@ -94,7 +94,10 @@ func losing(seed uint64) (sim.Options, string) {
 // TestVerifyLostDisks: validators lose their disks again and again, join with a floor and another's state, and vote again. All
 // checks stay on: what they say never contradicts what they said before the loss.
 func TestVerifyLostDisks(t *testing.T) {
-	n := (*seeds + 1) / 2
+	n := *lost
+	if n == 0 {
+		n = (*seeds + 1) / 2
+	}
 	sum := campaign(t, "TestVerifyLostDisks", n, losing)
 	t.Logf("%s; %d disks lost, %d joined and voted before the next loss, all vote at the end", sum, sum.lost, sum.joined)
 	if *seed == 0 && sum.joined < n {

@@ -163,15 +163,15 @@ func TestVerifyTwins(t *testing.T) {
 	}
 }
 
-// TestVerifyTwinsEnumerated plays schedules of two views in even steps through all there are, or all with -all.
+// TestVerifyTwinsEnumerated plays schedules of two views in even steps through all there are, or each with -each.
 func TestVerifyTwinsEnumerated(t *testing.T) {
-	n, step := uint64(*schedules), uint64(enumeratedAll / *schedules)
-	if *first > 1 || n >= enumeratedAll {
+	step := uint64(max(enumeratedAll / *schedules, 1))
+	if *each {
 		step = 1
 	}
-	sum := campaign(t, "TestVerifyTwinsEnumerated", int(n), func(seed uint64) (sim.Options, string) {
+	sum := campaign(t, "TestVerifyTwinsEnumerated", *schedules, func(seed uint64) (sim.Options, string) {
 		k := (seed - 1) * step % enumeratedAll
-		return enumerated(k), fmt.Sprintf("number %d of %d", k, enumeratedAll)
+		return enumerated(k), fmt.Sprintf("number %d of %d, steps of %d", k, enumeratedAll, step)
 	})
 	t.Logf("%s; one in %d, %d with evidence", sum, step, sum.convicted)
 }
