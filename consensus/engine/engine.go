@@ -52,6 +52,7 @@ import (
 	"tutti/consensus"
 	"tutti/consensus/blocklog"
 	"tutti/consensus/simplex"
+	"tutti/consensus/trace"
 )
 
 // BuildRequest says what block is wanted: the child of Parent for Epoch and View, its body at most MaxBody bytes.
@@ -125,7 +126,7 @@ type Observer interface {
 	Evidence(first, second consensus.Vote)
 }
 
-// Config of an engine. Timing and Limits may be zero, Observer nil; all else is required.
+// Config of an engine. Timing and Limits may be zero, Observer and Trace nil; all else is required.
 type Config struct {
 	Chain     consensus.Hash    // genesis hash, under every signature
 	Genesis   *consensus.Header // the block at height 0
@@ -139,6 +140,7 @@ type Config struct {
 	App       App
 	Network   Network
 	Observer  Observer
+	Trace     *trace.Writer // records what the machine does, for trace.Check; the engine's from Start to Close, and its errors stop nothing
 
 	MaxClockAhead time.Duration // proposals that are this far ahead of our clock are dropped; default 2 s
 }

@@ -56,7 +56,11 @@ func (e *Engine) run(first simplex.Ready) error {
 }
 
 // step feeds the machine and obeys it.
-func (e *Engine) step(ev simplex.Event) error { return e.perform(e.machine.Step(ev)) }
+func (e *Engine) step(ev simplex.Event) error {
+	r := e.machine.Step(ev)
+	e.c.Trace.Step(ev, r)
+	return e.perform(r)
+}
 
 // heard feeds a message of the network.
 func (e *Engine) heard(ev simplex.Event) error {

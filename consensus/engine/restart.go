@@ -38,13 +38,16 @@ func (e *Engine) restart(ctx context.Context) (simplex.Ready, error) {
 		}
 		blocks = append(blocks, bl)
 	}
-	m, ready, err := simplex.New(simplex.Config{
+	from := simplex.Config{
 		Chain: e.c.Chain, Root: root, RootCert: cert, Committee: e.c.Committee, Keys: e.c.Keys, Signer: e.c.Signer,
 		Index: e.c.Index, Timing: e.c.Timing, Limits: e.c.Limits, Blocks: blocks, Log: records,
-	})
+	}
+	e.c.Trace.Start(&from)
+	m, ready, err := simplex.New(from)
 	if err != nil {
 		return simplex.Ready{}, fatal("restoring the machine", err)
 	}
+	e.c.Trace.Made(ready)
 	e.machine = m
 	return ready, nil
 }

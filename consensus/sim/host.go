@@ -6,6 +6,7 @@ import (
 
 	"tutti/consensus"
 	"tutti/consensus/simplex"
+	"tutti/consensus/trace"
 )
 
 // Participant is what a host runs: a simplex.Machine, or an adversary around one.
@@ -27,7 +28,8 @@ type host struct {
 	up    bool
 	life  int // restarts; what was started in an earlier life does not come back
 	node  Participant
-	busy  bool // a sync runs
+	trace *trace.Writer // of this life; may be nil
+	busy  bool          // a sync runs
 	inbox []simplex.Event
 	timer int // number of the armed timer
 
@@ -110,11 +112,16 @@ func (h *host) start() {
 	if h.adversary {
 		maker = o.Adversaries[h.i]
 	}
+	if h.trace = nil; o.Record != nil && !h.adversary {
+		h.trace = o.Record(h.i)
+	}
+	h.trace.Start(&c)
 	node, ready, err := maker(Env{Config: c, Rand: h.s.rng, Life: h.life})
 	if err != nil {
 		h.s.check.fail("host %d: %v", h.i, err)
 		return
 	}
+	h.trace.Made(ready)
 	h.node = node
 	h.s.trace("%d starts at height %d, view %d", h.i, h.app.final().Height, node.Status().View)
 	h.duties(ready)
@@ -167,6 +174,7 @@ func (h *host) deliver(e simplex.Event) {
 func (h *host) step(e simplex.Event) {
 	before := h.node.Status()
 	r := h.node.Step(e)
+	h.trace.Step(e, r)
 	h.s.check.heard(h, before, e, r)
 	h.duties(r)
 }

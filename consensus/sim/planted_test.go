@@ -1,12 +1,17 @@
 package sim_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
 
+	"tutti/consensus/trace"
 	"tutti/internal/plant"
 )
 
@@ -108,6 +113,7 @@ func TestVerifyPlanted(t *testing.T) {
 	if out, err := run("", "TestVerify(Seeds|LostDisks|Twins|Above)", 20); err != nil {
 		t.Fatalf("without a bug: %v\n%s", err, out)
 	}
+	t.Run("trace", func(t *testing.T) { plantedTrace(t, binary) })
 	for _, b := range bugs {
 		t.Run(b.Name, func(t *testing.T) {
 			out, err := run(b.Name, b.test, b.within)
@@ -119,5 +125,37 @@ func TestVerifyPlanted(t *testing.T) {
 				t.Log(found[0])
 			}
 		})
+	}
+}
+
+// plantedTrace: what a machine with a bug did, its own build finds right, and this one refuses.
+func plantedTrace(t *testing.T, binary string) {
+	for _, bug := range []string{"", "own votes are not repeated"} {
+		dir := t.TempDir()
+		cmd := exec.Command(binary, "-test.run", "^TestVerifyTraces$", "-seeds", "1", "-traces", dir)
+		cmd.Env = plant.Awake(bug)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		o, _ := losing(1)
+		files, err := os.ReadDir(dir)
+		if err != nil || len(files) == 0 {
+			t.Fatal(err, len(files))
+		}
+		refused := 0
+		for _, file := range files {
+			b, err := os.ReadFile(filepath.Join(dir, file.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := trace.Check(bytes.NewReader(b), o.Chain, o.Committee, o.Keys); errors.Is(err, trace.ErrRefused) {
+				refused++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if (refused > 0) != (bug != "") {
+			t.Errorf("bug %q: %d of %d traces refused", bug, refused, len(files))
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"tutti/consensus"
 	"tutti/consensus/simplex"
+	"tutti/consensus/trace"
 )
 
 // Options describe one run.
@@ -38,6 +39,7 @@ type Options struct {
 	Schedule    *Schedule                        // nil: none. Else its twins run and its partitions hold before the network settles
 	Above       bool                             // the faulty have more than a third of the power: see Report.Conflict
 	Safe        bool                             // only safety is checked: the faulty have a third of the power, and the others are no quorum
+	Record      func(host int) *trace.Writer     // nil: none. Asked for the trace of each life of an honest host
 	Trace       func(format string, args ...any) // nil: none
 }
 
