@@ -69,5 +69,6 @@ func Adversaries() map[string]Maker {
 	return map[string]Maker{
 		"silent": Silent, "equivocator": Equivocator, "badbody": BadBody, "replayer": Replayer,
 		"doublefinaliser": DoubleFinaliser, "selective": Selective, "forger": Forger, "forker": Forker,
+		"slow": Slow, "latenullifier": LateNullifier, "oldparent": OldParent, "spammer": Spammer,
 	}
 }

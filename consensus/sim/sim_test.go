@@ -158,7 +158,7 @@ func TestCalm(t *testing.T) {
 // TestAdversaries runs each adversary alone against four and seven, in a calm network and a storm, and names what
 // must come of it.
 func TestAdversaries(t *testing.T) {
-	convicted := map[string]bool{"equivocator": true, "doublefinaliser": true, "forker": true}
+	convicted := map[string]bool{"equivocator": true, "doublefinaliser": true, "forker": true, "latenullifier": true, "oldparent": true, "spammer": true}
 	blamed := map[string]bool{"forger": true, "replayer": true, "forker": true}
 	for name, make := range sim.Adversaries() {
 		t.Run(name, func(t *testing.T) {
