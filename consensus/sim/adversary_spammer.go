@@ -29,7 +29,7 @@ func Spammer(e Env) (Participant, simplex.Ready, error) {
 				for _, v := range []consensus.Vote{
 					t.vote(consensus.Notarize, view, block), t.vote(consensus.Nullify, view, consensus.Hash{}), t.vote(consensus.Finalize, view, block),
 				} {
-					if t.Rand.IntN(4) == 0 {
+					if t.Rand.IntN(8) == 0 {
 						r.Send = append(r.Send, simplex.Outbound{To: simplex.ToAll, Vote: &v})
 					}
 				}

@@ -14,9 +14,9 @@ import (
 )
 
 var (
-	seeds     = flag.Int("seeds", 110, "number of seeds of the simulations with faults")
+	seeds     = flag.Int("seeds", 40, "number of seeds of the simulations with faults")
 	lost      = flag.Int("lost", 0, "number of seeds with lost disks; 0: half as many as -seeds")
-	schedules = flag.Int("schedules", 200, "number of Twins schedules")
+	schedules = flag.Int("schedules", 60, "number of Twins schedules")
 	each      = flag.Bool("each", false, "of the schedules that are enumerated, each from -first on, instead of even steps")
 	first     = flag.Uint64("first", 1, "the first seed")
 	seed      = flag.Uint64("seed", 0, "run only this seed, with a trace")
