@@ -39,8 +39,10 @@ type sums struct {
 }
 
 func (s *sums) String() string {
-	return fmt.Sprintf("seeds %d to %d: %d blocks, %d restarts, %d syncs, %d events; views to finality after settling %v, at most %d (seed %d), %v (seed %d); all have the goal after at most %d views (seed %d), %v (seed %d)",
-		s.first, s.last, s.heights, s.restarts, s.synced, s.events, s.final, s.worstFinal, s.worstFinalSeed, s.worstIn.Round(time.Millisecond), s.worstInSeed, s.worst, s.worstSeed, s.worstGoal.Round(time.Millisecond), s.worstGoalSeed)
+	ms := time.Millisecond
+	return fmt.Sprintf("seeds %d to %d: %d blocks, %d restarts, %d syncs, %d events; ", s.first, s.last, s.heights, s.restarts, s.synced, s.events) +
+		fmt.Sprintf("views to finality after settling %v, at most %d (seed %d), %v (seed %d); ", s.final, s.worstFinal, s.worstFinalSeed, s.worstIn.Round(ms), s.worstInSeed) +
+		fmt.Sprintf("all have the goal after at most %d views (seed %d), %v (seed %d)", s.worst, s.worstSeed, s.worstGoal.Round(ms), s.worstGoalSeed)
 }
 
 func (s *sums) add(seed uint64, r sim.Report) {

@@ -8,6 +8,9 @@
 // settling, that of the first FinalViews views entered then one has a block that becomes final, and that every honest node
 // finalises Goal more blocks within GoalViews views.
 //
+// Instead of faults, or beside them, the first part may play a Schedule in the manner of Twins, where honest machines share a
+// key. With Above their power is more than a third, and what must hold is that a conflict convicts (conflict).
+//
 // The keys come from the caller: tests use the tags of simtest or the product's.
 package sim
 
