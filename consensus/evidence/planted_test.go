@@ -1,0 +1,72 @@
+package evidence_test
+
+import (
+	"os/exec"
+	"testing"
+
+	"tutti/internal/plant"
+)
+
+// bugs are faults of the checks and of the store that the tests of this package must notice, each in one run of them.
+var bugs = []plant.Bug{
+	{
+		Name: "the chain is not compared", File: "verify.go",
+		Old: "if p.Chain != chain {", New: "if p.Chain != chain && !planted(%q) {",
+	},
+	{
+		Name: "the committee is not compared", File: "verify.go",
+		Old: "if p.Committee != c.Hash() {", New: "if p.Committee != c.Hash() && !planted(%q) {",
+	},
+	{
+		Name: "the key is not compared", File: "verify.go",
+		Old: "c.Validators[i].Key != p.Key {", New: "c.Validators[i].Key != p.Key && !planted(%q) {",
+	},
+	{
+		Name: "one of the two votes is not checked", File: "verify.go",
+		Old: "for _, v := range p.Votes {", New: "for k, v := range p.Votes { if k == 1 && planted(%q) { continue }",
+	},
+	{
+		Name: "signers of either certificate are guilty", File: "verify.go",
+		Old: "if p.Certificates[0].Signers.Has(i) && p.Certificates[1].Signers.Has(i) {",
+		New: "if p.Certificates[0].Signers.Has(i) && (planted(%q) || p.Certificates[1].Signers.Has(i)) {",
+	},
+	{
+		Name: "notarize and nullify are slashable", File: "evidence.go",
+		Old: "case a.Kind == consensus.Nullify:", New: "case planted(%q) && a.Kind != b.Kind: return true\n\tcase a.Kind == consensus.Nullify:",
+	},
+	{
+		Name: "a proof is not synced", File: "store.go",
+		Old: "err = s.f.SyncData()", New: "if !planted(%q) { err = s.f.SyncData() }",
+	},
+	{
+		Name: "damage is a torn tail", File: "store.go",
+		Old: "for at := off + 1; at < len(b); at++ {", New: "for at := off + 1; at < len(b) && !planted(%q); at++ {",
+	},
+	{
+		Name: "one validator may fill the store", File: "store.go",
+		Old: "s.count[holder{o.shard, o.epoch, o.validator}] >= limit:", New: "!planted(%q) && s.count[holder{o.shard, o.epoch, o.validator}] >= limit:",
+	},
+}
+
+// TestVerifyPlanted: each bug makes the tests fail, and without one they pass.
+func TestVerifyPlanted(t *testing.T) {
+	binary, err := plant.Tests(t.TempDir(), bugs)
+	must(t, err)
+	run := func(bug string) error {
+		c := exec.Command(binary, "-test.run", "^Test(VerifyProofs|VerifyRefusals|NotSlashable|VerifyStoreCrash|Store.*)$")
+		c.Env = plant.Awake(bug)
+		out, err := c.CombinedOutput()
+		if bug == "" && err != nil {
+			t.Fatalf("without a bug: %v\n%s", err, out)
+		}
+		return err
+	}
+	if err := run(""); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range bugs {
+		if run(b.Name) == nil {
+			t.Errorf("not noticed: %s", b.Name)
+		}
+	}
+}
