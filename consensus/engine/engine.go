@@ -124,6 +124,8 @@ type Observer interface {
 	Penalised(validator int, reason string, until time.Time)
 	// Evidence: two votes that together are slashable.
 	Evidence(first, second consensus.Vote)
+	// Conflict: two verified certificates that together are slashable: whoever signed both is guilty. The engine ends.
+	Conflict(first, second consensus.Certificate)
 }
 
 // Config of an engine. Timing and Limits may be zero, Observer and Trace nil; all else is required.
@@ -164,6 +166,7 @@ var (
 	ErrStateAhead     = errors.New("the application's state is ahead of the consensus log, as after a restored backup of one of them: restore both from the same moment, or resync")
 	ErrPruned         = errors.New("the consensus log no longer holds the blocks that the application's state lacks: resync the state")
 	ErrOtherValidator = errors.New("the vote log is another validator's: point --home at the right folder; two validators never share one")
+	ErrKeyElsewhere   = errors.New("this validator's key has signed a vote that is not in this vote log, and this node has stopped voting: if another process uses the key, stop one of the two for good; if none does, the data folder is an old copy: move its blocks folder aside and run 'tutti run --resync' once, which asks the others above which view it is safe to vote")
 	ErrHalted         = errors.New("certificates contradict each other, so more than a third of the committee's power lied: do not restart; keep the folder as evidence")
 )
 
@@ -288,15 +291,21 @@ func (e *Engine) post(f func() error) {
 	}
 }
 
+// elsewhere is why an engine ends whose key has signed what its log does not hold.
+func elsewhere(st consensus.Statement) error {
+	return fatal(fmt.Sprintf("a %s of view %d by this validator's key", st.Kind, st.View), ErrKeyElsewhere)
+}
+
 // fatal wraps an error that ends the engine.
 func fatal(what string, err error) error { return fmt.Errorf("engine: %s: %w", what, err) }
 
 // deaf is the Observer of those who have none.
 type deaf struct{}
 
-func (deaf) ViewEntered(consensus.View, int)                    {}
-func (deaf) Persisted(time.Duration)                            {}
-func (deaf) Judged(*consensus.Header, bool, time.Duration)      {}
-func (deaf) Finalised(*consensus.Header, consensus.Certificate) {}
-func (deaf) Penalised(int, string, time.Time)                   {}
-func (deaf) Evidence(consensus.Vote, consensus.Vote)            {}
+func (deaf) ViewEntered(consensus.View, int)                       {}
+func (deaf) Persisted(time.Duration)                               {}
+func (deaf) Judged(*consensus.Header, bool, time.Duration)         {}
+func (deaf) Finalised(*consensus.Header, consensus.Certificate)    {}
+func (deaf) Penalised(int, string, time.Time)                      {}
+func (deaf) Evidence(consensus.Vote, consensus.Vote)               {}
+func (deaf) Conflict(consensus.Certificate, consensus.Certificate) {}

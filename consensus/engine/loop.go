@@ -94,6 +94,11 @@ func (e *Engine) onTick() error {
 
 // perform does the three duties of simplex.Ready, in their order.
 func (e *Engine) perform(r simplex.Ready) error {
+	for _, a := range r.Apply {
+		if k, ok := a.(simplex.KeyElsewhere); ok { // before anything leaves
+			return elsewhere(k.Statement)
+		}
+	}
 	if err := e.persist(r.Persist); err != nil {
 		return err
 	}
@@ -190,6 +195,9 @@ func (e *Engine) apply(a simplex.Action) error {
 	case simplex.Misbehaved:
 		e.penalise(a.Validator, a.Reason)
 	case simplex.Halted:
+		if a.Against != nil {
+			e.c.Observer.Conflict(a.Cert, *a.Against)
+		}
 		why := ErrHalted
 		if a.Own {
 			why = ErrContradiction

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"tutti/consensus"
@@ -205,6 +206,15 @@ func (c *checker) evidence(h *host, e simplex.Evidence) {
 		c.fail("host %d: no evidence against %d: %+v %+v", h.i, i, a.Statement, b.Statement)
 	}
 	c.s.report.Evidence[int(a.Validator)]++
+}
+
+// elsewhere: a host takes no vote for another's that its log holds, or that it cast before it lost its log. Tests with
+// keys that take anything show it certificates that nobody signed.
+func (c *checker) elsewhere(h *host, st consensus.Statement) {
+	own := slices.ContainsFunc(h.disk.records, func(r simplex.Record) bool { return r.Vote != nil && r.Vote.Statement == st })
+	if !h.adversary && (own || st.View <= h.floor) {
+		c.fail("host %d takes a vote of its own for another's: %+v", h.i, st)
+	}
 }
 
 func (c *checker) misbehaved(h *host, m simplex.Misbehaved) {

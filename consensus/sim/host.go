@@ -260,6 +260,8 @@ func (h *host) act(a simplex.Action) {
 		if !h.adversary && !h.s.o.Above {
 			h.s.check.fail("host %d halts: %s", h.i, a.Reason)
 		}
+	case simplex.KeyElsewhere:
+		h.s.check.elsewhere(h, a.Statement)
 	}
 }
 

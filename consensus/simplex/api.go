@@ -172,21 +172,28 @@ type (
 	// Halted is fatal: this node's verdict contradicts a finalised block, or verified certificates contradict each
 	// other, which a third of the power must have lied for. The machine takes no further part. The node resyncs, or a
 	// person decides. Cert is the certificate that showed it; Own says that it is this node's verdict it contradicts.
+	// Against, if set, is a certificate that together with Cert is slashable: who signed both is guilty.
 	Halted struct {
-		Cert   consensus.Certificate
-		Own    bool
-		Reason string
+		Cert    consensus.Certificate
+		Against *consensus.Certificate
+		Own     bool
+		Reason  string
 	}
+	// KeyElsewhere: a good signature by this validator's key was received, alone or in a certificate, under a vote that
+	// this machine did not cast and its log would hold: another process votes with the key, or the log is an old copy (R18).
+	// The caller stops without doing anything else that this Ready asks for.
+	KeyElsewhere struct{ Statement consensus.Statement }
 )
 
-func (SetTimer) action()    {}
-func (Build) action()       {}
-func (Certify) action()     {}
-func (Fetch) action()       {}
-func (CancelFetch) action() {}
-func (SyncNeeded) action()  {}
-func (Finalised) action()   {}
-func (Abandoned) action()   {}
-func (Evidence) action()    {}
-func (Misbehaved) action()  {}
-func (Halted) action()      {}
+func (SetTimer) action()     {}
+func (Build) action()        {}
+func (Certify) action()      {}
+func (Fetch) action()        {}
+func (CancelFetch) action()  {}
+func (SyncNeeded) action()   {}
+func (Finalised) action()    {}
+func (Abandoned) action()    {}
+func (Evidence) action()     {}
+func (Misbehaved) action()   {}
+func (Halted) action()       {}
+func (KeyElsewhere) action() {}

@@ -97,6 +97,12 @@
 // floor yet does not answer. When a quorum has answered, itself not counted, the floor is FloorMargin above the highest
 // view among the answers, and that certificate is logged with it.
 //
+// R18. Own key. A good signature by the own key, in a vote, a proposal or a certificate that comes in, under a statement
+// that is not among the own votes, in a view above the root's, above every view that a finalization is held of and above
+// the floor: KeyElsewhere. Own votes are logged before they leave and held above all these (R8, R15), so somebody else has
+// signed it with the key, or this log is older than its validator's last vote. Of a Ready with KeyElsewhere nothing is done:
+// no vote of this machine leaves any more.
+//
 // # Why the floor is high enough
 //
 // Let w be the highest view that the validator voted in before the loss. It was its current view or the view of a

@@ -198,6 +198,8 @@ func (w *world) act(a simplex.Action) {
 		if int(a.First.Validator) == w.index {
 			w.t.Fatalf("evidence against itself: %+v", a)
 		}
+	case simplex.KeyElsewhere:
+		w.t.Fatalf("its own vote is another's: %+v", a.Statement)
 	}
 }
 

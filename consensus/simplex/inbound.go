@@ -41,7 +41,8 @@ func (m *Machine) onProposal(e ProposalReceived) {
 		return
 	}
 	if i == m.c.Index {
-		return // own proposals come from the application or the log
+		m.onOwn(e.From, &v) // own proposals come from the application or the log
+		return
 	}
 	want := consensus.Statement{Kind: consensus.Notarize, Shard: h.Shard, Epoch: h.Epoch, View: h.View, Block: b.hash}
 	if int(v.Validator) != i || v.Statement != want {
@@ -69,7 +70,11 @@ func (m *Machine) onProposal(e ProposalReceived) {
 // onVote counts a vote that its own validator sent, if it is near enough (R10), and helps a validator that is behind.
 func (m *Machine) onVote(e VoteReceived) {
 	v, i := e.Vote, int(e.Vote.Validator)
-	if i >= m.n || i == m.c.Index || !m.ours(v.Statement) {
+	if i >= m.n || !m.ours(v.Statement) {
+		return
+	}
+	if i == m.c.Index {
+		m.onOwn(e.From, &v)
 		return
 	}
 	if e.From != i {
@@ -111,7 +116,35 @@ func (m *Machine) onCertificate(from int, c *consensus.Certificate) {
 		m.blame(from, err.Error())
 		return
 	}
+	if m.c.Index >= 0 && c.Signers.Has(m.c.Index) && m.foreign(c.Statement) {
+		m.apply(KeyElsewhere{Statement: c.Statement})
+	}
 	m.accept(c, false)
+}
+
+// onOwn looks into a vote of this machine's own validator that somebody sent. Only one that this machine did not cast
+// costs a check (R18).
+func (m *Machine) onOwn(from int, v *consensus.Vote) {
+	if int(v.Validator) != m.c.Index || !m.trusts(from) || !m.foreign(v.Statement) {
+		return
+	}
+	if !m.c.Keys.Verify(m.c.Index, consensus.VoteMessage(m.c.Chain, v.Statement), v.Signature) {
+		if from != m.c.Index { // who has this node's own key for the network is no validator to blame
+			m.blame(from, "vote of another validator with a bad signature")
+		}
+		return
+	}
+	m.apply(KeyElsewhere{Statement: v.Statement})
+}
+
+// foreign reports whether a statement is one that this machine did not sign, though it would hold its vote if it had: in
+// views up to the highest finalization held, and up to the floor, the log need not have it any more, or never had (R18).
+func (m *Machine) foreign(st consensus.Statement) bool {
+	if st.View <= max(m.agreed, m.root.view, m.silent) {
+		return false
+	}
+	r := m.find(st.View)
+	return r == nil || r.own[st.Kind-1] == nil || r.own[st.Kind-1].Statement != st
 }
 
 // accept takes in a verified certificate, which made says this machine put together itself, and follows it into the
@@ -120,7 +153,13 @@ func (m *Machine) accept(c *consensus.Certificate, made bool) {
 	if c.View <= m.root.view {
 		if c.View == m.root.view && c.Kind == consensus.Finalize {
 			if c.Block != m.root.hash {
-				m.halt(c, "two blocks final in one view")
+				var against *consensus.Certificate
+				if m.final.Kind == consensus.Finalize && m.final.Block == m.root.hash {
+					final := m.final
+					against = &final
+				}
+				m.halt(c, against, "two blocks final in one view")
+				return
 			}
 			m.final = *c
 		}
@@ -128,11 +167,14 @@ func (m *Machine) accept(c *consensus.Certificate, made bool) {
 	}
 	k, r := c.Kind-1, m.at(c.View)
 	switch {
-	case c.Kind == consensus.Nullify && r.certs[finalize] != nil, c.Kind == consensus.Finalize && r.certs[nullify] != nil:
-		m.halt(c, "a view both final and nullified")
+	case c.Kind == consensus.Nullify && r.certs[finalize] != nil:
+		m.halt(c, r.certs[finalize], "a view both final and nullified")
+		return
+	case c.Kind == consensus.Finalize && r.certs[nullify] != nil:
+		m.halt(c, r.certs[nullify], "a view both final and nullified")
 		return
 	case c.Kind != consensus.Nullify && !r.block.IsZero() && r.block != c.Block:
-		m.halt(c, "two blocks notarized in one view")
+		m.halt(c, r.certs[k], "two blocks notarized in one view") // the block may be known by a descendant, or another kind
 		return
 	case r.certs[k] != nil:
 		return

@@ -147,9 +147,10 @@ func (m *Machine) finish() Ready {
 func (m *Machine) apply(a Action)  { m.out.Apply = append(m.out.Apply, a) }
 func (m *Machine) send(o Outbound) { m.out.Send = append(m.out.Send, o) }
 
-func (m *Machine) halt(cert *consensus.Certificate, reason string) {
+// halt says that cert can't be: against is a certificate that can't be beside it, nil if none is held.
+func (m *Machine) halt(cert, against *consensus.Certificate, reason string) {
 	m.halted = true
-	m.apply(Halted{Cert: *cert, Reason: reason})
+	m.apply(Halted{Cert: *cert, Against: against, Reason: reason})
 }
 
 // hear notes that something came from a validator.

@@ -171,7 +171,7 @@ func (m *Machine) onFetched(e BlockFetched) {
 	}
 	r := m.at(b.view)
 	if !r.block.IsZero() && r.block != b.hash {
-		m.halt(m.evidence(r), "two blocks notarized in one view")
+		m.halt(m.evidence(r), nil, "two blocks notarized in one view")
 		return
 	}
 	r.block = b.hash

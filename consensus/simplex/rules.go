@@ -13,7 +13,7 @@ func (m *Machine) connect() (changed bool) {
 			continue
 		}
 		if b.view != m.rounds[i].view {
-			m.halt(m.evidence(m.rounds[i]), "a certificate of one view names a block of another")
+			m.halt(m.evidence(m.rounds[i]), nil, "a certificate of one view names a block of another")
 			return false
 		}
 		changed = changed || !b.notarized
@@ -24,7 +24,7 @@ func (m *Machine) connect() (changed bool) {
 		}
 		r := m.at(p.view)
 		if !r.block.IsZero() && r.block != p.hash {
-			m.halt(m.evidence(r), "two blocks notarized in one view")
+			m.halt(m.evidence(r), nil, "two blocks notarized in one view")
 			return false
 		}
 		r.block, p.notarized, changed = p.hash, true, true

@@ -359,7 +359,13 @@ func (s *scene) wish(a simplex.Action) string {
 	case simplex.Misbehaved:
 		return fmt.Sprintf("Misbehaved %d: %s", a.Validator, a.Reason)
 	case simplex.Halted:
-		return fmt.Sprintf("Halted: %s (%s)", a.Reason, s.says(a.Cert.Statement))
+		text := fmt.Sprintf("Halted: %s (%s)", a.Reason, s.says(a.Cert.Statement))
+		if a.Against != nil {
+			text += ", against " + s.says(a.Against.Statement)
+		}
+		return text
+	case simplex.KeyElsewhere:
+		return "KeyElsewhere: " + s.says(a.Statement)
 	}
 	return fmt.Sprintf("%T", a)
 }

@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"tutti/consensus"
+)
+
+// double is a second process with a member's keys: it sends in the member's name and hears all that is sent to it.
+func (c *cluster) double(i int, n *node) Config {
+	c.tb.Helper()
+	c.nodes = append(c.nodes, n)
+	c.signers = append(c.signers, c.signers[i])
+	c.wire.ports = append(c.wire.ports, nil)
+	at := len(c.nodes) - 1
+	cfg := c.config(at)
+	cfg.Index = i
+	n.app.padding = 1 // it has another pool of transactions, too
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	p := c.wire.ports[at]
+	p.self = i
+	c.wire.sent = func(from, to int, class Class, payload []byte) bool {
+		if to == i {
+			time.AfterFunc(c.wire.delay, func() { c.wire.deliver(from, at, class, payload) })
+		}
+		return true
+	}
+	return cfg
+}
+
+// TestTwoProcessesOnOneKey: while a validator runs, another process begins with its key, and with an old copy of its data or
+// with none. One of the two stops, says why, and the shard goes on.
+func TestTwoProcessesOnOneKey(t *testing.T) {
+	for name, copied := range map[string]bool{"an old copy": true, "an empty log": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 4)
+				c.start(all(4)...)
+				c.reach(3, time.Minute, all(4)...)
+				fs := vfs.NewCrashableMem()
+				n := &node{fs: fs, view: fs, disk: &toyDisk{hash: c.genesis.Hash()}}
+				if copied {
+					n.disk = c.nodes[3].disk.copy()
+					n.fs = c.nodes[3].fs.CrashClone(vfs.CrashCloneCfg{})
+					n.view = n.fs
+				}
+				c.reach(8, time.Minute, all(4)...)
+				e, err := Start(context.Background(), c.double(3, n))
+				must(t, err)
+				n.Engine = e
+				c.await("one of the two stops", time.Minute, func() bool {
+					return n.Err() != nil || c.nodes[3].Err() != nil
+				})
+				for i, n := range c.nodes {
+					if err := n.Err(); err != nil && (!errors.Is(err, ErrKeyElsewhere) || i < 3) {
+						t.Errorf("node %d: %v", i, err)
+					}
+				}
+				at, _ := c.nodes[0].disk.final()
+				c.reach(at+10, time.Minute, 0, 1, 2)
+				for _, n := range c.nodes {
+					if err := n.Close(); err != nil && !errors.Is(err, ErrKeyElsewhere) {
+						t.Error(err)
+					}
+					must(t, n.log.Close())
+				}
+				c.agree()
+			})
+		})
+	}
+}
+
+// TestKeyElsewhereSendsNothing: in the very step in which the engine hears its own key it logs and sends nothing more.
+func TestKeyElsewhereSendsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4)
+		c.start(0)
+		st := consensus.Statement{Kind: consensus.Nullify, Shard: testShard, View: 1}
+		v := consensus.Vote{Statement: st, Signature: c.signers[0].Sign(consensus.VoteMessage(testChain, st))}
+		c.wire.sent = func(from, _ int, _ Class, _ []byte) bool {
+			if from == 0 {
+				t.Error("something left")
+			}
+			return true
+		}
+		cert := consensus.Certificate{Statement: st, Signers: consensus.NewSigners(4)}
+		sigs := []consensus.Signature{v.Signature}
+		cert.Signers.Add(0)
+		for i := 1; i < 3; i++ {
+			cert.Signers.Add(i)
+			sigs = append(sigs, c.signers[i].Sign(consensus.VoteMessage(testChain, st)))
+		}
+		var err error
+		cert.Signature, err = c.keys.Aggregate(sigs)
+		must(t, err)
+		c.wire.deliver(1, 0, ClassVote, encodeCertificate(&cert)) // leads to view 2, with its timer, and perhaps a block
+		<-c.nodes[0].Done()
+		if err := c.nodes[0].Err(); !errors.Is(err, ErrKeyElsewhere) {
+			t.Errorf("ended with %v", err)
+		}
+		for _, r := range c.nodes[0].log.Records() {
+			t.Errorf("logged %+v", r)
+		}
+		must(t, c.nodes[0].log.Close())
+	})
+}
