@@ -122,6 +122,20 @@ func (p *Proof) Statements() [2]consensus.Statement {
 	return [2]consensus.Statement{p.Certificates[0].Statement, p.Certificates[1].Statement}
 }
 
+// Accused are the seats that the proof names, ascending; nothing is verified.
+func (p *Proof) Accused() []int {
+	if p.Votes != nil {
+		return []int{int(p.Votes[0].Validator)}
+	}
+	var both []int
+	for i := range 8 * len(p.Certificates[0].Signers) {
+		if p.Certificates[0].Signers.Has(i) && p.Certificates[1].Signers.Has(i) {
+			both = append(both, i)
+		}
+	}
+	return both
+}
+
 // Slashable reports whether no honest validator signs both statements, which are in the order of a proof.
 func Slashable(a, b consensus.Statement) bool {
 	if a.Shard != b.Shard || a.Epoch != b.Epoch || a.View != b.View {

@@ -26,7 +26,7 @@ var bugs = []plant.Bug{
 		Old: "for _, v := range p.Votes {", New: "for k, v := range p.Votes { if k == 1 && planted(%q) { continue }",
 	},
 	{
-		Name: "signers of either certificate are guilty", File: "verify.go",
+		Name: "signers of either certificate are guilty", File: "evidence.go",
 		Old: "if p.Certificates[0].Signers.Has(i) && p.Certificates[1].Signers.Has(i) {",
 		New: "if p.Certificates[0].Signers.Has(i) && (planted(%q) || p.Certificates[1].Signers.Has(i)) {",
 	},

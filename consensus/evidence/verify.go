@@ -66,16 +66,11 @@ func (p *Proof) verifyVotes(c *consensus.Committee, keys consensus.Keys) ([]int,
 	return []int{i}, nil
 }
 
-func (p *Proof) verifyCertificates(c *consensus.Committee, keys consensus.Keys) (guilty []int, err error) {
+func (p *Proof) verifyCertificates(c *consensus.Committee, keys consensus.Keys) ([]int, error) {
 	for i := range p.Certificates {
 		if err := c.VerifyCertificate(p.Chain, keys, &p.Certificates[i]); err != nil {
 			return nil, fmt.Errorf("evidence: certificate, %s: %w", Describe(p.Certificates[i].Statement), err)
 		}
 	}
-	for i := range c.Validators { // two quorums of one committee always meet
-		if p.Certificates[0].Signers.Has(i) && p.Certificates[1].Signers.Has(i) {
-			guilty = append(guilty, i)
-		}
-	}
-	return guilty, nil
+	return p.Accused(), nil // somebody: two quorums of one committee always meet
 }
