@@ -38,6 +38,9 @@ const (
 	MaxProofChunks   = 64 // of 4,096 neighbouring accounts: what the proof costs the node (ledger.ProofChunks)
 )
 
+// MaxEvidence is the most proofs of slashable votes in one answer.
+const MaxEvidence = 100
+
 // MaxTransactions is the most transactions in one call.
 const MaxTransactions = 4096
 

@@ -26,6 +26,8 @@ import (
 	"tutti/appliance/metrics"
 	"tutti/appliance/proof"
 	"tutti/appliance/proof/prooftest"
+	"tutti/consensus"
+	"tutti/consensus/evidence"
 	"tutti/state/pool"
 	"tutti/state/tx"
 )
@@ -146,9 +148,20 @@ func scattered(n int) string {
 	return q.Encode()
 }
 
+// contradiction is a proof by its form.
+func contradiction(view consensus.View) *evidence.Proof {
+	return &evidence.Proof{Votes: &[2]consensus.Vote{
+		{Statement: consensus.Statement{Kind: consensus.Nullify, View: view}},
+		{Statement: consensus.Statement{Kind: consensus.Finalize, View: view, Block: consensus.Hash{1}}},
+	}}
+}
+
 func TestRoutes(t *testing.T) {
 	d := load(t)
 	_, w := start(t, nil)
+	for view := range consensus.View(3) {
+		w.backend.AddEvidence(contradiction(view))
+	}
 	id := w.net.ID(w.across).String()
 	account := w.net.Account(0, 9).String()
 	for _, tc := range []struct {
@@ -189,6 +202,13 @@ func TestRoutes(t *testing.T) {
 		{"raw block genesis", "/v1/blocks/{height}/raw", "/v1/blocks/0/raw", 404, `"not_found"`},
 		{"follow parameter", "/v1/finality", "/v1/finality?bodies=1", 400, `"unknown_parameter"`},
 		{"follow flag", "/v1/finality", "/v1/finality?body=all", 400, `"malformed"`},
+		{"evidence", "/v1/evidence", "/v1/evidence", 200, `{"total":3,"from":0,"proofs":[{"id":"`},
+		{"evidence page", "/v1/evidence", "/v1/evidence?from=2&limit=5", 200, `{"total":3,"from":2,"proofs":[{"id":"`},
+		{"evidence end", "/v1/evidence", "/v1/evidence?from=3", 200, `{"total":3,"from":3,"proofs":[]}`},
+		{"evidence limit", "/v1/evidence", "/v1/evidence?limit=101", 400, `limit must be a number from 0 to 100`},
+		{"evidence from", "/v1/evidence", "/v1/evidence?from=-1", 400, `from must be a number`},
+		{"evidence twice", "/v1/evidence", "/v1/evidence?from=1&from=2", 400, `given once`},
+		{"evidence parameter", "/v1/evidence", "/v1/evidence?after=1", 400, `"unknown_parameter"`},
 		{"status", "/v1/status", "/v1/status", 200, `"final_height":1`},
 		{"network", "/v1/network", "/v1/network", 200, `"shards":[{"shard":0`},
 		{"params", "/v1/params", "/v1/params", 200, `"max_transactions":4096`},

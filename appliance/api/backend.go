@@ -47,6 +47,10 @@ type Backend interface {
 	// FinalHeight is the height of the final tip.
 	FinalHeight() consensus.Height
 
+	// Evidence is at most limit proofs that validators signed contradictions, in the order in which this node kept them,
+	// from number from on, and how many there are.
+	Evidence(from, limit int) Evidence
+
 	// Status is this node as it sees itself now.
 	Status() Status
 
@@ -280,6 +284,32 @@ type ShardStatus struct {
 	FinalityMs Quantiles         `json:"finality_ms"`
 	Validators []ValidatorStatus `json:"validators"`
 	StaleMs    int64             `json:"stale_ms"` // age of this information
+}
+
+// Evidence is the answer of GET /v1/evidence.
+type Evidence struct {
+	Total  int             `json:"total"` // proofs that this node has
+	From   int             `json:"from"`  // number of the first one here, from 0
+	Proofs []EvidenceProof `json:"proofs"`
+}
+
+// EvidenceProof is one proof of slashable votes. All but Proof repeats what is in it, for people.
+type EvidenceProof struct {
+	ID         proof.Digest       `json:"id"`
+	Shard      consensus.ShardID  `json:"shard"`
+	Epoch      consensus.Epoch    `json:"epoch"`
+	View       consensus.View     `json:"view"`
+	Validators []AccusedValidator `json:"validators"`
+	First      string             `json:"first"`
+	Second     string             `json:"second"`
+	Proof      proof.Hex          `json:"proof"` // consensus/evidence
+}
+
+// AccusedValidator is a seat that a proof names.
+type AccusedValidator struct {
+	Index int             `json:"index"`
+	Name  string          `json:"name"`
+	Power consensus.Power `json:"power"`
 }
 
 // NodeAPI is where a node's API is.

@@ -202,6 +202,7 @@ func TestOpenAPIStructs(t *testing.T) {
 		"Status": api.Status{}, "SyncStatus": api.SyncStatus{}, "SyncPeer": api.SyncPeer{}, "Quantiles": api.Quantiles{}, "Bucket": api.Bucket{}, "PoolStatus": api.PoolStatus{},
 		"Supply": api.Supply{}, "Memory": api.Memory{}, "MemoryKind": api.MemoryKind{}, "Writes": api.Writes{}, "WriteRate": api.WriteRate{}, "ValidatorStatus": api.ValidatorStatus{}, "LinkStatus": api.LinkStatus{},
 		"Network": api.Network{}, "ShardStatus": api.ShardStatus{}, "NodeAPI": api.NodeAPI{}, "Params": api.Params{},
+		"Evidence": api.Evidence{}, "EvidenceProof": api.EvidenceProof{}, "AccusedValidator": api.AccusedValidator{},
 		"Statement": proof.Statement{}, "CreditStatement": proof.CreditStatement{}, "Where": proof.Where{},
 	}
 	// made by MarshalJSON of package proof; TestRoutes holds their answers to the schemas

@@ -48,6 +48,7 @@ func (s *Server) routes() []route {
 		{Method: "GET", Pattern: "/v1/blocks/{height}", Query: []string{"ids"}, handle: s.block},
 		{Method: "GET", Pattern: "/v1/blocks/{height}/raw", handle: s.rawBlock},
 		{Method: "GET", Pattern: "/v1/finality", Query: []string{"ids", "body"}, Stream: true, handle: s.follow},
+		{Method: "GET", Pattern: "/v1/evidence", Query: []string{"from", "limit"}, handle: s.evidence},
 		{Method: "GET", Pattern: "/v1/status", Always: true, handle: s.status},
 		{Method: "GET", Pattern: "/v1/network", handle: s.network},
 		{Method: "GET", Pattern: "/v1/params", Always: true, handle: s.params},
@@ -400,6 +401,36 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) error {
 		v.Sync.Peers = present(v.Sync.Peers)
 	}
 	return writeJSON(w, http.StatusOK, v)
+}
+
+func (s *Server) evidence(w http.ResponseWriter, r *http.Request) error {
+	from, err := count(r, "from", 0, math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	limit, err := count(r, "limit", MaxEvidence, MaxEvidence)
+	if err != nil {
+		return err
+	}
+	e := s.backend.Evidence(from, limit)
+	e.Proofs = append([]EvidenceProof{}, e.Proofs...)
+	for i := range e.Proofs {
+		e.Proofs[i].Validators = present(e.Proofs[i].Validators)
+	}
+	return writeJSON(w, http.StatusOK, e)
+}
+
+// count reads a query parameter that is a number up to most, or standard where it is not there.
+func count(r *http.Request, name string, standard, most int) (int, error) {
+	v := r.URL.Query()[name]
+	if len(v) == 0 {
+		return standard, nil
+	}
+	n, err := strconv.ParseUint(v[0], 10, 31)
+	if err != nil || len(v) > 1 || int(n) > most {
+		return 0, Refuse(Malformed, "%s must be a number from 0 to %d, and given once", name, most)
+	}
+	return int(n), nil
 }
 
 func (s *Server) network(w http.ResponseWriter, r *http.Request) error {

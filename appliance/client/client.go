@@ -14,6 +14,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/proof"
 	"tutti/consensus"
+	"tutti/consensus/evidence"
 	"tutti/state/ledger"
 	"tutti/state/tx"
 )
@@ -345,6 +347,53 @@ func (c *Client) Network(ctx context.Context) (api.Network, error) {
 // Params is one node's word on the chain. What is signed should carry the trusted genesis hash, not this one.
 func (c *Client) Params(ctx context.Context) (api.Params, error) {
 	return get[api.Params](ctx, c, "/v1/params")
+}
+
+// Evidence is the proofs of slashable votes that the known nodes have, each once, by shard, epoch and view; at most
+// evidence.MaxFileProofs. Nothing is verified but the form. err tells of nodes that did not answer or sent nonsense; answered
+// is how many did.
+func (c *Client) Evidence(ctx context.Context) (proofs []*evidence.Proof, answered int, err error) {
+	seen := map[consensus.Hash]bool{}
+	for _, n := range c.rotated(every) {
+		of, failed := c.evidenceOf(ctx, n)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", n.url, failed))
+			continue
+		}
+		answered++
+		for _, p := range of {
+			if id := p.ID(); !seen[id] && len(proofs) < evidence.MaxFileProofs {
+				seen[id] = true
+				proofs = append(proofs, p)
+			}
+		}
+	}
+	slices.SortFunc(proofs, func(a, b *evidence.Proof) int {
+		x, y := a.Statements()[0], b.Statements()[0]
+		i, k := a.ID(), b.ID()
+		return cmp.Or(cmp.Compare(x.Shard, y.Shard), cmp.Compare(x.Epoch, y.Epoch), cmp.Compare(x.View, y.View), bytes.Compare(i[:], k[:]))
+	})
+	return proofs, answered, err
+}
+
+// evidenceOf is all proofs of one node.
+func (c *Client) evidenceOf(ctx context.Context, n *node) (proofs []*evidence.Proof, err error) {
+	for {
+		var page api.Evidence
+		if err := c.getJSON(ctx, n, fmt.Sprintf("/v1/evidence?from=%d", len(proofs)), &page); err != nil {
+			return nil, err
+		}
+		for _, e := range page.Proofs {
+			p, err := evidence.Decode(e.Proof)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
+			}
+			proofs = append(proofs, p)
+		}
+		if len(page.Proofs) == 0 || len(proofs) >= min(page.Total, evidence.MaxProofs) {
+			return proofs, nil
+		}
+	}
 }
 
 // Genesis is the genesis file of one node. It is to be trusted only if its hash is known from elsewhere.

@@ -26,7 +26,8 @@ import (
 //	keys/             voting.json, node.json, password
 //	wallets/          one keystore a wallet, and password where a local network made them
 //	receipts/         finality proofs that `tutti wallet` saved
-//	data/             FORMAT, blocks/, votes/, state/; SYNC while they are copied from other validators
+//	data/             FORMAT, blocks/, votes/, state/; SYNC while they are copied from other validators; evidence: proofs
+//	                  that a validator signed a contradiction
 //	accel-timings.json how fast the cryptographic kernels were here; made anew if missing
 //	log/              log files
 type Home string
@@ -57,6 +58,7 @@ func (h Home) Blocks() string         { return h.join("data", "blocks") }
 func (h Home) Votes() string          { return h.join("data", "votes") }
 func (h Home) State() string          { return h.join("data", "state") }
 func (h Home) SyncMark() string       { return h.join("data", "SYNC") }
+func (h Home) Evidence() string       { return h.join("data", "evidence") }
 
 // FindHome is the home folder for the command line: flag if given, else $TUTTI_HOME, else ./localnet where there is one,
 // else ~/.tutti.

@@ -125,6 +125,7 @@ type Node struct {
 	credits       *credits
 	forward       *forwarder
 	overview      *overview
+	evidence      *evidenceKeeper
 	app           *application
 	engine        *engine.Engine
 	server        *api.Server
@@ -242,6 +243,9 @@ func (n *Node) open(ctx context.Context, opt Options, ready func(api string)) er
 		return err
 	}
 	if err := n.wire(headers, verified); err != nil {
+		return err
+	}
+	if err := n.openEvidence(); err != nil {
 		return err
 	}
 	n.endEarly()

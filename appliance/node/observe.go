@@ -90,12 +90,6 @@ func (o observer) Penalised(validator int, reason string, until time.Time) {
 	o.n.log.Warn("a validator sent what no correct one sends", "validator", validator, "reason", reason, "until", until)
 }
 
-func (o observer) Evidence(first, second consensus.Vote) {
-	o.n.metrics.Consensus.Evidence.Inc()
-	o.n.log.Error("evidence of slashable votes", "validator", first.Validator, "view", first.View,
-		"first", first.Kind.String()+" "+first.Block.Short(), "second", second.Kind.String()+" "+second.Block.Short())
-}
-
 // sampled is what was read at the scrape before, so that snapshots become counters.
 type sampled struct {
 	mu       sync.Mutex // one scrape at a time

@@ -11,6 +11,7 @@ import (
 	"tutti/appliance/proof"
 	"tutti/appliance/proof/prooftest"
 	"tutti/consensus"
+	"tutti/consensus/evidence"
 	"tutti/state/tx"
 )
 
@@ -29,6 +30,7 @@ type Backend struct {
 	states    map[tx.Hash]api.State
 	ready     error
 	apis      []api.NodeAPI
+	evidence  []*evidence.Proof
 }
 
 // New makes a node of a shard.
@@ -88,6 +90,13 @@ func (b *Backend) SetAPIs(apis ...api.NodeAPI) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.apis = apis
+}
+
+// AddEvidence gives the node more proofs of slashable votes.
+func (b *Backend) AddEvidence(proofs ...*evidence.Proof) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.evidence = append(b.evidence, proofs...)
 }
 
 // SetAccount gives the node the proof of an account.
@@ -251,6 +260,30 @@ func (b *Backend) FinalHeight() consensus.Height {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return consensus.Height(len(b.blocks))
+}
+
+// Evidence implements api.Backend.
+func (b *Backend) Evidence(from, limit int) api.Evidence {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Evidence(b.evidence, from, limit)
+}
+
+// Evidence is a page of proofs.
+func Evidence(all []*evidence.Proof, from, limit int) api.Evidence {
+	e := api.Evidence{Total: len(all), From: from}
+	for _, p := range all[min(from, len(all)):min(from+limit, len(all))] {
+		st := p.Statements()
+		x := api.EvidenceProof{
+			ID: proof.Digest(p.ID()), Shard: st[0].Shard, Epoch: st[0].Epoch, View: st[0].View,
+			First: evidence.Describe(st[0]), Second: evidence.Describe(st[1]), Proof: p.Append(nil),
+		}
+		for _, i := range p.Accused() {
+			x.Validators = append(x.Validators, api.AccusedValidator{Index: i, Name: "somebody", Power: 1})
+		}
+		e.Proofs = append(e.Proofs, x)
+	}
+	return e
 }
 
 // Status implements api.Backend.
