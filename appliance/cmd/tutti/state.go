@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 
@@ -72,9 +70,7 @@ func stateExportCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := os.Lstat(args[0]); err == nil {
-				return fmt.Errorf("%s exists and is never overwritten: choose another name", args[0])
-			} else if !errors.Is(err, fs.ErrNotExist) {
+			if err := absentFile(args[0]); err != nil {
 				return err
 			}
 			var info *node.StateInfo

@@ -18,12 +18,14 @@ import (
 	"tutti/accel/bls"
 	"tutti/accel/ed25519"
 	"tutti/appliance/api"
+	"tutti/appliance/api/apitest"
 	"tutti/appliance/config"
 	"tutti/appliance/genesis"
 	"tutti/appliance/keys"
 	"tutti/appliance/metrics"
 	"tutti/appliance/proof"
 	"tutti/consensus"
+	"tutti/consensus/evidence"
 	"tutti/state/ledger"
 	"tutti/state/tx"
 )
@@ -46,6 +48,7 @@ type testshard struct {
 	keys      consensus.Keys
 	secrets   []*bls.SecretKey
 	ledger    *ledger.Ledger
+	evidence  []*evidence.Proof // set before the shard serves
 
 	// guarded by testnet.mu
 	tip       *consensus.FinalHeader
@@ -111,6 +114,7 @@ func startTestnet(t testing.TB, home config.Home) *testnet {
 	for _, s := range n.shards {
 		s.open(t)
 	}
+	n.contradict()
 	n.run(t)
 	for n.shards[1].FinalHeight() <= consensus.StateLag { // the last one that begins
 		runtime.Gosched()
@@ -151,6 +155,37 @@ func (s *testshard) open(t testing.TB) {
 		}
 	})
 	s.tip = &consensus.FinalHeader{Header: header}
+}
+
+// contradict gives the shards proofs: shard 0 has one of two finalize by b-node and one by certificates, shard 1 has one that
+// is forged.
+func (n *testnet) contradict() {
+	vote := func(s *testshard, i int, k consensus.Kind, block byte) consensus.Vote {
+		st := consensus.Statement{Kind: k, Shard: s.id, View: 9}
+		if k != consensus.Nullify {
+			st.Block = consensus.Hash{block}
+		}
+		return consensus.Vote{Statement: st, Validator: uint16(i), Signature: s.secrets[i].Sign(consensus.VoteMessage(n.genesis.Hash(), st))}
+	}
+	certificate := func(s *testshard, k consensus.Kind, block byte, signers ...int) consensus.Certificate {
+		c := consensus.Certificate{Statement: vote(s, 0, k, block).Statement, Signers: consensus.NewSigners(4)}
+		var sigs []consensus.Signature
+		for _, i := range signers {
+			c.Signers.Add(i)
+			sigs = append(sigs, vote(s, i, k, block).Signature)
+		}
+		c.Signature = must(s.keys.Aggregate(sigs))
+		return c
+	}
+	zero, one := n.shards[0], n.shards[1]
+	zero.evidence = []*evidence.Proof{
+		must(evidence.FromVotes(n.genesis.Hash(), zero.committee, vote(zero, 1, consensus.Finalize, 0xaa), vote(zero, 1, consensus.Finalize, 0xbb))),
+		must(evidence.FromCertificates(n.genesis.Hash(), zero.committee,
+			certificate(zero, consensus.Finalize, 0xaa, 0, 1, 2), certificate(zero, consensus.Nullify, 0, 1, 2, 3))),
+	}
+	forged := vote(one, 1, consensus.Nullify, 0)
+	forged.Signature = vote(one, 2, consensus.Nullify, 0).Signature
+	one.evidence = []*evidence.Proof{must(evidence.FromVotes(n.genesis.Hash(), one.committee, vote(one, 1, consensus.Finalize, 0xaa), forged))}
 }
 
 // testVerifier checks signatures on the chain of a genesis hash.
@@ -440,6 +475,10 @@ func (s *testshard) Network(context.Context) (api.Network, error) {
 	return n, nil
 }
 
+func (s *testshard) Evidence(from, limit int) api.Evidence {
+	return apitest.Evidence(s.evidence, from, limit)
+}
+
 func (s *testshard) Ready() error { return nil }
 
 // TestWallet runs the wallet's scripts on a testnet that all of them share.
@@ -451,7 +490,7 @@ func TestWallet(t *testing.T) {
 		t.Fatal(err)
 	}
 	runScripts(t, "testdata/wallet", map[string]string{
-		"NET": string(home), "API": n.urls[0], "FRIEND": friend.Accounts[0].ID.String(), "FRIENDKEY": hex.EncodeToString(friend.Key[:]),
+		"NET": string(home), "API": n.urls[0], "API1": n.urls[1], "FRIEND": friend.Accounts[0].ID.String(), "FRIENDKEY": hex.EncodeToString(friend.Key[:]),
 		"STRANGER": tx.MakeID(3, 77).String(), "NOWHERE": tx.MakeID(5000, 0).String(),
 		"STRANGER1": tx.MakeID(200, 77).String(), "HASH": n.genesis.Hash().String(),
 	})
