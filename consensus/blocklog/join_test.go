@@ -211,3 +211,44 @@ func TestCrashInSetFloor(t *testing.T) {
 		t.Errorf("only %d operations", points)
 	}
 }
+
+// TestProtect: a floor and votes from elsewhere are durable at once, take the place of own votes that the floor bars, and
+// leave the others. After a power loss at any operation the log is as before or as after.
+func TestProtect(t *testing.T) {
+	fs := newFS(t)
+	l := mustOpen(t, options(fs))
+	own := func(v consensus.View) simplex.Record { return simplex.Record{Vote: ownVote(consensus.Notarize, v)} }
+	for _, v := range []consensus.View{3, 8, 11} {
+		must(t, l.AppendRecord(own(v)))
+	}
+	must(t, l.Sync())
+	must(t, l.Protect(nil, []consensus.Vote{*own(9).Vote, *own(11).Vote}))
+	before := []simplex.Record{own(3), own(8), own(11), own(9)}
+	wantRecords(t, l, before...)
+	must(t, l.Close())
+
+	after := []simplex.Record{own(11), own(9), floorRecord(8), own(12)}
+	points, seed := 0, uint64(0)
+	crash := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		points++
+		for _, percent := range []int{0, 50, 100} {
+			seed++
+			crashed := mustOpen(t, options(fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(seed, 0))})))
+			if got := crashed.Records(); !cmp.Equal(got, before) && !cmp.Equal(got, after) {
+				t.Fatalf("crash before operation %d (%s), seed %d: %s", points, op.Path, seed, cmp.Diff(before, got))
+			}
+			must(t, crashed.Close())
+		}
+		return nil
+	})
+	l = mustOpen(t, options(errorfs.Wrap(fs, crash)))
+	must(t, l.Protect(floorRecord(8).Floor, []consensus.Vote{*own(12).Vote}))
+	wantRecords(t, l, after...)
+	must(t, l.Close())
+	if points < 20 {
+		t.Errorf("only %d operations", points)
+	}
+	l = mustOpen(t, options(fs.CrashClone(vfs.CrashCloneCfg{})))
+	wantRecords(t, l, after...)
+	must(t, l.Close())
+}

@@ -298,7 +298,7 @@ func checkFormat(o Options, path string) error {
 	return nil
 }
 
-// Records is what the vote log held at Open, or after SetFloor, oldest first: the input of the machine's restart.
+// Records is what the vote log held at Open, or after SetFloor or Protect, oldest first: the input of the machine's restart.
 func (l *Log) Records() []simplex.Record { return l.records }
 
 // ErrVoted says that the vote log has own votes in it, so that it is not the log of a validator that lost its votes.
@@ -310,6 +310,20 @@ var ErrVoted = errors.New("blocklog: the vote log holds votes of this validator,
 func (l *Log) SetFloor(f simplex.Floor, leading *consensus.Certificate) error {
 	return l.guard(func() error {
 		records, err := l.votes.setFloor(f, leading)
+		if err == nil {
+			l.records = records
+		}
+		return err
+	})
+}
+
+// Protect makes durable, in one step, that no own vote may leave in views up to the floor's, if there is one, and that these
+// votes were cast, all above it: what another log of this validator is known to hold. Own votes up to the floor, which bars
+// all that they bar, are dropped. Of several floors the highest counts. Error: *WriteError. Writer only, before the machine
+// is made.
+func (l *Log) Protect(floor *simplex.Floor, votes []consensus.Vote) error {
+	return l.guard(func() error {
+		records, err := l.votes.protect(floor, votes)
 		if err == nil {
 			l.records = records
 		}

@@ -137,6 +137,25 @@ func (v *votes) setFloor(f simplex.Floor, leading *consensus.Certificate) ([]sim
 	return kept, v.replace(kept)
 }
 
+// protect replaces the file by one with the floor and the votes, and returns what is in it.
+func (v *votes) protect(floor *simplex.Floor, cast []consensus.Vote) ([]simplex.Record, error) {
+	all, err := v.read()
+	if err != nil {
+		return nil, err
+	}
+	if floor != nil {
+		all = slices.DeleteFunc(all, func(r simplex.Record) bool {
+			return r.Vote != nil && r.Vote.Epoch == floor.Epoch && r.Vote.View <= floor.View
+		})
+		all = append(all, simplex.Record{Floor: floor})
+	}
+	for i := range cast {
+		all = append(all, simplex.Record{Vote: &cast[i]})
+	}
+	kept := needed(all)
+	return kept, v.replace(kept)
+}
+
 // replace makes a file of these records the vote log. It is durable before it takes the old one's name, and its name
 // before replace returns.
 func (v *votes) replace(records []simplex.Record) error {
