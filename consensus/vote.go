@@ -69,6 +69,19 @@ func readStatement(s *cryptobyte.String, what string) (st Statement, err error) 
 	return st, nil
 }
 
+// Contradict reports whether no honest validator signs both statements: two of one kind, to notarize or finalize, for
+// different blocks of a view, or finalize and nullify in a view. Two statements of different kinds to notarize and nullify
+// are no contradiction, nor are statements of different shards or epochs.
+func Contradict(a, b Statement) bool {
+	if a.Shard != b.Shard || a.Epoch != b.Epoch || a.View != b.View {
+		return false
+	}
+	if a.Kind == b.Kind {
+		return a.Block != b.Block
+	}
+	return a.Kind+b.Kind == Nullify+Finalize && a.Kind != Notarize && b.Kind != Notarize
+}
+
 // VoteMessage is what is signed for st on the chain with the given genesis hash:
 // tag(16) genesis(32) kind(1) shard(2) epoch(8) view(8) block(32).
 func VoteMessage(genesis Hash, st Statement) []byte {

@@ -88,7 +88,7 @@ func (o observer) Evidence(first, second consensus.Vote) {
 // Conflict of two certificates (engine.Observer).
 func (o observer) Conflict(first, second consensus.Certificate) {
 	st := [2]consensus.Statement{first.Statement, second.Statement}
-	if !evidence.Slashable(st[0], st[1]) && !evidence.Slashable(st[1], st[0]) {
+	if !consensus.Contradict(st[0], st[1]) {
 		return // it takes a third certificate to tell who lied
 	}
 	o.n.metrics.Consensus.Evidence.Inc()

@@ -194,7 +194,7 @@ func (h *host) act(a simplex.Action) {
 		h.fetch(a.Block)
 	case simplex.Finalised:
 		h.w.at(h.w.now+makeFinal, func() { h.w.tell(h, a.Blocks, h.w.now) })
-	case simplex.SyncNeeded, simplex.Halted, simplex.Misbehaved, simplex.Evidence:
+	case simplex.SyncNeeded, simplex.Halted, simplex.Misbehaved, simplex.Evidence, simplex.KeyElsewhere:
 		h.w.fail("validator %d: %T %+v", h.i, a, a)
 	}
 }

@@ -108,7 +108,7 @@ func (p *Proof) slashable(c *consensus.Committee) error {
 		return fmt.Errorf("evidence: statements of shard %d, epoch %d, and a committee of shard %d, epoch %d: %w",
 			st[0].Shard, st[0].Epoch, c.Shard, c.Epoch, ErrOtherCommittee)
 	}
-	if !Slashable(st[0], st[1]) {
+	if !slashable(st[0], st[1]) {
 		return fmt.Errorf("evidence: %s and %s: %w", Describe(st[0]), Describe(st[1]), ErrNotSlashable)
 	}
 	return nil
@@ -136,19 +136,8 @@ func (p *Proof) Accused() []int {
 	return both
 }
 
-// Slashable reports whether no honest validator signs both statements, which are in the order of a proof.
-func Slashable(a, b consensus.Statement) bool {
-	if a.Shard != b.Shard || a.Epoch != b.Epoch || a.View != b.View {
-		return false
-	}
-	switch {
-	case a.Kind == consensus.Nullify:
-		return b.Kind == consensus.Finalize
-	case a.Kind == b.Kind:
-		return bytes.Compare(a.Block[:], b.Block[:]) < 0
-	}
-	return false
-}
+// slashable reports whether no honest validator signs both statements, and they are in the order of a proof.
+func slashable(a, b consensus.Statement) bool { return consensus.Contradict(a, b) && order(a, b) < 0 }
 
 // order is negative if a comes first in a proof.
 func order(a, b consensus.Statement) int {
@@ -239,7 +228,7 @@ func Decode(b []byte) (*Proof, error) {
 	if !s.Empty() {
 		return nil, malformed("%d bytes too many", len(s))
 	}
-	if both := p.Statements(); !Slashable(both[0], both[1]) {
+	if both := p.Statements(); !slashable(both[0], both[1]) {
 		return nil, malformed("%s and %s are not slashable, or not in this order", Describe(both[0]), Describe(both[1]))
 	}
 	return &p, nil

@@ -202,7 +202,7 @@ func (c *checker) evidence(h *host, e simplex.Evidence) {
 		}
 	}
 	a, b := e.First, e.Second
-	if i := int(a.Validator); a.Validator != b.Validator || !simplex.Contradict(a.Statement, b.Statement) || !c.s.hosts[i].faulty() {
+	if i := int(a.Validator); a.Validator != b.Validator || !consensus.Contradict(a.Statement, b.Statement) || !c.s.hosts[i].faulty() {
 		c.fail("host %d: no evidence against %d: %+v %+v", h.i, i, a.Statement, b.Statement)
 	}
 	c.s.report.Evidence[int(a.Validator)]++
@@ -281,7 +281,7 @@ func (c *checker) heard(h *host, before simplex.Status, e simplex.Event, r simpl
 		}
 	}
 	for _, old := range k.votes[v.View] {
-		if int(old.Validator) == i && simplex.Contradict(old.Statement, v.Statement) && !k.convicted[v.View].Has(i) {
+		if int(old.Validator) == i && consensus.Contradict(old.Statement, v.Statement) && !k.convicted[v.View].Has(i) {
 			c.fail("host %d was told %s and %s of %d in view %d and has no evidence", h.i, old.Kind, v.Kind, i, v.View)
 		}
 	}

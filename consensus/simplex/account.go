@@ -8,19 +8,6 @@ import (
 	"tutti/consensus"
 )
 
-// Contradict reports whether no honest validator signs both statements (R8): two of one kind, to notarize or finalize, for
-// different blocks of a view, or finalize and nullify in a view. Two statements of different kinds to notarize and nullify
-// are no contradiction, nor are statements of different shards or epochs.
-func Contradict(a, b consensus.Statement) bool {
-	if a.Shard != b.Shard || a.Epoch != b.Epoch || a.View != b.View {
-		return false
-	}
-	if a.Kind == b.Kind {
-		return a.Block != b.Block
-	}
-	return a.Kind+b.Kind == consensus.Nullify+consensus.Finalize && a.Kind != consensus.Notarize && b.Kind != consensus.Notarize
-}
-
 // Signed is a statement with who signed it: a vote or a certificate, exactly one.
 type Signed struct {
 	Vote *consensus.Vote
@@ -80,7 +67,7 @@ func Contradictions(chain consensus.Hash, c *consensus.Committee, keys consensus
 	guilty := make([]*Guilt, len(c.Validators))
 	for i := range all {
 		for j := i + 1; j < len(all) && all[j].Statement().View == all[i].Statement().View; j++ {
-			if !Contradict(all[i].Statement(), all[j].Statement()) {
+			if !consensus.Contradict(all[i].Statement(), all[j].Statement()) {
 				continue
 			}
 			for v := range guilty {
