@@ -87,11 +87,12 @@ bench-committee: ## simulate committees of 4 to 400 over a wide area network; ta
 	  -plot $(CURDIR)/bench/results/committee.svg -title "make bench-committee, commit $(COMMIT): 4,000 tx/s, ten regions" $(ARGS)
 
 .PHONY: deps
-deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test
-	@if ! command -v chromium >/dev/null 2>&1; then \
+deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test, z3 for the proof of the voting rule
+	@missing=; for p in chromium z3; do command -v $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
-	  else echo "please install chromium (Debian: apt-get install chromium); the dashboard's test is skipped without it"; fi; fi
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "please install$$missing (Debian: apt-get install$$missing); the tests that need them are skipped without"; fi; fi
 	$(GO) mod download
 
 .PHONY: clean
