@@ -67,6 +67,11 @@ type Rule struct {
 	Join        []Clause // making v the floor of i, that lost its log, from the answers of quorum q
 }
 
+// lists are all clauses.
+func (r *Rule) lists() []*[]Clause {
+	return []*[]Clause{&r.Start, &r.Vote, &r.Notarize, &r.Nullify, &r.Finalize, &r.Judge, &r.Count, &r.Certificate, &r.Answer, &r.Join}
+}
+
 // Simplex is the rule of package simplex.
 func Simplex() Rule {
 	return Rule{

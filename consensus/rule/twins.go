@@ -16,7 +16,7 @@ type Twin struct {
 // without leaves the clauses of these names out.
 func without(names ...string) func(*Rule) {
 	return func(r *Rule) {
-		for _, list := range []*[]Clause{&r.Start, &r.Vote, &r.Certificate, &r.Notarize, &r.Nullify, &r.Finalize, &r.Judge, &r.Count, &r.Answer, &r.Join} {
+		for _, list := range r.lists() {
 			var kept []Clause
 			for _, c := range *list {
 				if !slices.Contains(names, c.Name) {

@@ -143,6 +143,44 @@
 // follow (R15). Clash names the two certificates, Contradictions finds the guilty. Beyond two thirds a conflict may leave
 // nothing but legal votes: nothing is promised there.
 //
+// # What covers each rule
+//
+// Obligations are proved by package rule, from the rule as formulas; its TestVerifyMachineFollowsRule holds this machine
+// against the same formulas. Tests are named with their folder in consensus. TestVerifyEveryRuleIsCovered there fails if a
+// rule is missing here or a name means nothing.
+//
+//	R1   proved: start, view-follows-certificate
+//	     tested: simplex.TestTraces/jump, rule.TestVerifyMachineFollowsRule
+//	R2   proved: later-descends
+//	     tested: simplex.TestTraces/happy, simplex.TestTraces/nullify, simplex.TestBuiltWrong
+//	R3   proved: one-notarize, notarize-stands, block-of-its-view, later-descends
+//	     tested: simplex.TestHeaders, simplex.TestParents, simplex.TestNotarizedParent, rule.TestVerifyMachineFollowsRule
+//	R4   proved: quorums-overlap, quorum-has-an-honest-member, counted-is-notarized, one-notarized-block
+//	     tested: simplex.TestTraces/fetch, rule.TestVerifyMachineFollowsRule
+//	R5   proved: verdict-stands, final-is-certified
+//	     tested: simplex.TestTraces/invalid, simplex.TestTraces/latecertify, rule.TestVerifyMachineFollowsRule
+//	R6   proved: one-finalize, never-both, finalize-stands, block-of-its-view, final-is-notarized, final-is-certified
+//	     tested: simplex.TestTraces/happy, simplex.TestTraces/latecertify, rule.TestVerifyMachineFollowsRule
+//	R7   proved: never-both
+//	     tested: simplex.TestTraces/nullify, simplex.TestTraces/invalid, rule.TestVerifyMachineFollowsRule
+//	R8   proved: start, memory, one-notarize, one-finalize, never-both, nullified-or-final
+//	     tested: simplex.TestRandomSteps, engine.TestDuties, engine.TestPowerLossOfAll, rule.TestVerifyMachineFollowsRule
+//	R9   proved: final-is-notarized, later-descends, one-chain, final-is-certified
+//	     tested: simplex.TestRandomSteps, simplex.TestTraces/happy, simplex.TestTraces/fetch, sim.TestSeeds
+//	R10  proved: powers-add-up, quorums-overlap, quorum-has-an-honest-member, evidence-is-a-third, certificate-stands
+//	     tested: simplex.TestTraces/equivocation, simplex.TestBrokenKeys, sim.TestAdversaries, rule.TestVerifyPowers
+//	R11  tested: simplex.TestTraces/equivocation, simplex.TestHeaders, sim.TestAdversaries, engine.TestLyingPeers
+//	R12  tested: simplex.TestTraces/room, simplex.TestBounds
+//	R13  tested: simplex.TestTraces/fetch, simplex.TestSyncBounds, sim.TestFarBehind, engine.TestLyingFetch
+//	R14  tested: simplex.TestTraces/repeat, sim.TestSeeds, sim.TestAdversaries
+//	R15  proved: memory
+//	     tested: simplex.TestTraces/restart, simplex.TestNew, simplex.TestRestoredFinalize, engine.TestRestartOne
+//	R16  proved: evidence-is-a-third, one-notarized-block, nullified-or-final, block-of-its-view, one-chain, final-is-certified
+//	     tested: engine.TestContradictionWhileRunning, engine.TestContradictionInRun
+//	R17  proved: memory, view-follows-certificate, answers-are-high, floor-is-high-enough
+//	     tested: simplex.TestFloorMargin, simplex.TestTraces/floor, sim.TestLostDisks, engine.TestLostDisk, engine.TestSilentDoesNotTell,
+//	     rule.TestVerifyMachineFollowsRule
+//
 // # Bounds
 //
 // Ballots: 2*Window+1 views, 3 kinds, one vote a validator. Proposals: one a view in those views. Notarized blocks above
