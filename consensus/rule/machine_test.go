@@ -311,6 +311,8 @@ func (w *world) Look(symbol string, args []Value) (Value, bool) {
 		return w.reason(consensus.View(args[1].(int64))), true
 	case "nullification":
 		return w.certs[w.statement(consensus.Nullify, consensus.View(args[0].(int64)), consensus.Hash{})], true
+	case "finalization":
+		return w.certs[w.statement(consensus.Finalize, consensus.View(args[0].(int64)), args[1].(consensus.Hash))], true
 	case "recall-nullify":
 		return w.recalls(consensus.Nullify, consensus.View(args[1].(int64)), consensus.Hash{}), true
 	case "recall-notarize":
@@ -342,7 +344,7 @@ func (w *world) unseen(symbol string) (Value, bool) {
 		return int64(1) << 62, true
 	case "parent":
 		return consensus.Hash{}, true
-	case "right", "counted", "judged", "recall-notarize", "recall-finalize":
+	case "right", "counted", "judged", "finalization", "recall-notarize", "recall-finalize":
 		return false, true
 	}
 	return nil, false

@@ -126,13 +126,14 @@ type fact struct {
 	name string
 	of   []int
 	text string
+	with []string // an invariant is kept because of these, and of itself
 }
 
 // axioms are about what no action changes. The last two are what obligations of their own get from the powers.
 var axioms = []fact{
-	{"genesis", []int{1}, "(and (= (view genesis) 0) (= (height genesis) 0) (forall ((b Block)) (>= (view b) 0)))"},
-	{"overlap", []int{10}, "(forall ((q Quorum) (r Quorum)) (exists ((i Validator)) (and (honest i) (member q i) (member r i))))"},
-	{"some-honest", []int{10}, "(forall ((q Quorum)) (exists ((i Validator)) (and (honest i) (member q i))))"},
+	{name: "genesis", of: []int{1}, text: "(and (= (view genesis) 0) (= (height genesis) 0) (forall ((b Block)) (>= (view b) 0)))"},
+	{name: "overlap", of: []int{10}, text: "(forall ((q Quorum) (r Quorum)) (exists ((i Validator)) (and (honest i) (member q i) (member r i))))"},
+	{name: "some-honest", of: []int{10}, text: "(forall ((q Quorum)) (exists ((i Validator)) (and (honest i) (member q i))))"},
 }
 
 // invariants hold at the start, and every action keeps them. That what a vote stood on lasts is taken from the rule.
@@ -145,32 +146,32 @@ func invariants(r Rule) []fact {
 				(=> (notarize i v b) (or (recall-notarize i v b) (<= v (floor i)) (lost i)))
 				(=> (nullify i v) (or (recall-nullify i v) (<= v (floor i)) (lost i)))
 				(=> (finalize i v b) (or (recall-finalize i v b) (<= v (floor i)) (lost i)))
-				(=> (voted i v) (or (recall i v) (<= v (floor i)) (lost i)))))))`},
+				(=> (voted i v) (or (recall i v) (<= v (floor i)) (lost i)))))))`, nil},
 		{"one-notarize", []int{3, 8}, `(forall ((i Validator) (v View) (b Block) (c Block))
-			(=> (and (honest i) (notarize i v b) (notarize i v c)) (= b c)))`},
+			(=> (and (honest i) (notarize i v b) (notarize i v c)) (= b c)))`, []string{"memory"}},
 		{"one-finalize", []int{6, 8}, `(forall ((i Validator) (v View) (b Block) (c Block))
-			(=> (and (honest i) (finalize i v b) (finalize i v c)) (= b c)))`},
+			(=> (and (honest i) (finalize i v b) (finalize i v c)) (= b c)))`, []string{"memory"}},
 		{"never-both", []int{6, 7, 8}, `(forall ((i Validator) (v View) (b Block))
-			(=> (honest i) (not (and (nullify i v) (finalize i v b)))))`},
+			(=> (honest i) (not (and (nullify i v) (finalize i v b)))))`, []string{"memory"}},
 		{"notarize-stands", []int{3}, `(forall ((i Validator) (v View) (b Block))
-			(=> (and (honest i) (notarize i v b)) ` + lasting(r.Notarize) + "))"},
+			(=> (and (honest i) (notarize i v b)) ` + lasting(r.Notarize) + "))", nil},
 		{"finalize-stands", []int{6}, `(forall ((i Validator) (v View) (b Block))
-			(=> (and (honest i) (finalize i v b)) ` + lasting(r.Finalize) + "))"},
+			(=> (and (honest i) (finalize i v b)) ` + lasting(r.Finalize) + "))", nil},
 		{"verdict-stands", []int{5}, `(forall ((i Validator) (b Block))
-			(=> (and (honest i) (judged i b) (not (= b genesis))) ` + lasting(r.Judge) + "))"},
+			(=> (and (honest i) (judged i b) (not (= b genesis))) ` + lasting(r.Judge) + "))", nil},
 		// A certificate has a quorum of votes behind it.
 		{"certificate-stands", []int{10}, `(forall ((v View) (b Block) (i Validator)) (and
 			(=> (and (notarization v b) (member (by-notarize v b) i)) (notarize i v b))
 			(=> (and (nullification v) (member (by-nullify v) i)) (nullify i v))
-			(=> (and (finalization v b) (member (by-finalize v b) i)) (finalize i v b))))`},
+			(=> (and (finalization v b) (member (by-finalize v b) i)) (finalize i v b))))`, nil},
 		// What counts as notarized is notarized.
-		{"counted-is-notarized", []int{4}, "(forall ((b Block)) (=> (counted b) (or (= b genesis) (notarization (view b) b))))"},
+		{"counted-is-notarized", []int{4}, "(forall ((b Block)) (=> (counted b) (or (= b genesis) (notarization (view b) b))))", []string{"some-honest", "notarize-stands", "finalize-stands", "certificate-stands"}},
 		// Nobody votes more than a view above the highest certificate: its own, hence of all.
 		{"view-follows-certificate", []int{1, 17}, `(and (>= top 0)
 			(forall ((i Validator)) (=> (> top 0) (member by-top i) (voted i top)))
 			(forall ((i Validator) (v View)) (=> (honest i) (and (<= (leading i) top) (>= (leading i) 0) (>= (floor i) 0)
 				(=> (recall i v) (<= v (+ (leading i) 1)))
-				(=> (voted i v) (<= v (+ top 1)))))))`},
+				(=> (voted i v) (<= v (+ top 1)))))))`, []string{"memory"}},
 		// Who lost its log had not voted more than a view above what a quorum had voted in, and who of that quorum answers
 		// tells a view no more than one below that.
 		{"answers-are-high", []int{17}, `(forall ((i Validator)) (=> (honest i) (lost i) (and
@@ -178,7 +179,7 @@ func invariants(r Rule) []fact {
 			(forall ((j Validator)) (and
 				(=> (and (> (lost-top i) 0) (member (lost-by i) j)) (voted j (lost-top i)))
 				(=> (answered i j) (>= (answer i j) 0))
-				(=> (and (answered i j) (honest j) (> (lost-top i) 0) (member (lost-by i) j)) (>= (answer i j) (- (lost-top i) 1))))))))`},
+				(=> (and (answered i j) (honest j) (> (lost-top i) 0) (member (lost-by i) j)) (>= (answer i j) (- (lost-top i) 1))))))))`, []string{"memory", "view-follows-certificate"}},
 	}
 }
 

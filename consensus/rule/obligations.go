@@ -15,7 +15,7 @@ type Obligation struct {
 	kind   kind
 	acts   []string // of a step: the actions; nil: all
 	keeps  string   // of a step: the invariant
-	uses   []string // of a consequence: axioms, invariants, and consequences proved before
+	uses   []string // axioms, invariants, and consequences proved before
 	values []symbol // of a consequence: constants that the premises and the claim are about; of arithmetic: all symbols
 	given  []string // premises of its own
 	claim  string
@@ -111,7 +111,7 @@ func Obligations(r Rule) []Obligation {
 	}
 	all = append(all, Obligation{Name: "start", Of: []int{1, 8}, Says: "the invariants hold before anything is sent", kind: base})
 	for _, inv := range invariants(r) {
-		o := Obligation{Name: inv.name, Of: inv.of, Says: "kept by every action", kind: step, keeps: inv.name}
+		o := Obligation{Name: inv.name, Of: inv.of, Says: "kept by every action", kind: step, keeps: inv.name, uses: inv.with}
 		if inv.name == "memory" {
 			o.Says = "kept by every action but the making of a floor"
 			o.acts = slices.DeleteFunc(slices.Clone(acts), func(a string) bool { return a == "joins" })
@@ -121,7 +121,7 @@ func Obligations(r Rule) []Obligation {
 	return append(all,
 		Obligation{
 			Name: "floor-is-high-enough", Of: []int{17}, Says: "the floor is not below any view voted in before the log was lost",
-			kind: step, keeps: "memory", acts: []string{"joins"},
+			kind: step, keeps: "memory", acts: []string{"joins"}, uses: []string{"overlap", "answers-are-high", "view-follows-certificate"},
 		},
 		Obligation{
 			Name: "one-notarized-block", Of: []int{4, 16}, Says: "at most one block of a view is notarized",
@@ -164,11 +164,12 @@ func Obligations(r Rule) []Obligation {
 			claim: fmt.Sprintf(descends, "g"),
 		},
 		Obligation{
-			Name: "final-is-certified", Of: []int{5, 6, 9, 16}, Says: "some honest validator certified a finalised block, and before it its parent",
+			Name: "final-is-certified", Of: []int{5, 6, 9, 16}, Says: "some honest validator judged a finalised block valid, and before it its parent, if that was not final",
 			kind: consequence, values: []symbol{{name: "f", sort: "Block"}},
 			uses:  []string{"some-honest", "certificate-stands", "finalize-stands", "verdict-stands"},
 			given: []string{finalF},
-			claim: "(exists ((i Validator)) (and (honest i) (judged i f) (or (= f genesis) (and (valid f) (judged i (parent f))))))",
+			claim: `(exists ((i Validator)) (and (honest i) (judged i f) (or (= f genesis)
+				(and (valid f) (or (judged i (parent f)) (finalization (view (parent f)) (parent f)))))))`,
 		},
 	)
 }
@@ -221,7 +222,7 @@ func (o *Obligation) script(r, whole Rule, unproved []string, bounded, premises 
 func (o *Obligation) premises(s *script, r, whole Rule, unproved []string) {
 	for _, a := range axioms {
 		writtenOut := s.bounded && a.name != "genesis" // as powers
-		if !writtenOut && (s.bounded || o.kind != consequence || slices.Contains(o.uses, a.name)) {
+		if !writtenOut && (s.bounded || slices.Contains(o.uses, a.name)) {
 			s.assert(a.text)
 		}
 	}
@@ -230,7 +231,9 @@ func (o *Obligation) premises(s *script, r, whole Rule, unproved []string) {
 		s.assert(all2and(r.Start))
 	case step:
 		for _, f := range invariants(r) {
-			s.assert(f.text)
+			if s.bounded || slices.Contains(o.uses, f.name) { // a counterexample is of a state in which all hold
+				s.assert(f.text)
+			}
 		}
 		s.assert(o.kept(whole).text, allowed(r))
 		if o.acts != nil {

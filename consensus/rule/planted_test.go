@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,13 +73,38 @@ func machineBugs() []machineBug {
 	}
 }
 
-var brokenIn = regexp.MustCompile(`seed (\d+): (.* breaks ([a-z-]+) .*)`)
+// repeatBugs are faults of R14, which TestVerifyRepeat has to catch; within is the number of patterns of loss.
+func repeatBugs() []machineBug {
+	const helps, helpsNobody = "m.helped[to] || m.c", "planted(%q) || m.helped[to] || m.c"
+	return []machineBug{
+		{"own votes are not repeated", "", 2000, []plant.Bug{in("repeat.go",
+			"r.certs[k] == nil && (r.view", "!planted(%q) && r.certs[k] == nil && (r.view")}},
+		{"the own proposal is not repeated", "", 2000, []plant.Bug{in("repeat.go", "if !proposal || r == nil ||", "if planted(%q) || !proposal || r == nil ||")}},
+		{"the finalization is not repeated", "", 2000, []plant.Bug{in("repeat.go",
+			"if m.final.Kind != 0 {\n\t\tfinal := m.final\n\t\tm.send(Outbound{To: ToAll",
+			"if m.final.Kind != 0 && !planted(%q) {\n\t\tfinal := m.final\n\t\tm.send(Outbound{To: ToAll")}},
+		// The next two kinds of certificate go out again, and to who is seen behind: both have to fail.
+		{"nullifications never go out again", "", 2000, []plant.Bug{
+			in("repeat.go", "m.repeatNullifications()\n\tleft", "if !planted(%q) {\n\t\tm.repeatNullifications()\n\t}\n\tleft"),
+			in("repeat.go", helps, helpsNobody),
+		}},
+		{"notarizations never go out again", "", 2000, []plant.Bug{
+			in("repeat.go", "r := m.find(m.high.view); r != nil && r.certs", "r := m.find(m.high.view); r != nil && !planted(%q) && r.certs"),
+			in("repeat.go", helps, helpsNobody),
+		}},
+	}
+}
+
+var (
+	brokenIn = regexp.MustCompile(`seed (\d+): (.* breaks ([a-z-]+) .*)`)
+	stuckIn  = regexp.MustCompile(`pattern (\d+): .*`)
+)
 
 // TestVerifyMachineBreaksRule is the canary: the machine, built with a bug, is found to break the rule within a stated
 // number of runs. Without one it passes in the same build.
 func TestVerifyMachineBreaksRule(t *testing.T) {
 	var places []plant.Bug
-	for _, b := range machineBugs() {
+	for _, b := range slices.Concat(machineBugs(), repeatBugs()) {
 		for _, p := range b.places {
 			p.Name = b.name
 			places = append(places, p)
@@ -88,18 +114,18 @@ func TestVerifyMachineBreaksRule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	campaign := func(bug string, runs uint64) (string, error) {
-		cmd := exec.Command(binary, "-test.run", "^TestVerifyMachineFollowsRule$", "-seed", "1", "-runs", fmt.Sprint(runs))
+	run := func(bug string, args ...string) (string, error) {
+		cmd := exec.Command(binary, args...)
 		cmd.Env = plant.Awake(bug)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := campaign("", 10); err != nil {
+	if out, err := run("", "-test.run", "^TestVerify(MachineFollowsRule|Repeat)$", "-runs", "10"); err != nil {
 		t.Fatalf("without a bug: %v\n%s", err, out)
 	}
 	for _, b := range machineBugs() {
 		t.Run(b.name, func(t *testing.T) {
-			out, err := campaign(b.name, b.within)
+			out, err := run(b.name, "-test.run", "^TestVerifyMachineFollowsRule$", "-seed", "1", "-runs", fmt.Sprint(b.within))
 			found := brokenIn.FindStringSubmatch(out)
 			if err == nil || found == nil {
 				t.Fatalf("%d runs did not notice: %v\n%s", b.within, err, out)
@@ -109,6 +135,19 @@ func TestVerifyMachineBreaksRule(t *testing.T) {
 				t.Fatalf("run %s: %s, not by %s within %d runs", found[1], found[2], b.clause, b.within)
 			}
 			t.Logf("caught in run %d: %s", n, found[2])
+		})
+	}
+	for _, b := range repeatBugs() {
+		t.Run(b.name, func(t *testing.T) {
+			out, err := run(b.name, "-test.run", "^TestVerifyRepeat$")
+			found := stuckIn.FindStringSubmatch(out)
+			if err == nil || found == nil {
+				t.Fatalf("not noticed: %v\n%s", err, out)
+			}
+			if n, err := strconv.ParseUint(found[1], 10, 64); err != nil || n > b.within {
+				t.Fatalf("caught in pattern %s, not within %d", found[1], b.within)
+			}
+			t.Logf("caught in %s", found[0])
 		})
 	}
 }

@@ -9,6 +9,9 @@
 //   - Broken evaluates the same formulas in a World made of what a running machine has received and sent. The tests hold
 //     every vote of the machine in consensus/simplex against them.
 //
+// Beside that the tests hold the package comment of simplex against what covers its rules, and try every pattern in which
+// a few rounds of messages can be lost, for the one rule that is about that (R14).
+//
 // # What is proved, and how
 //
 // The state is all votes that were ever sent, the certificates made from them, and what each validator remembers (model.go).
@@ -19,8 +22,9 @@
 // views, and its obligation is the step. Powers come in by one fact only, that two quorums share an honest validator; it
 // is proved by arithmetic, by induction over the validators.
 //
-// Not in the model: time, and so liveness; signatures, which are taken as unforgeable; the encodings. A certificate that
-// a machine acts on is taken to exist, which R10 has checked. Bodies are valid or not, the same for everybody (R5).
+// Not in the model: time, and so liveness; signatures, which are taken as unforgeable; the encodings; the change of epochs.
+// A certificate that a machine acts on is taken to exist, which R10 has checked. Bodies are valid or not, the same for
+// everybody (R5). A synced or adopted root is taken as a parent because it is final.
 //
 // # Words in the formulas
 //
@@ -28,10 +32,11 @@
 // block: (view b), (height b), (time b), (parent b), (right b) for R3's header, (valid b) for R5's body; genesis is in view 0.
 // Of a validator: (recall-notarize i v b), (recall-nullify i v), (recall-finalize i v b) are its own votes by its vote log;
 // (judged i b): its verdict on b is valid; (leading i): the highest view it holds a certificate of, 0 for none;
-// (decided i): the highest view it holds a finalization of; (floor i), R17; (lost i): it lost its vote log and has no
-// floor yet; logged: the vote in question is in the vote log before it leaves; (reason i v): it has a reason of R7 to give v up. Of all: (notarization v b), (nullification v),
-// (finalization v b): that certificate exists; (counted b): b counts as notarized (R4). In the evaluation "exists" means:
-// the machine has received it, or the votes it is made of.
+// (decided i): the highest view it holds a finalization of; (floor i), R17; (lost i): it lost its vote log and has no floor
+// yet; (reason i v): it has a reason of R7 to give v up; logged: the vote in question is in the vote log before it leaves.
+// Of all: (notarization v b), (nullification v), (finalization v b): that certificate exists; (counted b): b counts as
+// notarized (R4). In the evaluation "exists" means that the machine has received it, or the votes it is made of, in any
+// of its lives.
 package rule
 
 import (
@@ -66,6 +71,9 @@ type Rule struct {
 	Answer      []Clause // telling x, the view of the highest certificate that j holds, to one that has to make a floor
 	Join        []Clause // making v the floor of i, that lost its log, from the answers of quorum q
 }
+
+// certifiedParent is what makes a parent certified: the own verdict, or that it is final, as after a block sync.
+const certifiedParent = "(or (judged i (parent b)) (finalization (view (parent b)) (parent b)))"
 
 // lists are all clauses.
 func (r *Rule) lists() []*[]Clause {
@@ -104,7 +112,7 @@ func Simplex() Rule {
 			{Name: "height-above-parent", Of: 3, Text: "(= (height b) (+ (height (parent b)) 1))", Lasting: true},
 			{Name: "time-above-parent", Of: 3, Text: "(> (time b) (time (parent b)))", Lasting: true},
 			{Name: "parent-notarized", Of: 3, Text: "(counted (parent b))", Lasting: true},
-			{Name: "parent-certified", Of: 3, Text: "(judged i (parent b))", Lasting: true},
+			{Name: "parent-certified", Of: 3, Text: certifiedParent, Lasting: true},
 			{
 				Name: "nullified-between", Of: 3, Lasting: true,
 				Text: "(forall ((u View)) (=> (and (< (view (parent b)) u) (< u v)) (nullification u)))",
@@ -123,7 +131,7 @@ func Simplex() Rule {
 			{Name: "final-certified", Of: 6, Text: "(judged i b)", Lasting: true},
 		},
 		Judge: []Clause{
-			{Name: "judged-on-its-parent", Of: 5, Text: "(judged i (parent b))", Lasting: true},
+			{Name: "judged-on-its-parent", Of: 5, Text: certifiedParent, Lasting: true},
 			{Name: "judged-right", Of: 5, Text: "(right b)", Lasting: true},
 			{Name: "judged-valid", Of: 5, Text: "(valid b)", Lasting: true},
 		},

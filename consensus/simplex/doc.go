@@ -172,7 +172,7 @@
 //	R11  tested: simplex.TestTraces/equivocation, simplex.TestHeaders, sim.TestAdversaries, engine.TestLyingPeers
 //	R12  tested: simplex.TestTraces/room, simplex.TestBounds
 //	R13  tested: simplex.TestTraces/fetch, simplex.TestSyncBounds, sim.TestFarBehind, engine.TestLyingFetch
-//	R14  tested: simplex.TestTraces/repeat, sim.TestSeeds, sim.TestAdversaries
+//	R14  tested: simplex.TestTraces/repeat, sim.TestSeeds, sim.TestAdversaries, rule.TestVerifyRepeat
 //	R15  proved: memory
 //	     tested: simplex.TestTraces/restart, simplex.TestNew, simplex.TestRestoredFinalize, engine.TestRestartOne
 //	R16  proved: evidence-is-a-third, one-notarized-block, nullified-or-final, block-of-its-view, one-chain, final-is-certified
