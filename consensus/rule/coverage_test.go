@@ -26,6 +26,7 @@ type row struct {
 var (
 	ruleHead = regexp.MustCompile(`(?m)^R(\d+)\. `)
 	rowHead  = regexp.MustCompile(`^\tR(\d+) +(.*)$`)
+	testName = regexp.MustCompile(`^(Test|Fuzz)`)
 	mention  = regexp.MustCompile(`\bR(\d+)\b`)
 )
 
@@ -171,7 +172,7 @@ func readTree(t *testing.T) (doc string, s sources) {
 			}
 			if part == "consensus" && strings.HasSuffix(path, "_test.go") {
 				for _, d := range f.Decls {
-					if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && (strings.HasPrefix(fn.Name.Name, "Test") || strings.HasPrefix(fn.Name.Name, "Fuzz")) {
+					if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && testName.MatchString(fn.Name.Name) {
 						s.tests[filepath.Base(filepath.Dir(path))+"."+fn.Name.Name] = string(content)
 					}
 				}

@@ -70,7 +70,8 @@ var state = []symbol{
 	{"judged", "(i Validator) (b Block)", "Bool", "(or (judged i b) (and (= act judges) (= i a.i) (= b a.b)))"},
 	{"leading", "(i Validator)", "Int", `(ite (and (= act loses-its-log) (= i a.i)) 0
 		(ite (and (= act learns) (= i a.i) (> a.v (leading i))) a.v (leading i)))`},
-	{"lost", "(i Validator)", "Bool", "(or (and (lost i) (not (and (= act joins) (= i a.i)))) (and (= act loses-its-log) (= i a.i)))"},
+	{"lost", "(i Validator)", "Bool", `(or (and (lost i) (not (and (= act joins) (= i a.i))))
+		(and (= act loses-its-log) (= i a.i)))`},
 	{"floor", "(i Validator)", "Int", "(ite (and (= act joins) (= i a.i)) a.v (floor i))"},
 	{"lost-top", "(i Validator)", "Int", "(ite (and (= act loses-its-log) (= i a.i)) top (lost-top i))"},
 	{"lost-by", "(i Validator)", "Quorum", "(ite (and (= act loses-its-log) (= i a.i)) by-top (lost-by i))"},
@@ -104,7 +105,7 @@ func isActed(parameters string) string {
 }
 
 func voteSymbol(name, act, parameters string) symbol {
-	return symbol{name, parameters, "Bool", fmt.Sprintf("(or %s (and (= act %s) %s))", apply(name, parameters), act, isActed(parameters))}
+	return certSymbol(name, act, parameters) // both are there once they were made
 }
 
 func logSymbol(name, acted, parameters string) symbol {
@@ -165,7 +166,13 @@ func invariants(r Rule) []fact {
 			(=> (and (nullification v) (member (by-nullify v) i)) (nullify i v))
 			(=> (and (finalization v b) (member (by-finalize v b) i)) (finalize i v b))))`, nil},
 		// What counts as notarized is notarized.
-		{"counted-is-notarized", []int{4}, "(forall ((b Block)) (=> (counted b) (or (= b genesis) (notarization (view b) b))))", []string{"some-honest", "notarize-stands", "finalize-stands", "certificate-stands"}},
+		{
+			"counted-is-notarized",
+			[]int{4},
+			`(forall ((b Block))
+			(=> (counted b) (or (= b genesis) (notarization (view b) b))))`,
+			[]string{"some-honest", "notarize-stands", "finalize-stands", "certificate-stands"},
+		},
 		// Nobody votes more than a view above the highest certificate: its own, hence of all.
 		{"view-follows-certificate", []int{1, 17}, `(and (>= top 0)
 			(forall ((i Validator)) (=> (> top 0) (member by-top i) (voted i top)))
@@ -179,7 +186,8 @@ func invariants(r Rule) []fact {
 			(forall ((j Validator)) (and
 				(=> (and (> (lost-top i) 0) (member (lost-by i) j)) (voted j (lost-top i)))
 				(=> (answered i j) (>= (answer i j) 0))
-				(=> (and (answered i j) (honest j) (> (lost-top i) 0) (member (lost-by i) j)) (>= (answer i j) (- (lost-top i) 1))))))))`, []string{"memory", "view-follows-certificate"}},
+				(=> (and (answered i j) (honest j) (> (lost-top i) 0) (member (lost-by i) j))
+					(>= (answer i j) (- (lost-top i) 1))))))))`, []string{"memory", "view-follows-certificate"}},
 	}
 }
 

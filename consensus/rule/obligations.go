@@ -90,12 +90,14 @@ const (
 func Obligations(r Rule) []Obligation {
 	all := []Obligation{
 		{
-			Name: "powers-add-up", Of: []int{10}, Says: "sums over the validators, one by one, relate as the next three need it, for any number of them",
+			Name: "powers-add-up", Of: []int{10},
+			Says:  "sums over the validators, one by one, relate as the next three need it, for any number of them",
 			given: []string{r.Power}, claim: "(and " + withNone() + " (=> " + added + " " + withOneMore() + "))",
 		},
 		{
 			Name: "quorums-overlap", Of: []int{4, 10}, Says: "two quorums share an honest validator, if the faulty power is as bounded",
-			given: []string{added, of(r.Quorum, "first"), of(r.Quorum, "second"), of(r.Faulty, "faulty")}, claim: "met",
+			given: []string{added, of(r.Quorum, "first"), of(r.Quorum, "second"), of(r.Faulty, "faulty")},
+			claim: "met",
 		},
 		{
 			Name: "quorum-has-an-honest-member", Of: []int{4, 10}, Says: "a quorum has an honest member while no more than two thirds are faulty",
@@ -144,27 +146,35 @@ func Obligations(r Rule) []Obligation {
 			claim: "(forall ((v View) (b Block)) (=> (and (> v 0) (finalization v b)) (notarization v b)))",
 		},
 		Obligation{
-			Name: "later-descends", Of: []int{2, 3, 9}, Says: "a block notarized in a view above a final block's descends from it, if those of views between do",
+			Name: "later-descends", Of: []int{2, 3, 9},
+			Says: "a block notarized in a view above a final block's descends from it, if those of views between do",
 			kind: consequence, values: []symbol{{name: "f", sort: "Block"}, {name: "b", sort: "Block"}},
 			uses: []string{
-				"genesis", "some-honest", "certificate-stands", "notarize-stands", "counted-is-notarized", "one-notarized-block", "nullified-or-final",
-				"final-is-notarized",
+				"genesis", "some-honest", "certificate-stands", "notarize-stands", "counted-is-notarized",
+				"one-notarized-block", "nullified-or-final", "final-is-notarized",
 			},
 			given: []string{
 				finalF, "(notarization (view b) b)", "(>= (view b) (view f))", fmt.Sprintf(isAncestorAt, "b"), fmt.Sprintf(isAncestorAt, "f"),
-				"(forall ((c Block)) (=> (and (notarization (view c) c) (>= (view c) (view f)) (< (view c) (view b))) " + fmt.Sprintf(descends, "c") + "))",
+				"(forall ((c Block)) (=> (and (notarization (view c) c) (>= (view c) (view f)) (< (view c) (view b))) " +
+					fmt.Sprintf(descends, "c") + "))",
 			},
 			claim: fmt.Sprintf(descends, "b"),
 		},
 		Obligation{
 			Name: "one-chain", Of: []int{9, 16}, Says: "of two final blocks the one of the later view descends from the other",
 			kind: consequence, values: []symbol{{name: "f", sort: "Block"}, {name: "g", sort: "Block"}},
-			uses:  []string{"some-honest", "certificate-stands", "notarize-stands", "finalize-stands", "final-is-notarized", "block-of-its-view", "later-descends"},
-			given: []string{finalF, "(finalization (view g) g)", "(>= (view g) (view f))", fmt.Sprintf(isAncestorAt, "g"), fmt.Sprintf(isAncestorAt, "f")},
+			uses: []string{
+				"some-honest", "certificate-stands", "notarize-stands", "finalize-stands",
+				"final-is-notarized", "block-of-its-view", "later-descends",
+			},
+			given: []string{
+				finalF, "(finalization (view g) g)", "(>= (view g) (view f))", fmt.Sprintf(isAncestorAt, "g"), fmt.Sprintf(isAncestorAt, "f"),
+			},
 			claim: fmt.Sprintf(descends, "g"),
 		},
 		Obligation{
-			Name: "final-is-certified", Of: []int{5, 6, 9, 16}, Says: "some honest validator judged a finalised block valid, and before it its parent, if that was not final",
+			Name: "final-is-certified", Of: []int{5, 6, 9, 16},
+			Says: "some honest validator judged a finalised block valid, and before it its parent, if that was not final",
 			kind: consequence, values: []symbol{{name: "f", sort: "Block"}},
 			uses:  []string{"some-honest", "certificate-stands", "finalize-stands", "verdict-stands"},
 			given: []string{finalF},
