@@ -94,6 +94,8 @@ type world struct {
 	counted  map[consensus.Hash]bool              // what counts as notarized for them (R4)
 	judged   map[consensus.Hash]bool
 	gaveUp   map[consensus.View]bool // timers that fired, and nothing built
+	unheard  map[int]int                          // finalities of this life since anything came from a validator
+	blamed   map[int]bool                         // in this life
 	floor    consensus.View
 	voted    consensus.View // highest ever
 
@@ -147,6 +149,7 @@ func (w *world) life() error {
 	w.lives++
 	w.judged = map[consensus.Hash]bool{w.root().Hash(): true}
 	w.asked, w.built, w.sync, w.fetch = nil, nil, nil, nil
+	w.unheard, w.blamed = map[int]int{}, map[int]bool{}
 	m, r, err := simplex.New(simplex.Config{
 		Chain: simtest.Chain, Root: w.root(), Committee: w.c, Keys: simtest.NewKeys(len(w.c.Validators)), Index: w.index,
 		Signer: simtest.NewKeys(len(w.c.Validators)).Signer(w.index), Log: w.log, Blocks: w.disk,
@@ -169,8 +172,14 @@ func (w *world) lose() error {
 // obey does what a Ready asks for and checks it. Now and then the machine dies before all is persisted.
 func (w *world) obey(r simplex.Ready) error {
 	for _, a := range r.Apply {
-		if f, ok := a.(simplex.Finalised); ok {
-			w.tip = f.Blocks[len(f.Blocks)-1].Header
+		switch a := a.(type) {
+		case simplex.Finalised:
+			w.tip = a.Blocks[len(a.Blocks)-1].Header
+			for i := range w.c.Validators {
+				w.unheard[i]++
+			}
+		case simplex.Misbehaved:
+			w.blamed[a.Validator] = true
 		}
 	}
 	if n := len(r.Persist.Records); n > 0 && w.rng.IntN(60) == 0 {
@@ -404,7 +413,8 @@ func (w *world) recalls(k consensus.Kind, v consensus.View, h consensus.Hash) bo
 
 // reason reports whether R7 lets the machine give view v up.
 func (w *world) reason(v consensus.View) bool {
-	if w.gaveUp[v] {
+	const silence = 8 // finalities
+	if l := w.c.Leader(v); w.gaveUp[v] || l != w.index && (w.blamed[l] || w.unheard[l] >= silence) {
 		return true
 	}
 	for _, b := range w.received {

@@ -46,7 +46,19 @@ func (w *world) move() error {
 	return w.step(simplex.Synced{Header: w.root(), Cert: cert}) // block sync has found nothing
 }
 
-func (w *world) step(e simplex.Event) error { return w.obey(w.machine.Step(e)) }
+func (w *world) step(e simplex.Event) error {
+	switch e := e.(type) {
+	case simplex.ProposalReceived:
+		w.unheard[e.From] = 0
+	case simplex.VoteReceived:
+		w.unheard[e.From] = 0
+	case simplex.BlockFetched:
+		w.unheard[e.From] = 0
+	case simplex.CertificateReceived:
+		w.unheard[e.From] = 0
+	}
+	return w.obey(w.machine.Step(e))
+}
 
 // other is a validator but the machine's.
 func (w *world) other() int {

@@ -72,6 +72,8 @@ func machineBugs() []machineBug {
 		{"a timer of any view counts", "reason-to-nullify", 20, []plant.Bug{in("machine.go",
 			"if e.View == m.view && m.cast(consensus.Nullify, e.View, consensus.Hash{}) {",
 			"if (e.View == m.view || planted(%q)) && m.cast(consensus.Nullify, m.view, consensus.Hash{}) {")}},
+		{"passes over who spoke a finality ago", "reason-to-nullify", 20, []plant.Bug{in("machine.go",
+			"m.unheard[leader] >= passOver", "m.unheard[leader]+int(count(planted(%q)))*7 >= passOver")}},
 		{"enters a view too far", "view-was-reached", 20, []plant.Bug{in("inbound.go",
 			"m.enter(c.View + 1)\n", "m.enter(c.View + 1 + consensus.View(count(planted(%q))))\n")}},
 	}

@@ -162,24 +162,25 @@
 //	R6   proved: one-finalize, never-both, finalize-stands, block-of-its-view, final-is-notarized, final-is-certified
 //	     tested: simplex.TestTraces/happy, simplex.TestTraces/latecertify, rule.TestVerifyMachineFollowsRule
 //	R7   proved: never-both
-//	     tested: simplex.TestTraces/nullify, simplex.TestTraces/invalid, rule.TestVerifyMachineFollowsRule
+//	     tested: simplex.TestPassOver, simplex.TestTraces/nullify, simplex.TestTraces/invalid, rule.TestVerifyMachineFollowsRule
 //	R8   proved: start, memory, one-notarize, one-finalize, never-both, nullified-or-final
 //	     tested: simplex.TestRandomSteps, engine.TestDuties, engine.TestPowerLossOfAll, rule.TestVerifyMachineFollowsRule
 //	R9   proved: final-is-notarized, later-descends, one-chain, final-is-certified
-//	     tested: simplex.TestRandomSteps, simplex.TestTraces/happy, simplex.TestTraces/fetch, sim.TestSeeds
+//	     tested: simplex.TestRandomSteps, simplex.TestTraces/happy, simplex.TestTraces/fetch, sim.TestVerifySeeds
 //	R10  proved: powers-add-up, quorums-overlap, quorum-has-an-honest-member, evidence-is-a-third, certificate-stands
 //	     tested: simplex.TestTraces/equivocation, simplex.TestBrokenKeys, sim.TestAdversaries, rule.TestVerifyPowers
 //	R11  tested: simplex.TestTraces/equivocation, simplex.TestHeaders, sim.TestAdversaries, engine.TestLyingPeers
 //	R12  tested: simplex.TestTraces/room, simplex.TestBounds
 //	R13  tested: simplex.TestTraces/fetch, simplex.TestSyncBounds, sim.TestFarBehind, engine.TestLyingFetch
-//	R14  tested: simplex.TestTraces/repeat, sim.TestSeeds, sim.TestAdversaries, rule.TestVerifyRepeat
+//	R14  tested: simplex.TestTraces/repeat, sim.TestVerifySeeds, sim.TestAdversaries, rule.TestVerifyRepeat
 //	R15  proved: memory
 //	     tested: simplex.TestTraces/restart, simplex.TestNew, simplex.TestRestoredFinalize, engine.TestRestartOne
 //	R16  proved: evidence-is-a-third, one-notarized-block, nullified-or-final, block-of-its-view, one-chain, final-is-certified
 //	     tested: engine.TestContradictionWhileRunning, engine.TestContradictionInRun
 //	R17  proved: memory, view-follows-certificate, answers-are-high, floor-is-high-enough
-//	     tested: simplex.TestFloorMargin, simplex.TestTraces/floor, sim.TestLostDisks, engine.TestLostDisk, engine.TestSilentDoesNotTell,
+//	     tested: simplex.TestFloorMargin, simplex.TestTraces/floor, sim.TestVerifyLostDisks, engine.TestLostDisk, engine.TestSilentDoesNotTell,
 //	     rule.TestVerifyMachineFollowsRule
+//	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing
 //
 // # Bounds
 //
