@@ -94,8 +94,8 @@ type world struct {
 	counted  map[consensus.Hash]bool              // what counts as notarized for them (R4)
 	judged   map[consensus.Hash]bool
 	gaveUp   map[consensus.View]bool // timers that fired, and nothing built
-	unheard  map[int]int                          // finalities of this life since anything came from a validator
-	blamed   map[int]bool                         // in this life
+	unheard  map[int]int             // finalities of this life since anything came from a validator
+	blamed   map[int]bool            // in this life
 	floor    consensus.View
 	voted    consensus.View // highest ever
 
