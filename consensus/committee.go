@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"sync"
+
+	"tutti/accel/erasure"
 )
 
 // Validator is one seat of a committee.
@@ -43,6 +46,7 @@ type Committee struct {
 	bounds []Power  // bounds[k]: power of order[0..k] together
 	start  uint64
 	hash   Hash
+	code   func() *erasure.Committee // chosen at the first call
 }
 
 // NewCommittee checks and prepares a committee.
@@ -105,6 +109,7 @@ func (c *Committee) prepare() {
 		sum += c.Validators[i].Power
 		c.bounds[k] = sum
 	}
+	c.code = sync.OnceValue(c.newCode)
 }
 
 // Hash commits to everything in the committee.

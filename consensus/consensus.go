@@ -62,19 +62,9 @@ const (
 	MaxBodyBytes     = 8 << 20
 	MaxTotalPower    = Power(1) << 60
 	MaxHeaderBytes   = headerFixedBytes + MaxShards*linkBytes
-	headerFixedBytes = 2 + 32 + 2 + 8 + 8 + 8 + 8 + 32 + (1 + 4 + 32) + 32 + 2 + 32 + 32 + 32 + 32
+	headerFixedBytes = 2 + 32 + 2 + 8 + 8 + 8 + 8 + 32 + bodyRefBytes + 32 + 2 + 32 + 32 + 32 + 32
 	linkBytes        = 2 + 8 + 8 + 32
 )
-
-// CodecWhole is the body codec in use: the body travels in one piece and BodyRef.Root is its tagged SHA-256.
-const CodecWhole uint8 = 0
-
-// BodyRef commits a header to its body.
-type BodyRef struct {
-	Codec  uint8  // how the body is cut up and rooted; CodecWhole is the only one accepted today
-	Length uint32 // bytes, at most MaxBodyBytes
-	Root   Hash   // BodyRoot for CodecWhole
-}
 
 // Link is the state of the receipt channel between the header's shard and one other, after the header's block.
 type Link struct {
@@ -139,9 +129,7 @@ func (h *Header) Append(b []byte) []byte {
 	b = be.AppendUint64(b, uint64(h.Height))
 	b = be.AppendUint64(b, uint64(h.TimeMs))
 	b = append(b, h.Parent[:]...)
-	b = append(b, h.Body.Codec)
-	b = be.AppendUint32(b, h.Body.Length)
-	b = append(b, h.Body.Root[:]...)
+	b = h.Body.append(b)
 	b = append(b, h.Outcomes[:]...)
 	b = be.AppendUint16(b, uint16(len(h.Links)))
 	for _, l := range h.Links {
@@ -182,22 +170,24 @@ func readHeader(s *cryptobyte.String) (*Header, error) {
 	var links uint16
 	ok := s.ReadUint16(&h.Version) && s.CopyBytes(h.Chain[:]) && s.ReadUint16((*uint16)(&h.Shard)) &&
 		s.ReadUint64((*uint64)(&h.Epoch)) && s.ReadUint64((*uint64)(&h.View)) && s.ReadUint64((*uint64)(&h.Height)) &&
-		s.ReadUint64(&time) && s.CopyBytes(h.Parent[:]) &&
-		s.ReadUint8(&h.Body.Codec) && s.ReadUint32(&h.Body.Length) && s.CopyBytes(h.Body.Root[:]) &&
-		s.CopyBytes(h.Outcomes[:]) && s.ReadUint16(&links)
+		s.ReadUint64(&time) && s.CopyBytes(h.Parent[:])
 	if !ok {
 		return nil, malformed("header", "too short")
 	}
 	if h.Version != HeaderVersion {
 		return nil, malformed("header", "version %d, this build knows %d: update tutti", h.Version, HeaderVersion)
 	}
-	if h.Body.Length > MaxBodyBytes {
-		return nil, malformed("header", "body of %d bytes, limit %d", h.Body.Length, MaxBodyBytes)
-	}
 	if int64(time) < 0 {
 		return nil, malformed("header", "time before 1970")
 	}
 	h.TimeMs = int64(time)
+	var err error
+	if h.Body, err = readBodyRef(s); err != nil {
+		return nil, err
+	}
+	if !(s.CopyBytes(h.Outcomes[:]) && s.ReadUint16(&links)) {
+		return nil, malformed("header", "too short")
+	}
 	if links > MaxShards {
 		return nil, malformed("header", "%d links, limit %d", links, MaxShards)
 	}
@@ -215,24 +205,6 @@ func readHeader(s *cryptobyte.String) (*Header, error) {
 		return nil, malformed("header", "too short")
 	}
 	return &h, nil
-}
-
-// BodyRoot is the root of a body under CodecWhole.
-func BodyRoot(body []byte) Hash {
-	d := sha256.New()
-	d.Write(tagBody[:])
-	d.Write(body)
-	return Hash(d.Sum(nil))
-}
-
-// NewBodyRef commits to body under CodecWhole.
-func NewBodyRef(body []byte) BodyRef {
-	return BodyRef{Codec: CodecWhole, Length: uint32(len(body)), Root: BodyRoot(body)}
-}
-
-// Matches reports whether body is the one r commits to. False for a codec this build does not know.
-func (r BodyRef) Matches(body []byte) bool {
-	return r.Codec == CodecWhole && int(r.Length) == len(body) && r.Root == BodyRoot(body)
 }
 
 // Block is a header with its body. The body is shared, never modified.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"tutti/accel/erasure"
 	"tutti/consensus"
 )
 
@@ -40,6 +41,21 @@ func sampleHeader(links int) *consensus.Header {
 		})
 	}
 	return h
+}
+
+// sampleShards is a block whose body travels in shards.
+func sampleShards() consensus.Block {
+	h := sampleHeader(2)
+	set := must(must(erasure.New(3, 7)).Encode([]byte("body")))
+	h.Body = consensus.BodyRef{Codec: consensus.CodecShards, Length: 4, K: 3, N: 7, Root: set.Commitment()}
+	return consensus.Block{Header: h, Body: []byte("body")}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 func sampleBlock() consensus.Block {
@@ -104,6 +120,7 @@ func TestGolden(t *testing.T) {
 		{"header hash", hash[:]},
 		{"body root", ref.Root[:]},
 		{"block", sampleBlock().Append(nil)},
+		{"block in shards", sampleShards().Append(nil)},
 		{"vote notarize", sampleVote(consensus.Notarize).Append(nil)},
 		{"vote nullify", sampleVote(consensus.Nullify).Append(nil)},
 		{"vote finalize", sampleVote(consensus.Finalize).Append(nil)},
@@ -159,6 +176,7 @@ func codecs() []codec {
 	return []codec{
 		{"header", lift(consensus.DecodeHeader), func() appender { return sampleHeader(3) }},
 		{"block", lift(consensus.DecodeBlock), func() appender { return sampleBlock() }},
+		{"block in shards", lift(consensus.DecodeBlock), func() appender { return sampleShards() }},
 		{"vote", lift(consensus.DecodeVote), func() appender { return sampleVote(consensus.Notarize) }},
 		{"nullify vote", lift(consensus.DecodeVote), func() appender { return sampleVote(consensus.Nullify) }},
 		{"certificate", lift(consensus.DecodeCertificate), func() appender { return sampleCertificate(consensus.Finalize) }},
@@ -224,6 +242,14 @@ func TestDecodersRefuse(t *testing.T) {
 	finalizeVote.Vote.Kind = consensus.Finalize
 	wrongBody := sampleProposal()
 	wrongBody.Block.Body = []byte("bodY")
+	inShards := sampleProposal()
+	inShards.Block = sampleShards()
+	inShards.Vote.Block = inShards.Block.Header.Hash()
+	shards := func(change func(*consensus.BodyRef)) []byte {
+		h := sampleShards().Header
+		change(&h.Body)
+		return h.Append(nil)
+	}
 	notFinal := sampleFinalHeader()
 	notFinal.Cert.Kind = consensus.Notarize
 	otherBlock := sampleFinalHeader()
@@ -241,6 +267,12 @@ func TestDecodersRefuse(t *testing.T) {
 	}{
 		{"unknown header version", "header", header(func(h *consensus.Header) { h.Version++ })},
 		{"body over the limit", "header", header(func(h *consensus.Header) { h.Body.Length = consensus.MaxBodyBytes + 1 })},
+		{"empty body in shards", "header", shards(func(r *consensus.BodyRef) { r.Length = 0 })},
+		{"no shards enough", "header", shards(func(r *consensus.BodyRef) { r.K = 0 })},
+		{"all shards needed", "header", shards(func(r *consensus.BodyRef) { r.N = r.K })},
+		{"too many shards", "header", shards(func(r *consensus.BodyRef) { r.K, r.N = 2000, 4097 })},
+		{"too many shards for few", "header", shards(func(r *consensus.BodyRef) { r.N = 8*r.K + 1 })},
+		{"proposal with a body in shards", "proposal", inShards.Append(nil)},
 		{"time before 1970", "header", header(func(h *consensus.Header) { h.TimeMs = -1 })},
 		{"links out of order", "header", header(func(h *consensus.Header) { h.Links[0].Shard = 2 })},
 		{"links repeated", "header", header(func(h *consensus.Header) { h.Links[0].Shard = 1 })},
@@ -267,7 +299,9 @@ func TestDecodersRefuse(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	if got := len(sampleHeader(consensus.MaxShards).Append(nil)); got != consensus.MaxHeaderBytes {
+	h := sampleShards().Header
+	h.Links = sampleHeader(consensus.MaxShards).Links
+	if got := len(h.Append(nil)); got != consensus.MaxHeaderBytes {
 		t.Errorf("largest header has %d bytes, MaxHeaderBytes is %d", got, consensus.MaxHeaderBytes)
 	}
 	if got := len(sampleVote(consensus.Notarize).Append(nil)); got != consensus.VoteBytes {
@@ -279,7 +313,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("largest certificate has %d bytes, MaxCertificateBytes is %d", got, consensus.MaxCertificateBytes)
 	}
 	p := sampleProposal()
-	p.Block.Header = sampleHeader(consensus.MaxShards)
+	p.Block.Header = h
 	if got := len(p.Append(nil)) + consensus.MaxBodyBytes - len(p.Block.Body); got != consensus.MaxProposalBytes {
 		t.Errorf("largest proposal has %d bytes, MaxProposalBytes is %d", got, consensus.MaxProposalBytes)
 	}
@@ -288,7 +322,12 @@ func TestLimits(t *testing.T) {
 func TestBodyRef(t *testing.T) {
 	r := consensus.NewBodyRef([]byte("body"))
 	later := r
-	later.Codec = 1
+	later.Codec = 2
+	shards := sampleShards().Header.Body
+	otherCode, noCode, tooMany := shards, shards, shards
+	otherCode.N++
+	noCode.K = noCode.N
+	tooMany.K, tooMany.N = 1, 4097
 	for _, tc := range []struct {
 		name string
 		ref  consensus.BodyRef
@@ -300,12 +339,51 @@ func TestBodyRef(t *testing.T) {
 		{"longer", r, "body!", false},
 		{"unknown codec", later, "body", false},
 		{"empty", consensus.NewBodyRef(nil), "", true},
+		{"shards, same", shards, "body", true},
+		{"shards, other bytes", shards, "bode", false},
+		{"shards, longer", shards, "body!", false},
+		{"shards of another code", otherCode, "body", false},
+		{"shards of no code", noCode, "body", false},
+		{"too many shards", tooMany, "body", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := tc.ref.Matches([]byte(tc.body)); got != tc.want {
 				t.Errorf("Matches = %v", got)
 			}
 		})
+	}
+}
+
+// TestCommitteeBodyRef: what a leader makes of a body is what the others accept, and nothing else is.
+func TestCommitteeBodyRef(t *testing.T) {
+	c, other := sampleCommittee(t, 5, 1, 1, 2, 3, 8, 1), sampleCommittee(t, 1, 1, 1, 1)
+	small, large := make([]byte, consensus.WholeBytes), make([]byte, min(consensus.WholeBytes+1, consensus.MaxBodyBytes))
+	for _, tc := range []struct {
+		name  string
+		ref   consensus.BodyRef
+		body  []byte
+		wrong string
+	}{
+		{"empty", c.BodyRef(nil), nil, ""},
+		{"small", c.BodyRef(small), small, ""},
+		{"large", c.BodyRef(large), large, ""},
+		{"in shards", c.ShardsRef(large), large, ""},
+		{"small in shards", c.ShardsRef([]byte{1}), []byte{1}, ""},
+		{"another committee's code", other.ShardsRef(large), large, "another code"},
+		{"unknown codec", consensus.BodyRef{Codec: 2}, nil, "unknown codec"},
+		{"too long to travel whole", consensus.BodyRef{Length: consensus.WholeBytes + 1}, nil, "too long"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := c.CheckBodyRef(tc.ref); !strings.Contains(got, tc.wrong) || (tc.wrong == "") != (got == "") {
+				t.Errorf("CheckBodyRef says %q, want %q", got, tc.wrong)
+			}
+			if tc.body != nil && !tc.ref.Matches(tc.body) {
+				t.Error("the reference does not match its own body")
+			}
+		})
+	}
+	if want := len(large) > consensus.WholeBytes; (c.BodyRef(large).Codec == consensus.CodecShards) != want {
+		t.Errorf("a body of %d bytes under codec %d", len(large), c.BodyRef(large).Codec)
 	}
 }
 
@@ -359,6 +437,7 @@ func fuzzCodec(f *testing.F, name string) {
 
 func FuzzHeader(f *testing.F)      { fuzzCodec(f, "header") }
 func FuzzBlock(f *testing.F)       { fuzzCodec(f, "block") }
+func FuzzShardsBlock(f *testing.F) { fuzzCodec(f, "block in shards") }
 func FuzzVote(f *testing.F)        { fuzzCodec(f, "vote") }
 func FuzzCertificate(f *testing.F) { fuzzCodec(f, "certificate") }
 func FuzzProposal(f *testing.F)    { fuzzCodec(f, "proposal") }

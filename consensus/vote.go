@@ -198,7 +198,8 @@ func DecodeCertificate(b []byte) (*Certificate, error) {
 	return &c, nil
 }
 
-// Proposal is a leader's block for a view. Vote is the leader's own notarize for it, which authenticates it.
+// Proposal is a leader's block for a view, its body under CodecWhole. Vote is the leader's own notarize for it, which
+// authenticates it. Under CodecShards a proposal travels in parts (consensus/shred).
 type Proposal struct {
 	Block Block
 	Vote  Vote
@@ -221,6 +222,9 @@ func DecodeProposal(b []byte) (*Proposal, error) {
 	bl, err := DecodeBlock(s)
 	if err != nil {
 		return nil, err
+	}
+	if bl.Header.Body.Codec != CodecWhole {
+		return nil, malformed("proposal", "whole body under codec %d", bl.Header.Body.Codec)
 	}
 	if want := (Statement{Notarize, bl.Header.Shard, bl.Header.Epoch, bl.Header.View, bl.Header.Hash()}); v.Statement != want {
 		return nil, malformed("proposal", "the vote is not for this header")
