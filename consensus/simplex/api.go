@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 )
 
 // Event is one input of the machine. The concrete types below are all there are.
@@ -16,6 +17,13 @@ type (
 	ProposalReceived struct {
 		From     int
 		Proposal *consensus.Proposal
+	}
+	// PartReceived: a part of a proposal whose body travels in shards, decoded, from the leader or from the validator
+	// whose part it is. Header, vote and shards are not checked yet. From and the header's time are as in
+	// ProposalReceived.
+	PartReceived struct {
+		From int
+		Part *shred.Part
 	}
 	// VoteReceived: a vote, decoded, not checked. From is the committee index of the peer that sent it (the
 	// transport authenticates peers), or -1 when the sender is not a member.
@@ -37,10 +45,18 @@ type (
 	}
 	// Built: the answer to a Build. View, height, parent, time or committee set wrongly is a bug of the application:
 	// the view is given up and Misbehaved names the machine's own validator. A nil Block means that the application
-	// has nothing to propose and gives the view up.
+	// has nothing to propose and gives the view up. Shreds is the body cut up for the committee, if it is to travel in
+	// shards; if it is nil then, the machine cuts it itself, which takes the time of a step.
 	Built struct {
-		View  consensus.View
-		Block *consensus.Block
+		View   consensus.View
+		Block  *consensus.Block
+		Shreds *shred.Set
+	}
+	// Rebuilt: the answer to a Rebuild. Shreds is nil if the header's root is no body's: a verdict for ever, and the same
+	// for everybody.
+	Rebuilt struct {
+		Block  consensus.Hash
+		Shreds *shred.Set
 	}
 	// Judged: the answer to a Certify. Valid false means invalid for ever: a pure function of body and parent state.
 	Judged struct {
@@ -62,6 +78,8 @@ type (
 )
 
 func (ProposalReceived) event()    {}
+func (PartReceived) event()        {}
+func (Rebuilt) event()             {}
 func (VoteReceived) event()        {}
 func (CertificateReceived) event() {}
 func (BlockFetched) event()        {}
@@ -112,7 +130,8 @@ const FloorMargin = 2
 type Outbound struct {
 	To int
 	// exactly one of:
-	Proposal *consensus.Proposal
+	Proposal *consensus.Proposal // its body travels whole
+	Part     *shred.Part         // of a proposal; one that goes to several is the same pointer
 	Vote     *consensus.Vote
 	Cert     *consensus.Certificate
 }
@@ -141,6 +160,11 @@ type (
 	// Certify asks for the verdict on a block whose parent was judged valid; answer: Judged. It may come again for a
 	// block that was abandoned in between.
 	Certify struct{ Block consensus.Block }
+	// Rebuild asks for a body out of its parts, by Parts.Rebuild; answer: Rebuilt. Parts are the caller's from now on.
+	Rebuild struct {
+		Block consensus.Hash
+		Parts *shred.Assembly
+	}
 	// Fetch asks a peer, each time another one, for a block by hash, with its notarization; answer: BlockFetched. The
 	// machine repeats it on Tick until the block comes. View is 0 if it is not known.
 	Fetch struct {
@@ -188,6 +212,7 @@ type (
 func (SetTimer) action()     {}
 func (Build) action()        {}
 func (Certify) action()      {}
+func (Rebuild) action()      {}
 func (Fetch) action()        {}
 func (CancelFetch) action()  {}
 func (SyncNeeded) action()   {}

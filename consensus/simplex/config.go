@@ -75,7 +75,7 @@ func New(c Config) (*Machine, Ready, error) {
 	}
 	m := &Machine{
 		c: c, n: n,
-		root:       &block{Block: consensus.Block{Header: c.Root}, hash: c.Root.Hash(), notarized: true, verdict: valid, logged: true},
+		root:       &block{Block: consensus.Block{Header: c.Root}, hash: c.Root.Hash(), notarized: true, here: true, verdict: valid, logged: true},
 		blocks:     make(map[consensus.Hash]*block),
 		distrusted: make([]bool, n),
 		unheard:    make([]int, n),
@@ -158,11 +158,11 @@ func (m *Machine) restoreBlocks() {
 		if h.Epoch != m.c.Committee.Epoch || h.Shard != m.c.Committee.Shard || h.View <= m.root.view {
 			continue
 		}
-		nb := &block{Block: b, hash: h.Hash(), view: h.View, logged: true}
+		nb := &block{Block: b, hash: h.Hash(), view: h.View, here: true, logged: true}
 		restored = append(restored, nb)
 		m.blocks[nb.hash] = nb
 		if r := m.find(h.View); r != nil && r.own[notarize] != nil && r.own[notarize].Block == nb.hash && m.leads(h.View) {
-			r.proposal = nb
+			r.proposal, nb.vote = nb, *r.own[notarize]
 		}
 	}
 	m.c.Blocks, m.c.Log = nil, nil

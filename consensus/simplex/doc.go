@@ -9,7 +9,7 @@
 //
 // A view is one attempt at a block with one leader, Committee.Leader. A quorum is strictly more than two thirds of the
 // power, and at most a third is faulty. Three kinds of vote, notarize, nullify and finalize, become notarization,
-// nullification and finalization by a quorum. A block is certified if it is notarized and its verdict is valid. The
+// nullification and finalization by a quorum. A part is one validator's shards of a body (consensus/shred). A block is certified if it is notarized and its verdict is valid. The
 // root is the highest block that this machine has handed over as final; it is certified, and so at first is genesis,
 // in view 0.
 //
@@ -21,20 +21,24 @@
 //
 // R2. Propose. The leader of the current view asks its application for a block (Build) on the highest certified block,
 // once it holds a nullification for every view strictly between that block's and its own. The answer (Built) is
-// checked like anybody's, logged with the leader's notarize vote, and sent; before it go the notarization of the parent
-// and those nullifications, if this machine has not sent them to all before. No answer, or a wrong one: R7.
+// checked like anybody's, logged, whole, with the leader's notarize vote, and sent: to each validator its part if the
+// body travels in shards (R18), else whole to all; before it go the notarization of the parent and those
+// nullifications, if this machine has not sent them to all before. No answer, or a wrong one: R7.
 //
 // R3. Notarize. In the current view, for the first proposal that carries its leader's good notarize vote, if this
 // machine has sent neither notarize nor nullify there: the parent is certified, a nullification is held for every view
-// strictly between, and the header is right. Right is: version, chain, shard, epoch, committee; the body is the one that
-// it commits to; view above the parent's, height one above, time strictly above. How far the time may be from the clock
-// is judged by the caller before the event, all else by the application (R5).
+// strictly between, the header is right, and the body is here, or the own part of it if it travels in shards; that part
+// then goes to all with the vote. Right is: version, chain, shard, epoch, committee; the body in shards of this
+// committee's code, or whole, at most WholeBytes long, and the one that the header commits to; view above the parent's,
+// height one above, time strictly above. How far the time may be from the clock is judged by the caller before the event,
+// all else by the application (R5).
 //
 // R4. Ancestors. The parent of a notarized block counts as notarized: some honest validator voted for the block, and so
 // held the parent's notarization (R3). There is at most one notarized block in a view.
 //
-// R5. Certify. The verdict on a block is asked for (Certify) once its parent is valid and it is notarized or this
-// machine voted notarize for it. A wrong header (R3), an invalid parent, or Judged with Valid false make it invalid.
+// R5. Certify. The verdict on a block is asked for (Certify) once its body is here, its parent is valid and it is
+// notarized or this machine voted notarize for it. A wrong header (R3), an invalid parent, shards that are no body's (R18),
+// or Judged with Valid false make it invalid.
 // Until Judged comes the machine waits, whatever else it sends or enters in the meantime.
 //
 // R6. Certified. A notarized block with a valid verdict ends its view, whether it comes in time or late: finalize goes
@@ -62,7 +66,7 @@
 // and nullify) is looked into once for each view and validator: both votes are checked by themselves, and if good they are
 // Evidence. The first vote counts on. A certificate is checked unless it is held already or not above the root.
 //
-// R11. Blame. Who sends a bad signature, an impossible header or another's vote is Misbehaved. Its vote is struck, from
+// R11. Blame. Who sends a bad signature, an impossible header, a bad part, or another's vote or part is Misbehaved. Its vote is struck, from
 // then on its votes are checked as they come, and its proposals and certificates dropped. One bad message costs at most
 // one check, then.
 //
@@ -70,16 +74,17 @@
 // for, up to TailDepth heights. Finality ends it. Small bodies leave room for as many views as an asynchronous
 // network can waste in hours, since a shard that could not extend an unfinalised chain would stand still for ever.
 //
-// R13. Missing blocks. A notarized block that is not here, and the missing parent of one that is, are fetched; what is on
-// its way as a proposal gets a moment first. What does not come is asked for again, at distances that grow to eight Ticks.
-// Blocks fetched need no signature: they are named by hash. If a finalization
+// R13. Missing blocks. A notarized block that is not here, or not its body, and the missing parent of one that is, are
+// fetched, whole; what is on its way as a proposal or in parts gets a moment first. What does not come is asked for again, at
+// distances that grow to eight Ticks. Blocks fetched need no signature: they are named by hash. If a finalization
 // is more than Reach views ahead and its block not here, or more than Reach heights and its ancestors not here, block
 // sync is asked for once (SyncNeeded); until Synced nothing is judged, fetched or handed over, and all below the highest
 // finalization is dropped.
 //
 // R14. Repeat. While a view lasts, every second Tick repeats to all: the root's finalization, the highest certified block's
 // notarization, some nullifications since, own votes that have not become certificates, and at growing distances the own
-// proposal to those who did not vote for it. A validator whose vote is of an earlier view is sent what leads out of
+// proposal, or its parts, to those who did not vote for it, and the own part of another's to those who did not vote it
+// final. A validator whose vote is of an earlier view is sent what leads out of
 // it, once between Ticks. A certificate made from votes goes to all at once if this validator leads its view or the next;
 // with the others it waits for need. So after any loss everybody gets what one honest validator has.
 //
@@ -102,6 +107,14 @@
 // the floor: KeyElsewhere. Own votes are logged before they leave and held above all these (R8, R15), so somebody else has
 // signed it with the key, or this log is older than its validator's last vote. Of a Ready with KeyElsewhere nothing is done:
 // no vote of this machine leaves any more.
+//
+// R19. Shards. Parts are taken from their validator, and the own one from the leader, for the first proposal of a view, to
+// which they introduce it like the proposal itself, and for notarized blocks; one of each validator, and none but the own
+// once there are enough. Each shard is checked by its path before it is kept. With enough the body is rebuilt (Rebuild),
+// outside the machine, and the result encoded again: if the root is another, no shards under it ever make a body, so the
+// block is invalid here and everywhere, and its leader is to blame. A body that is here gives the own part if that never
+// came. So who holds the parts of more than a third of the power has the body, and behind every notarization is an honest
+// third that sent them. A leader with a third of the power or more sends its own part along.
 //
 // # Why the floor is high enough
 //
@@ -184,8 +197,10 @@
 //
 // # Bounds
 //
-// Ballots: 2*Window+1 views, 3 kinds, one vote a validator. Proposals: one a view in those views. Notarized blocks above
-// the root: as R12. Rounds (one small record a view): the views from the root's to Window above the current one that
+// Ballots: 2*Window+1 views, 3 kinds, one vote a validator. Proposals: one a view in those views; one whose body is not
+// here yet holds at most its body's length in shards and one part more. The own part, and all parts of an own proposal,
+// about three bodies, only until its view is left. Rebuilds: one at a time for each block whose body is not here.
+// Notarized blocks above the root: as R12. Rounds (one small record a view): the views from the root's to Window above the current one that
 // something is known of; between the highest certified block and the current view they are the nullifications that a
 // leader needs, 300 bytes and at most one every timeout, made by a quorum. Wants: one for each round. Signature checks:
 // R10 and R11 for members; for senders outside the committee (From -1) every certificate and proposal costs one, and the
@@ -193,7 +208,9 @@
 //
 // # Deviations from the design page, with reasons
 //
-//   - Bodies travel whole, not as shreds: the shred transport does not exist yet. The rules do not depend on it.
+//   - Bodies up to consensus.WholeBytes travel whole: in shards they would cost more messages and bytes than they save.
+//   - A leader sends the others their parts and, as a rule, not its own: theirs are enough without it and without any
+//     faulty third, and it would double what a leader sends.
 //   - The verdict is asked for when the own notarize vote leaves, not after the notarization: execution and the round of
 //     votes overlap. It counts only with the notarization, except that an invalid body is nullified at once.
 //   - A view is also nullified without waiting for the timer when its proposal has an impossible header, its own leader

@@ -2,6 +2,7 @@ package simplex_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
+	"tutti/consensus/shred/shredtest"
 	"tutti/consensus/sim/simtest"
 	"tutti/consensus/simplex"
 )
@@ -75,6 +78,8 @@ type world struct {
 	valid   map[consensus.Hash]bool
 	judge   []consensus.Block // Certify not answered yet
 	builds  []simplex.Build
+	rebuild []simplex.Rebuild // not answered yet
+	sets    map[consensus.Hash]cutter
 	sync    *consensus.Certificate // SyncNeeded not answered yet
 	blocks  []consensus.Block
 	log     []simplex.Record
@@ -91,7 +96,7 @@ type world struct {
 
 func newWorld(t *testing.T, in []byte) *world {
 	c := simtest.Committee(1, 1, 1, 1, 1)
-	w := &world{t: t, in: in, c: c, votes: make(map[string]consensus.Hash)}
+	w := &world{t: t, in: in, c: c, votes: make(map[string]consensus.Hash), sets: make(map[consensus.Hash]cutter)}
 	w.pool = []consensus.Block{{Header: simtest.Genesis(c)}}
 	w.chain = w.pool[:1:1]
 	w.index, w.tame = w.pick(4), w.pick(2) == 0
@@ -117,7 +122,7 @@ func (w *world) life(lost int) {
 	root := w.chain[len(w.chain)-1].Header
 	w.lives++
 	w.valid = map[consensus.Hash]bool{root.Hash(): true}
-	w.judge, w.builds, w.sync = nil, nil, nil
+	w.judge, w.builds, w.rebuild, w.sync = nil, nil, nil, nil
 	m, r, err := simplex.New(simplex.Config{
 		Chain: simtest.Chain, Root: root, Committee: w.c, Keys: simtest.NewKeys(4), Signer: simtest.NewKeys(4).Signer(w.index), Index: w.index,
 		Limits: simplex.Limits{Window: 4, Depth: 3, TailDepth: 6, TailBody: 4, Reach: 2}, Log: w.log, Blocks: w.blocks,
@@ -153,9 +158,13 @@ func (w *world) obey(r simplex.Ready) {
 	for _, rec := range r.Persist.Records {
 		if rec.Vote != nil && rec.Vote.Kind == consensus.Notarize {
 			w.extends(rec.Vote)
+			w.passedOn(rec.Vote, r.Send)
 		}
 	}
 	for _, o := range r.Send {
+		if o.Part != nil {
+			w.partSent(o)
+		}
 		if o.Vote != nil {
 			w.sent(o.Vote)
 		}
@@ -177,9 +186,14 @@ func (w *world) act(a simplex.Action) {
 		w.sync = &a.Cert
 	case simplex.Build:
 		w.builds = append(w.builds, a)
+	case simplex.Rebuild:
+		w.rebuild = append(w.rebuild, a)
 	case simplex.Certify:
 		if !w.valid[a.Block.Header.Parent] {
 			w.t.Fatal("Certify on a parent that was not judged valid")
+		}
+		if !a.Block.Header.Body.Matches(a.Block.Body) {
+			w.t.Fatal("Certify without the body")
 		}
 		w.judge = append(w.judge, a.Block)
 	case simplex.Abandoned:
@@ -200,6 +214,41 @@ func (w *world) act(a simplex.Action) {
 		}
 	case simplex.KeyElsewhere:
 		w.t.Fatalf("its own vote is another's: %+v", a.Statement)
+	}
+}
+
+// passedOn checks a vote to notarize a body in shards: with it goes the own part, unless the body is here.
+func (w *world) passedOn(v *consensus.Vote, sent []simplex.Outbound) {
+	h := w.machine.Header(v.Block)
+	if h == nil || h.Body.Codec != consensus.CodecShards {
+		return
+	}
+	if _, _, here := w.machine.Block(v.Block); here {
+		return
+	}
+	for _, o := range sent {
+		if o.Part != nil && int(o.Part.Validator) == w.index && o.Part.Vote.Block == v.Block {
+			return
+		}
+	}
+	w.t.Fatalf("votes in view %d with neither the body nor the own part", v.View)
+}
+
+// partSent checks a part that leaves: it is right, and either the own one or one of an own proposal, which is logged.
+func (w *world) partSent(o simplex.Outbound) {
+	leader := w.c.Leader(o.Part.Header.View)
+	if err := shred.Check(w.c, o.Part); err != nil || int(o.Part.Vote.Validator) != leader ||
+		!simtest.NewKeys(4).Verify(leader, consensus.VoteMessage(simtest.Chain, o.Part.Vote.Statement), o.Part.Vote.Signature) {
+		w.t.Fatalf("sends a bad part: %v", err)
+	}
+	if leader != w.index && (int(o.Part.Validator) != w.index || o.To == leader) {
+		w.t.Fatalf("passes the part of %d on to %d", o.Part.Validator, o.To)
+	}
+	if leader == w.index {
+		w.sent(&o.Part.Vote)
+		if !w.logged(o.Part.Vote.Block) || o.To != int(o.Part.Validator) {
+			w.t.Fatal("a part of a proposal that is not logged, or another's")
+		}
 	}
 }
 
@@ -318,12 +367,42 @@ func (w *world) fresh(view consensus.View) consensus.Block {
 	}
 	b := simtest.Child(w.c, parent, view, body)
 	right := w.good[b.Header.Parent] && body[0] != 'x' && view > parent.View
+	var set cutter
+	switch w.pick(6) {
+	case 0, 1:
+		cut, err := shred.Cut(w.c, body)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		set, b.Header.Body = cut, cut.Ref()
+	case 2:
+		bad := shredtest.Spoil(w.c, body, w.pick(64))
+		set, b.Header.Body, right = bad, bad.Ref, false
+	}
 	if w.pick(12) == 0 {
 		spoil(b.Header, []string{"height", "time", "chain", "committee", "parent"}[w.pick(5)])
 		right = false
 	}
 	w.pool, w.good[b.Header.Hash()] = append(w.pool, b), right
+	if set != nil {
+		w.sets[b.Header.Hash()] = set
+	}
 	return b
+}
+
+// part is a part of a block, at times with something wrong, from its validator, the leader or anybody.
+func (w *world) part(b consensus.Block, i int) simplex.Event {
+	leader := w.c.Leader(b.Header.View)
+	vote := sign(w.c, statement(w.c, consensus.Notarize, b.Header.View, b.Header.Hash()), leader, w.pick(12) == 0)
+	p := w.sets[b.Header.Hash()].Part(i, b.Header, vote).Clone()
+	if w.pick(16) == 0 {
+		p.Shards[w.pick(len(p.Shards))][0]++
+	}
+	from := i
+	if i == w.index || w.pick(16) == 0 {
+		from = leader
+	}
+	return simplex.PartReceived{From: from, Part: p}
 }
 
 // allowed reports whether a certificate contradicts none before, and notes it.
@@ -378,7 +457,24 @@ func (w *world) statement() consensus.Statement {
 // move makes one event.
 func (w *world) move() {
 	var e simplex.Event
-	switch w.pick(12) {
+	switch w.pick(14) {
+	case 12:
+		b := w.block()
+		if w.sets[b.Header.Hash()] == nil || w.c.Leader(b.Header.View) == w.index {
+			return
+		}
+		e = w.part(b, w.pick(4))
+	case 13:
+		if len(w.rebuild) == 0 {
+			return
+		}
+		r := w.rebuild[0]
+		w.rebuild = w.rebuild[1:]
+		set, err := r.Parts.Rebuild()
+		if bad := errors.Is(err, shred.ErrMalformed); err != nil && !bad {
+			w.t.Fatal(err)
+		}
+		e = simplex.Rebuilt{Block: r.Block, Shreds: set}
 	case 0:
 		e = simplex.TimerFired{View: w.machine.Status().View}
 	case 1:
@@ -388,7 +484,9 @@ func (w *world) move() {
 		if w.c.Leader(b.Header.View) == w.index {
 			return // they do not have its key
 		}
-		e = simplex.ProposalReceived{From: w.other(), Proposal: proposal(w.c, b)}
+		if e = (simplex.ProposalReceived{From: w.other(), Proposal: proposal(w.c, b)}); w.sets[b.Header.Hash()] != nil && w.pick(16) > 0 {
+			e = w.part(b, w.pick(4))
+		}
 	case 4, 5:
 		i, st := w.other(), w.statement()
 		if w.tame && !w.allowed(st) {
@@ -428,8 +526,14 @@ func (w *world) move() {
 		w.builds = w.builds[1:]
 		w.bodies++
 		bl := simtest.Child(w.c, b.Parent, b.View, fmt.Appendf(nil, "%d", w.bodies))
+		built := simplex.Built{View: b.View, Block: &bl}
+		if w.pick(3) == 0 {
+			if bl.Header.Body = w.c.ShardsRef(bl.Body); w.pick(2) == 0 {
+				built.Shreds, _ = shred.Cut(w.c, bl.Body)
+			}
+		}
 		w.pool, w.good[bl.Header.Hash()] = append(w.pool, bl), w.good[bl.Header.Parent]
-		e = simplex.Built{View: b.View, Block: &bl}
+		e = built
 	default:
 		if w.sync != nil {
 			e = w.synced()

@@ -23,48 +23,69 @@ func (m *Machine) ours(st consensus.Statement) bool {
 	return st.Shard == m.c.Committee.Shard && st.Epoch == m.c.Committee.Epoch && st.View <= maxView
 }
 
-// onProposal takes a proposal in if it is the first of its view (R3).
+// onProposal takes in a proposal whose body travels whole.
 func (m *Machine) onProposal(e ProposalReceived) {
 	h, v := e.Proposal.Block.Header, e.Proposal.Vote
 	if !m.trusts(e.From) || !m.ours(v.Statement) {
+		return
+	}
+	if h.Body.Codec == consensus.CodecShards {
+		m.blame(e.From, "whole body that travels in shards")
 		return
 	}
 	b := &block{Block: e.Proposal.Block, hash: h.Hash(), view: h.View}
 	if m.wanted(b.hash) != nil {
 		m.onFetched(BlockFetched{From: e.From, Block: b.Block})
 	}
+	m.propose(e.From, b, v)
+}
+
+// propose takes in the proposal of block b, with its leader's vote, if it is the first of its view (R3).
+func (m *Machine) propose(from int, b *block, v consensus.Vote) {
 	if v.View < m.view || v.View > m.view+m.c.Limits.Window {
 		return
 	}
-	i, r := m.c.Committee.Leader(v.View), m.at(v.View)
+	h, i, r := b.Header, m.c.Committee.Leader(v.View), m.at(v.View)
 	if p := r.proposal; p != nil && (p.hash == b.hash || (r.accused != nil && r.accused[i])) {
 		return
 	}
 	if i == m.c.Index {
-		m.onOwn(e.From, &v) // own proposals come from the application or the log
+		m.onOwn(from, &v) // own proposals come from the application or the log
 		return
 	}
 	want := consensus.Statement{Kind: consensus.Notarize, Shard: h.Shard, Epoch: h.Epoch, View: h.View, Block: b.hash}
 	if int(v.Validator) != i || v.Statement != want {
-		m.blame(e.From, "proposal that is not the leader's")
+		m.blame(from, "proposal that is not the leader's")
 		return
 	}
 	if !m.c.Keys.Verify(i, consensus.VoteMessage(m.c.Chain, v.Statement), v.Signature) {
-		m.blame(e.From, "proposal with a bad signature")
+		m.blame(from, "proposal with a bad signature")
 		return
 	}
 	m.add(r, v, true)
 	if r.proposal != nil {
 		return // not the first
 	}
-	if wrong := m.check(b); wrong != "" {
-		b.verdict = invalid
-		m.blame(i, wrong)
-	}
 	if old := m.blocks[b.hash]; old != nil {
 		b = old // it was fetched before
 	}
+	if wrong := m.checkProposal(b); wrong != "" {
+		b.verdict = invalid
+		m.blame(i, wrong)
+	}
+	b.vote = v
 	m.blocks[b.hash], r.proposal = b, b
+}
+
+// checkProposal is check, and the body if it travels whole.
+func (m *Machine) checkProposal(b *block) string {
+	wrong := m.check(b)
+	if wrong == "" && !b.here && b.Header.Body.Codec != consensus.CodecShards {
+		if b.here = b.Header.Body.Matches(b.Body); !b.here {
+			wrong = "body that its header does not commit to"
+		}
+	}
+	return wrong
 }
 
 // onVote counts a vote that its own validator sent, if it is near enough (R10), and helps a validator that is behind.
@@ -216,6 +237,6 @@ func (m *Machine) onSynced(e Synced) {
 		return
 	}
 	b := &block{Block: consensus.Block{Header: e.Header}, hash: e.Header.Hash(), view: e.Header.View}
-	b.notarized, b.logged, b.final, b.verdict = true, true, true, valid
+	b.notarized, b.here, b.logged, b.final, b.verdict = true, true, true, true, valid
 	m.reroot(b, e.Cert) // what is left above has no verdict: else its chain would have been whole, and no sync needed
 }

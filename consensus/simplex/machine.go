@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 )
 
 // Machine is one validator's or observer's part in the protocol. It is not safe for concurrent use: one goroutine
@@ -70,14 +71,22 @@ const (
 
 // block is a block above root, or root itself.
 type block struct {
-	consensus.Block
-	hash      consensus.Hash
-	view      consensus.View
-	notarized bool
-	checked   bool // check found nothing wrong
-	logged    bool // persisted in the block log
-	final     bool
-	verdict   verdict
+	consensus.Block // no Body before here
+	hash            consensus.Hash
+	view            consensus.View
+	notarized       bool
+	here            bool // the body is, and it is the one that the header commits to
+	checked         bool // check found nothing wrong
+	logged          bool // persisted in the block log
+	final           bool
+	verdict         verdict
+
+	// Of a body that travels in shards.
+	vote       consensus.Vote  // the leader's, checked; zero unless the block is a round's proposal
+	parts      *shred.Assembly // nil before the first part, and once there are enough
+	rebuilding bool            // a Rebuild is out
+	own        *shred.Part     // this validator's part, to be passed on; nil once the view is left
+	cut        *shred.Set      // an own proposal, all parts; nil once the view is left
 }
 
 // Step takes one event in and says what is to be done. See Ready for the caller's duties.
@@ -89,6 +98,11 @@ func (m *Machine) Step(e Event) Ready {
 	case ProposalReceived:
 		m.hear(e.From)
 		m.onProposal(e)
+	case PartReceived:
+		m.hear(e.From)
+		m.onPart(e)
+	case Rebuilt:
+		m.onRebuilt(e)
 	case VoteReceived:
 		m.hear(e.From)
 		m.onVote(e)
@@ -225,6 +239,9 @@ func (m *Machine) nullifiedBetween(lo, hi consensus.View) bool {
 func (m *Machine) enter(v consensus.View) {
 	if v <= m.view {
 		return
+	}
+	if r := m.find(m.view); r != nil && r.proposal != nil {
+		r.proposal.own, r.proposal.cut = nil, nil
 	}
 	m.view, m.age = v, 0
 	if m.syncing {

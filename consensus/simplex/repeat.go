@@ -25,7 +25,7 @@ func (m *Machine) onTick() {
 }
 
 // repeat sends to all what a peer needs to get here, and to the rest of the committee the own votes that still count;
-// with proposal also the own proposal, to those who did not vote for it.
+// with proposal also the own proposal, or the own part of another's.
 func (m *Machine) repeat(proposal bool) {
 	if m.c.Index < 0 {
 		return
@@ -48,13 +48,27 @@ func (m *Machine) repeat(proposal bool) {
 			}
 		}
 	}
-	r := m.find(m.view)
-	if !proposal || r == nil || r.proposal == nil || !r.votedFor(r.proposal) || !m.leads(m.view) {
+	if r := m.find(m.view); proposal && r != nil && r.proposal != nil && r.votedFor(r.proposal) {
+		m.repeatProposal(r)
+	}
+}
+
+// repeatProposal sends the current view's proposal, if it is an own one, to those who did not vote for it; else the own
+// part of it, to those who did not vote it final: they may lack the body.
+func (m *Machine) repeatProposal(r *round) {
+	lacks := func(kind int) func(int) bool {
+		return func(i int) bool {
+			b := r.ballots[kind]
+			return b == nil || b.state[i] == absent || b.votes[i].Block != r.proposal.hash
+		}
+	}
+	if !m.leads(m.view) {
+		m.relay(r.proposal, lacks(finalize))
 		return
 	}
 	for i := range m.n {
-		if b := r.ballots[notarize]; i != m.c.Index && (b == nil || b.state[i] == absent || b.votes[i].Block != r.proposal.hash) {
-			m.send(Outbound{To: i, Proposal: &consensus.Proposal{Block: r.proposal.Block, Vote: *r.own[notarize]}})
+		if i != m.c.Index && lacks(notarize)(i) {
+			m.sendProposalTo(i, r.proposal)
 		}
 	}
 }
@@ -108,18 +122,19 @@ func (m *Machine) wanted(h consensus.Hash) *want {
 }
 
 // updateWants brings the wants up to date: notarized blocks that are not here, and missing parents of those that are
-// (R13). A block of the current view or a later one may be on its way as a proposal, so the first Fetch waits.
+// (R13). A block of the current view or a later one may be on its way as a proposal, and parts of one whose header is here, so the
+// first Fetch waits.
 func (m *Machine) updateWants() {
 	old := m.wants
 	m.wants = nil
-	note := func(h consensus.Hash, v consensus.View) {
+	note := func(h consensus.Hash, v consensus.View, coming bool) {
 		if m.wanted(h) != nil {
 			return
 		}
 		w := want{hash: h, view: v}
 		if i := slices.IndexFunc(old, func(o want) bool { return o.hash == h }); i >= 0 {
 			w.ticks = old[i].ticks
-		} else if v < m.view || m.c.Index < 0 {
+		} else if (v < m.view && !coming) || m.c.Index < 0 {
 			m.apply(Fetch{Block: h, View: v})
 		}
 		m.wants = append(m.wants, w)
@@ -130,12 +145,15 @@ func (m *Machine) updateWants() {
 		}
 		b := m.blocks[r.block]
 		if b == nil {
-			note(r.block, r.view)
+			note(r.block, r.view, false)
 			continue
+		}
+		if !b.here && !b.rebuilding && b.verdict == unknown {
+			note(r.block, r.view, true)
 		}
 		over := b.Header.Height - m.root.Header.Height
 		if m.get(b.Header.Parent) == nil && b.verdict != invalid && over > 1 && over <= m.c.Limits.TailDepth {
-			note(b.Header.Parent, 0)
+			note(b.Header.Parent, 0, false)
 		}
 	}
 	for _, w := range old {
@@ -155,26 +173,42 @@ func (m *Machine) repeatFetches() {
 	}
 }
 
-// onFetched takes in a block that was asked for (R13).
-func (m *Machine) onFetched(e BlockFetched) {
-	b := &block{Block: e.Block, hash: e.Block.Header.Hash(), view: e.Block.Header.View}
+// expected reports whether a block, which may lack its body, is wanted.
+func (m *Machine) expected(b *block) bool {
 	w := m.wanted(b.hash)
-	if w == nil || b.view <= m.root.view || b.view > maxView || (w.view != 0 && w.view != b.view) || !m.trusts(e.From) {
-		return
-	}
-	if !e.Block.Header.Body.Matches(e.Block.Body) {
-		m.blame(e.From, "block with another body")
-		return
-	}
+	return w != nil && b.view > m.root.view && b.view <= maxView && (w.view == 0 || w.view == b.view)
+}
+
+// named takes in an expected block: it is notarized. It reports whether that contradicts nothing.
+func (m *Machine) named(b *block) bool {
 	if m.blocks[b.hash] == nil { // else it came as a proposal
 		m.blocks[b.hash] = b
 	}
 	r := m.at(b.view)
 	if !r.block.IsZero() && r.block != b.hash {
 		m.halt(m.evidence(r), nil, "two blocks notarized in one view")
-		return
+		return false
 	}
 	r.block = b.hash
+	return true
+}
+
+// onFetched takes in a block that was asked for (R13).
+func (m *Machine) onFetched(e BlockFetched) {
+	b := &block{Block: e.Block, hash: e.Block.Header.Hash(), view: e.Block.Header.View}
+	if !m.trusts(e.From) || !m.expected(b) {
+		return
+	}
+	if b.here = e.Block.Header.Body.Matches(e.Block.Body); !b.here {
+		m.blame(e.From, "block with another body")
+		return
+	}
+	if !m.named(b) {
+		return
+	}
+	if held := m.blocks[b.hash]; !held.here { // only its header was
+		held.Body, held.here, held.parts = b.Body, true, nil
+	}
 	if c := e.Notarization; c.Kind == consensus.Notarize && c.Block == b.hash {
 		m.onCertificate(e.From, &c)
 	}
@@ -222,10 +256,18 @@ func (m *Machine) Leading() (cert consensus.Certificate, ok bool) {
 	return m.final, m.final.Kind != 0 || m.root.view == 0
 }
 
+// Header is the header of a block above the final one, be its body here or not; nil if it is not known.
+func (m *Machine) Header(h consensus.Hash) *consensus.Header {
+	if b := m.blocks[h]; b != nil {
+		return b.Header
+	}
+	return nil
+}
+
 // Block is a block above the final one, for peers that fetch it, with its notarization, zero if there is none here.
 func (m *Machine) Block(h consensus.Hash) (b consensus.Block, notarization consensus.Certificate, ok bool) {
 	held := m.blocks[h]
-	if held == nil {
+	if held == nil || !held.here {
 		return b, notarization, false
 	}
 	if r := m.find(held.view); r != nil && r.block == h && r.certs[notarize] != nil {

@@ -57,6 +57,8 @@ func (m *Machine) judge() (changed bool) {
 				// wait for the parent
 			case p == nil || p.verdict == invalid || m.check(b) != "" || checkChild(b, p) != "":
 				b.verdict, changed = invalid, true
+			case !b.here:
+				// wait for the body
 			case !m.syncing && b.Header.Height <= m.root.Header.Height+m.c.Limits.TailDepth:
 				b.verdict, changed = asked, true
 				m.apply(Certify{Block: b.Block})
@@ -81,8 +83,10 @@ func (m *Machine) check(b *block) string {
 		return "header of another chain, shard or epoch"
 	case h.Committee != c.Hash() || h.NextCommittee != c.Hash():
 		return "header with a wrong committee"
-	case !h.Body.Matches(b.Body):
-		return "body that its header does not commit to"
+	default:
+		if wrong := c.CheckBodyRef(h.Body); wrong != "" {
+			return wrong
+		}
 	}
 	b.checked = true
 	return ""
@@ -244,7 +248,7 @@ func (m *Machine) vote() bool {
 		m.blame(m.c.Committee.Leader(m.view), wrong)
 		return true
 	}
-	if !m.nullifiedBetween(p.view, m.view) || !m.room(b) {
+	if !m.nullifiedBetween(p.view, m.view) || !m.room(b) || !(b.here || b.own != nil) {
 		return false
 	}
 	return m.cast(consensus.Notarize, m.view, b.hash)
@@ -252,7 +256,7 @@ func (m *Machine) vote() bool {
 
 // room reports whether b is near enough to the final block, and small enough, to be voted for (R12).
 func (m *Machine) room(b *block) bool {
-	return b.Header.Height <= m.root.Header.Height+m.c.Limits.TailDepth && len(b.Body) <= m.maxBody()
+	return b.Header.Height <= m.root.Header.Height+m.c.Limits.TailDepth && int(b.Header.Body.Length) <= m.maxBody()
 }
 
 // maxBody is the largest body to be voted for at this moment.
@@ -293,11 +297,13 @@ func (m *Machine) onBuilt(e Built) {
 		return
 	}
 	h := e.Block.Header
-	b := &block{Block: *e.Block, hash: h.Hash(), view: h.View}
+	b := &block{Block: *e.Block, hash: h.Hash(), view: h.View, cut: e.Shreds}
 	p := m.get(h.Parent)
 	wrong := m.check(b)
 	switch {
 	case wrong != "":
+	case !m.takeOwn(b):
+		wrong = "body that its header does not commit to"
 	case h.View != m.view || p == nil || !p.notarized || p.verdict != valid || !m.nullifiedBetween(p.view, m.view):
 		wrong = "header for another view or parent"
 	default:
@@ -351,10 +357,14 @@ func (m *Machine) cast(k consensus.Kind, view consensus.View, h consensus.Hash) 
 	st := consensus.Statement{Kind: k, Shard: m.c.Committee.Shard, Epoch: m.c.Committee.Epoch, View: view, Block: h}
 	v := &consensus.Vote{Statement: st, Validator: uint16(m.c.Index), Signature: m.c.Signer.Sign(consensus.VoteMessage(m.c.Chain, st))}
 	r.own[k-1] = v
-	switch own := r.proposal; {
+	switch {
 	case k == consensus.Notarize && m.leads(view):
-		m.persist([]*block{own})
-		m.send(Outbound{To: ToAll, Proposal: &consensus.Proposal{Block: own.Block, Vote: *v}})
+		r.proposal.vote = *v
+		m.persist([]*block{r.proposal})
+		m.sendProposal(r.proposal)
+	case k == consensus.Notarize:
+		m.send(Outbound{To: ToAll, Vote: v})
+		m.relay(r.proposal, func(int) bool { return true })
 	case k == consensus.Finalize:
 		chain, _, _ := m.ancestry(m.blocks[h])
 		m.persist(chain)

@@ -8,6 +8,8 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
+	"tutti/consensus/shred/shredtest"
 	"tutti/consensus/sim/simtest"
 	"tutti/consensus/simplex"
 )
@@ -38,10 +40,17 @@ type scene struct {
 	log     []simplex.Record
 	disk    []consensus.Block
 	build   *simplex.Build
+	rebuild *simplex.Rebuild
+	sets    map[string]cutter // of blocks whose bodies travel in shards
+}
+
+// cutter is a body in parts, or what a liar made of one.
+type cutter interface {
+	Part(i int, h *consensus.Header, leader consensus.Vote) *shred.Part
 }
 
 func newScene(t *testing.T, d *datadriven.TestData) *scene {
-	s := &scene{t: t, blocks: make(map[string]consensus.Block), names: make(map[consensus.Hash]string)}
+	s := &scene{t: t, blocks: make(map[string]consensus.Block), names: make(map[consensus.Hash]string), sets: make(map[string]cutter)}
 	powers := []consensus.Power{1, 1, 1, 1}
 	if d.HasArg("powers") {
 		powers = nil
@@ -109,6 +118,9 @@ func (s *scene) run(d *datadriven.TestData) string {
 		return ""
 	case "propose":
 		b := s.make(d)
+		if b.Header.Body.Codec == consensus.CodecShards {
+			return s.step(s.part(d, b, s.index, s.c.Leader(b.Header.View)))
+		}
 		st := s.statement(consensus.Notarize, b.Header.View, b.Header.Hash())
 		p := &consensus.Proposal{Block: b, Vote: s.sign(st, s.c.Leader(b.Header.View), d.HasArg("forged"))}
 		return s.step(simplex.ProposalReceived{From: s.c.Leader(b.Header.View), Proposal: p})
@@ -124,6 +136,22 @@ func (s *scene) run(d *datadriven.TestData) string {
 			c.Signature[3]++
 		}
 		return s.step(simplex.CertificateReceived{From: 1, Cert: c})
+	case "part": // NAME of=(I,...) [from=J]: by default each sends its own
+		var out string
+		for _, i := range s.list(d, "of") {
+			from := i
+			if d.HasArg("from") {
+				d.ScanArgs(s.t, "from", &from)
+			}
+			out += fmt.Sprintf("%d:\n", i) + s.step(s.part(d, s.block(d), i, from))
+		}
+		return out
+	case "rebuilt":
+		set, err := s.rebuild.Parts.Rebuild()
+		if err != nil {
+			return err.Error() + "\n" + s.step(simplex.Rebuilt{Block: s.rebuild.Block})
+		}
+		return s.step(simplex.Rebuilt{Block: s.rebuild.Block, Shreds: set})
 	case "judged":
 		return s.step(simplex.Judged{Block: s.block(d).Header.Hash(), Valid: d.CmdArgs[1].Key == "valid"})
 	case "built":
@@ -132,7 +160,11 @@ func (s *scene) run(d *datadriven.TestData) string {
 		}
 		var name string
 		d.ScanArgs(s.t, "name", &name)
-		b := s.name(name, simtest.Child(s.c, s.build.Parent, s.build.View, []byte(name)))
+		b := simtest.Child(s.c, s.build.Parent, s.build.View, []byte(name))
+		if d.HasArg("shards") {
+			b.Header.Body = s.c.ShardsRef(b.Body)
+		}
+		s.name(name, b)
 		return s.step(simplex.Built{View: s.build.View, Block: &b})
 	case "fetched":
 		b := s.block(d)
@@ -182,11 +214,33 @@ func (s *scene) make(d *datadriven.TestData) consensus.Block {
 		body = make([]byte, size)
 	}
 	b := simtest.Child(s.c, s.blocks[parent].Header, view, body)
+	if d.HasArg("shards") {
+		set, err := shred.Cut(s.c, body)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		b.Header.Body, s.sets[name] = set.Ref(), set
+	}
+	if d.HasArg("spoilt") { // in shards that are no body's
+		set := shredtest.Spoil(s.c, body, s.c.Code().N()-1)
+		b.Header.Body, s.sets[name] = set.Ref, set
+	}
 	if d.HasArg("wrong") {
 		d.ScanArgs(s.t, "wrong", &wrong)
 		spoil(b.Header, wrong)
 	}
 	return s.name(name, b)
+}
+
+// part is the event of validator i's part of a block, with the forged vote or a bad shard= if asked for.
+func (s *scene) part(d *datadriven.TestData, b consensus.Block, i, from int) simplex.Event {
+	h := b.Header
+	vote := s.sign(s.statement(consensus.Notarize, h.View, h.Hash()), s.c.Leader(h.View), d.HasArg("forged"))
+	p := s.sets[s.names[h.Hash()]].Part(i, h, vote).Clone()
+	if d.HasArg("bad") {
+		p.Shards[3][7]++
+	}
+	return simplex.PartReceived{From: from, Part: p}
 }
 
 // spoil makes one thing of a header wrong.
@@ -316,6 +370,11 @@ func (s *scene) print(r simplex.Ready) string {
 		switch {
 		case o.Proposal != nil:
 			fmt.Fprintf(&b, "send %s proposal %s\n", to, s.says(o.Proposal.Vote.Statement))
+		case o.Part != nil:
+			fmt.Fprintf(&b, "send %s part of %d, %s\n", to, o.Part.Validator, s.says(o.Part.Vote.Statement))
+			if err := shred.Check(s.c, o.Part); err != nil {
+				s.t.Error(err)
+			}
 		case o.Vote != nil:
 			fmt.Fprintf(&b, "send %s vote %s\n", to, s.says(o.Vote.Statement))
 		default:
@@ -340,6 +399,9 @@ func (s *scene) wish(a simplex.Action) string {
 		return fmt.Sprintf("Build view %d on %s, body up to %d", a.View, s.short(a.Parent.Hash()), a.MaxBody)
 	case simplex.Certify:
 		return "Certify " + s.short(a.Block.Header.Hash())
+	case simplex.Rebuild:
+		s.rebuild = &a
+		return fmt.Sprintf("Rebuild %s from %d shards", s.short(a.Block), a.Parts.Count())
 	case simplex.Fetch:
 		return fmt.Sprintf("Fetch %s view %d", s.short(a.Block), a.View)
 	case simplex.CancelFetch:
