@@ -30,8 +30,8 @@ func in(file, old, with string) plant.Bug {
 func machineBugs() []machineBug {
 	return []machineBug{
 		{"nothing has to be nullified between", "nullified-between", 20, []plant.Bug{in("rules.go",
-			"if !m.nullifiedBetween(p.view, m.view) || !m.room(b) {",
-			"if !m.nullifiedBetween(p.view, m.view) && !planted(%q) || !m.room(b) {")}},
+			"if !m.nullifiedBetween(p.view, m.view) || !m.room(b) ||",
+			"if !m.nullifiedBetween(p.view, m.view) && !planted(%q) || !m.room(b) ||")}},
 		{"a quorum is a half", "view-was-reached|parent-notarized|nullified-between|final-notarized|answers-above-its-floor", 20, []plant.Bug{{
 			File: "../committee.go", Old: "return 3*p > 2*c.total", New: "if planted(%q) { return 2*p > c.total }; return 3*p > 2*c.total",
 		}}},
@@ -86,7 +86,7 @@ func repeatBugs() []machineBug {
 		{"own votes are not repeated", "", 2000, []plant.Bug{in("repeat.go",
 			"r.certs[k] == nil && (r.view", "!planted(%q) && r.certs[k] == nil && (r.view")}},
 		{"the own proposal is not repeated", "", 2000, []plant.Bug{in("repeat.go",
-			"if !proposal || r == nil ||", "if planted(%q) || !proposal || r == nil ||")}},
+			"if i != m.c.Index && lacks(notarize)(i) {", "if !planted(%q) && i != m.c.Index && lacks(notarize)(i) {")}},
 		{"the finalization is not repeated", "", 2000, []plant.Bug{in("repeat.go",
 			"if m.final.Kind != 0 {\n\t\tfinal := m.final\n\t\tm.send(Outbound{To: ToAll",
 			"if m.final.Kind != 0 && !planted(%q) {\n\t\tfinal := m.final\n\t\tm.send(Outbound{To: ToAll")}},

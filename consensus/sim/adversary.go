@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/simplex"
 )
 
@@ -58,6 +59,14 @@ func twist(e Env, set func(*twisted)) (Participant, simplex.Ready, error) {
 	return t, r, nil
 }
 
+// ownPart is the part in a message if it is of a proposal of the adversary's own, else nil.
+func (t *twisted) ownPart(o simplex.Outbound) *shred.Part {
+	if o.Part != nil && int(o.Part.Vote.Validator) == t.Config.Index {
+		return o.Part
+	}
+	return nil
+}
+
 // vote signs a statement.
 func (t *twisted) vote(k consensus.Kind, view consensus.View, block consensus.Hash) consensus.Vote {
 	st := consensus.Statement{Kind: k, Shard: t.Config.Committee.Shard, Epoch: t.Config.Committee.Epoch, View: view, Block: block}
@@ -70,5 +79,6 @@ func Adversaries() map[string]Maker {
 		"silent": Silent, "equivocator": Equivocator, "badbody": BadBody, "replayer": Replayer,
 		"doublefinaliser": DoubleFinaliser, "selective": Selective, "forger": Forger, "forker": Forker,
 		"slow": Slow, "latenullifier": LateNullifier, "oldparent": OldParent, "spammer": Spammer,
+		"withholder": Withholder, "badencoder": BadEncoder,
 	}
 }

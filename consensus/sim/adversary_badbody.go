@@ -17,7 +17,9 @@ func BadBody(e Env) (Participant, simplex.Ready, error) {
 				}
 				h := *b.Block.Header
 				body := append([]byte("bad "), b.Block.Body...)
-				h.Body = consensus.NewBodyRef(body)
+				if h.Body = consensus.NewBodyRef(body); b.Block.Header.Body.Codec == consensus.CodecShards {
+					h.Body = t.Config.Committee.ShardsRef(body)
+				}
 				return simplex.Built{View: b.View, Block: &consensus.Block{Header: &h, Body: body}}
 			case simplex.Judged:
 				return simplex.Judged{Block: b.Block, Valid: true}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/simplex"
 )
 
@@ -17,13 +18,21 @@ func Equivocator(e Env) (Participant, simplex.Ready, error) {
 			}
 		}
 		t.before = func(e simplex.Event) simplex.Event {
-			if p, ok := e.(simplex.ProposalReceived); ok {
+			switch p := e.(type) {
+			case simplex.ProposalReceived:
 				support(p.Proposal.Vote.View, p.Proposal.Vote.Block)
+			case simplex.PartReceived:
+				support(p.Part.Vote.View, p.Part.Vote.Block)
 			}
 			return e
 		}
 		t.after = func(r *simplex.Ready) {
 			for _, o := range r.Send {
+				if p := t.ownPart(o); p != nil && o.To%2 == 1 {
+					twin, set := t.twinInShards(p)
+					o.Part = set.Part(o.To, twin.Block.Header, twin.Vote)
+					support(twin.Vote.View, twin.Vote.Block)
+				}
 				if o.Proposal == nil {
 					extra = append(extra, o)
 					continue
@@ -41,6 +50,17 @@ func Equivocator(e Env) (Participant, simplex.Ready, error) {
 			r.Send, extra = extra, nil
 		}
 	})
+}
+
+// twinInShards is twin for a proposal that travels in parts.
+func (t *twisted) twinInShards(p *shred.Part) (*consensus.Proposal, *shred.Set) {
+	set, err := shred.Cut(t.Config.Committee, []byte("twin of "+p.Vote.Block.String()))
+	if err != nil {
+		panic(err)
+	}
+	h := *p.Header
+	h.Body = set.Ref()
+	return &consensus.Proposal{Block: consensus.Block{Header: &h}, Vote: t.vote(consensus.Notarize, h.View, h.Hash())}, set
 }
 
 // twin is another proposal for the same view and parent.

@@ -5,12 +5,16 @@ import (
 	"tutti/consensus/simplex"
 )
 
-// Forger spoils the signatures of what it sends, votes in others' names and makes certificates up.
+// Forger spoils the signatures and shards of what it sends, votes in others' names and makes certificates up.
 func Forger(e Env) (Participant, simplex.Ready, error) {
 	return twist(e, func(t *twisted) {
 		t.after = func(r *simplex.Ready) {
 			var forged []simplex.Outbound
 			for _, o := range r.Send {
+				if o.Part != nil && len(o.Part.Shards) > 0 && t.Rand.IntN(4) == 0 {
+					o.Part = o.Part.Clone()
+					o.Part.Shards[t.Rand.IntN(len(o.Part.Shards))][0]++
+				}
 				if o.Vote == nil {
 					forged = append(forged, o)
 					continue

@@ -20,6 +20,8 @@ func Replayer(e Env) (Participant, simplex.Ready, error) {
 			switch e := e.(type) {
 			case simplex.ProposalReceived:
 				keep(simplex.Outbound{Proposal: e.Proposal})
+			case simplex.PartReceived:
+				keep(simplex.Outbound{Part: e.Part})
 			case simplex.CertificateReceived:
 				keep(simplex.Outbound{Cert: &e.Cert})
 			case simplex.VoteReceived:

@@ -11,9 +11,9 @@ func Selective(e Env) (Participant, simplex.Ready, error) {
 			for _, o := range r.Send {
 				for to := range t.Config.Committee.Validators {
 					if (o.To == simplex.ToAll || o.To == to) && t.Rand.IntN(2) == 0 {
-						o.To = to
-						some = append(some, o)
-						o.To = simplex.ToAll
+						one := o
+						one.To = to
+						some = append(some, one)
 					}
 				}
 			}

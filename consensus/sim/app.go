@@ -2,10 +2,12 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/simplex"
 )
 
@@ -73,8 +75,35 @@ func (h *host) build(b simplex.Build) {
 		hd := *p
 		hd.Epoch, hd.View, hd.Height, hd.Parent = b.Epoch, b.View, p.Height+1, p.Hash()
 		hd.TimeMs = max(p.TimeMs+1, h.s.now.Milliseconds())
-		hd.Body = consensus.NewBodyRef(body)
-		h.deliver(simplex.Built{View: b.View, Block: &consensus.Block{Header: &hd, Body: body}})
+		built := simplex.Built{View: b.View, Block: &consensus.Block{Header: &hd, Body: body}}
+		if hd.Body = consensus.NewBodyRef(body); len(body) > 300 { // to this application that is long
+			set := h.s.cut(body)
+			hd.Body = set.Ref()
+			if h.s.rng.IntN(2) == 0 {
+				built.Shreds = set
+			}
+		}
+		h.deliver(built)
+	})
+}
+
+// cut cuts a body for the committee.
+func (s *simulation) cut(body []byte) *shred.Set {
+	set, err := shred.Cut(s.o.Committee, body)
+	if err != nil {
+		panic(err) // a body that is empty or too long: a bug of this package
+	}
+	return set
+}
+
+// rebuild makes a body of its parts, some time later.
+func (h *host) rebuild(r simplex.Rebuild) {
+	h.local(h.s.spread(20*time.Millisecond), func() {
+		set, err := r.Parts.Rebuild()
+		if err != nil && !errors.Is(err, shred.ErrMalformed) {
+			h.s.check.fail("host %d rebuilds %s: %v", h.i, r.Block.Short(), err)
+		}
+		h.deliver(simplex.Rebuilt{Block: r.Block, Shreds: set})
 	})
 }
 

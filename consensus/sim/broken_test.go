@@ -87,6 +87,8 @@ func half(b *broken, e sim.Env) {
 			events = append(events, count(ev.Vote)...)
 		case simplex.ProposalReceived:
 			events = append(events, count(ev.Proposal.Vote)...)
+		case simplex.PartReceived:
+			events = append(events, count(ev.Part.Vote)...)
 		}
 		return events
 	}
@@ -166,6 +168,17 @@ func TestBrokenTwins(t *testing.T) {
 			r.Apply = kept
 		}
 	}
+	selfish := func(b *broken, e sim.Env) { // passes no part of others' proposals on
+		b.after = func(r *simplex.Ready) {
+			kept := r.Send[:0:0]
+			for _, o := range r.Send {
+				if o.Part == nil || int(o.Part.Vote.Validator) == e.Config.Index {
+					kept = append(kept, o)
+				}
+			}
+			r.Send = kept
+		}
+	}
 	for _, tc := range []struct {
 		name  string
 		set   func(*sim.Options)
@@ -205,11 +218,12 @@ func TestBrokenTwins(t *testing.T) {
 			o.Adversaries = map[int]sim.Maker{0: sim.BadBody}
 		}, "verdict"},
 		{"nullify after finalize", func(o *sim.Options) { o.Honest = breaking(eager) }, "both nullifies and finalizes"},
+		{"parts are not passed on", func(o *sim.Options) { o.Honest = breaking(selfish) }, "passes its part on to 0"},
 		{"nothing is repeated", func(o *sim.Options) { o.Honest = breaking(deaf) }, "liveness"},
 		{"nothing is fetched", func(o *sim.Options) { o.Honest = breaking(impatient) }, "liveness"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			const most = 40
+			const most = 80
 			for s := uint64(1); s <= most; s++ {
 				o := options(s, four)
 				o.Faults = storm

@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/simplex"
 )
 
@@ -16,7 +18,9 @@ import (
 //     handed over out of order;
 //   - a vote or an own proposal sent that the disk does not hold synced;
 //   - own votes that contradict each other over a validator's whole life, restarts and lost disks included;
-//   - a vote to notarize on a parent that was not executed, or without the nullifications between;
+//   - a vote to notarize on a parent that was not executed, or without the nullifications between, or for a body in shards
+//     that is not here while the own part does not go to all with the vote;
+//   - a final body that its header does not commit to;
 //   - committed loss: a block final somewhere that is not on the disks of a quorum less the adversaries;
 //   - an honest validator accused or blamed, or an honest machine that halts;
 //   - a contradiction of a faulty validator that a machine was told, both votes in its window, and that it kept to itself;
@@ -66,12 +70,22 @@ func (c *checker) bounds(h *host) {
 
 // sent checks an outgoing message: own votes and proposals are on the disk and contradict nothing ever sent.
 func (c *checker) sent(h *host, o simplex.Outbound) {
-	if h.adversary || (o.Vote == nil && o.Proposal == nil) {
+	if p := o.Part; p != nil && !h.adversary && int(p.Vote.Validator) != h.index {
+		if err := shred.Check(c.s.o.Committee, p); err != nil || int(p.Validator) != h.index {
+			c.fail("host %d passes on a part of %d: %v", h.i, p.Validator, err)
+		}
+		return
+	}
+	if h.adversary || (o.Vote == nil && o.Proposal == nil && o.Part == nil) {
 		return
 	}
 	v := o.Vote
-	if o.Proposal != nil {
-		v = &o.Proposal.Vote
+	if o.Proposal != nil || o.Part != nil {
+		if o.Part != nil {
+			v = &o.Part.Vote
+		} else {
+			v = &o.Proposal.Vote
+		}
 		if h.disk.block(v.Block) == nil {
 			c.fail("host %d proposes in view %d what is not in its synced block log", h.i, v.View)
 		}
@@ -107,20 +121,54 @@ func (c *checker) sent(h *host, o simplex.Outbound) {
 	}
 }
 
+// passedOn checks votes to notarize, as they leave first, for another's body in shards: who does not have the body sends
+// its own part to all but the leader. That is how everybody gets what a quorum has voted for.
+func (c *checker) passedOn(h *host, sent []simplex.Outbound) {
+	for _, o := range sent {
+		if h.adversary || o.Vote == nil || o.Vote.Kind != consensus.Notarize {
+			continue
+		}
+		if mine := c.votes[h.i][o.Vote.View]; mine != nil && !mine[consensus.Notarize].IsZero() {
+			continue // repeated
+		}
+		hd := h.node.Header(o.Vote.Block)
+		if _, _, here := h.node.Block(o.Vote.Block); here || hd == nil || hd.Body.Codec != consensus.CodecShards {
+			continue
+		}
+		to := 0
+		for _, p := range sent {
+			if p.Part != nil && int(p.Part.Validator) == h.index && p.Part.Vote.Block == o.Vote.Block {
+				to++
+			}
+		}
+		if to != len(c.s.o.Committee.Validators)-2 {
+			c.fail("host %d votes in view %d without the body and passes its part on to %d", h.i, o.Vote.View, to)
+		}
+	}
+}
+
+// matches reports whether a body is its header's.
+func (c *checker) matches(b consensus.Block) bool {
+	if b.Header.Body.Codec != consensus.CodecShards {
+		return b.Header.Body.Matches(b.Body)
+	}
+	return len(b.Body) > 0 && c.s.cut(b.Body).Ref() == b.Header.Body
+}
+
 // extends checks that a vote to notarize is for a child of an executed block, with the views between nullified.
 func (c *checker) extends(h *host, v *consensus.Vote) {
-	b, _, ok := h.node.Block(v.Block)
-	if !ok {
+	hd := h.node.Header(v.Block)
+	if hd == nil {
 		return // repeated, and decided since
 	}
-	if !h.app.ever[b.Header.Parent] {
+	if !h.app.ever[hd.Parent] {
 		c.fail("host %d votes in view %d on a parent that was not executed", h.i, v.View)
 		return
 	}
 	var from consensus.View
-	if p, _, ok := h.node.Block(b.Header.Parent); ok {
-		from = p.Header.View
-	} else if f := h.node.Status().Final; f.Hash() == b.Header.Parent {
+	if p := h.node.Header(hd.Parent); p != nil {
+		from = p.View
+	} else if f := h.node.Status().Final; f.Hash() == hd.Parent {
 		from = f.View
 	} else {
 		return
@@ -167,6 +215,9 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 			}
 			c.fail("agreement: host %d finalises %s of view %d at height %d, others %s of view %d", h.i,
 				name.Short(), b.Header.View, at, c.chain[at].Header.Hash().Short(), c.chain[at].Header.View)
+			return
+		case at <= c.top() && !bytes.Equal(c.chain[at].Body, b.Body), at > c.top() && !c.matches(b):
+			c.fail("host %d: the body at height %d is not the one that its header commits to", h.i, at)
 			return
 		case at == c.top()+1:
 			if b.Header.Parent != c.chain[at-1].Header.Hash() {

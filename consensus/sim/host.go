@@ -14,6 +14,7 @@ type Participant interface {
 	Step(simplex.Event) simplex.Ready
 	Status() simplex.Status
 	Block(consensus.Hash) (consensus.Block, consensus.Certificate, bool)
+	Header(consensus.Hash) *consensus.Header
 	Leading() (consensus.Certificate, bool)
 }
 
@@ -214,6 +215,7 @@ func (h *host) duties(r simplex.Ready) {
 
 // release sends and starts the actions, after the sync.
 func (h *host) release(r simplex.Ready) {
+	h.s.check.passedOn(h, r.Send)
 	for _, o := range r.Send {
 		h.s.check.sent(h, o)
 		h.s.send(h, o)
@@ -241,7 +243,10 @@ func (h *host) act(a simplex.Action) {
 		h.build(a)
 	case simplex.Certify:
 		h.certify(a)
+	case simplex.Rebuild:
+		h.rebuild(a)
 	case simplex.Fetch:
+		h.s.report.Fetches++
 		h.fetch(a)
 	case simplex.SyncNeeded:
 		h.sync()
@@ -328,6 +333,8 @@ func describe(x any) string {
 		switch {
 		case x.Proposal != nil:
 			return fmt.Sprintf("to %d: proposal of view %d, %s", x.To, x.Proposal.Vote.View, x.Proposal.Vote.Block.Short())
+		case x.Part != nil:
+			return fmt.Sprintf("to %d: part of %d, proposal of view %d, %s", x.To, x.Part.Validator, x.Part.Vote.View, x.Part.Vote.Block.Short())
 		case x.Vote != nil:
 			return fmt.Sprintf("to %d: %s of view %d, %s", x.To, x.Vote.Kind, x.Vote.View, x.Vote.Block.Short())
 		default:
@@ -339,6 +346,8 @@ func describe(x any) string {
 		return fmt.Sprintf("Build for view %d on height %d", x.View, x.Parent.Height)
 	case simplex.Finalised:
 		return fmt.Sprintf("Finalised %d blocks to height %d", len(x.Blocks), x.Blocks[len(x.Blocks)-1].Header.Height)
+	case simplex.Rebuild:
+		return fmt.Sprintf("Rebuild %s from %d shards", x.Block.Short(), x.Parts.Count())
 	case simplex.Fetch:
 		return fmt.Sprintf("Fetch %s of view %d", x.Block.Short(), x.View)
 	case simplex.SyncNeeded:

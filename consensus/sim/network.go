@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/simplex"
 )
 
@@ -95,6 +96,13 @@ func (s *simulation) send(from *host, o simplex.Outbound) {
 			}
 			what = "proposal"
 			e = simplex.ProposalReceived{From: from.index, Proposal: p}
+		case o.Part != nil:
+			p, err := shred.DecodePart(o.Part.Append(nil))
+			if err != nil {
+				continue
+			}
+			what = "part"
+			e = simplex.PartReceived{From: from.index, Part: p}
 		case o.Vote != nil:
 			v, err := consensus.DecodeVote(o.Vote.Append(nil))
 			if err != nil {

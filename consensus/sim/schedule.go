@@ -71,6 +71,8 @@ func about(o simplex.Outbound) (consensus.View, int) {
 	switch {
 	case o.Proposal != nil:
 		return o.Proposal.Vote.View, 0
+	case o.Part != nil:
+		return o.Part.Vote.View, 0
 	case o.Vote != nil && o.Vote.Kind == consensus.Notarize:
 		return o.Vote.View, 0
 	case o.Vote != nil:

@@ -80,6 +80,7 @@ type Report struct {
 	Messages map[string]int // sent, by what they are, one for each receiver
 	Nullify  int            // votes to nullify sent by honest hosts
 	Restarts int
+	Fetches  int              // times a block was asked for by its hash
 	Synced   int              // times block sync was used
 	Lost     int              // disks lost
 	Joined   int              // times that a validator without its disk voted again

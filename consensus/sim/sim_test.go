@@ -146,7 +146,7 @@ func TestCalm(t *testing.T) {
 			t.Errorf("n=%d: %d nullify votes, evidence %v, blame %v", n, r.Nullify, r.Evidence, r.Blamed)
 		}
 		for what, most := range map[string]int{
-			"proposal": views * (n - 1), "notarize": views * (n - 1) * (n - 1), "finalize": views * n * (n - 1), "certificate": views * 4 * n,
+			"proposal": views * (n - 1), "part": views * (n - 1) * (n - 1), "notarize": views * (n - 1) * (n - 1), "finalize": views * n * (n - 1), "certificate": views * 4 * n,
 		} {
 			if r.Messages[what] > most {
 				t.Errorf("n=%d: %d messages %s in %d views, at most %d", n, r.Messages[what], what, views, most)
@@ -159,7 +159,7 @@ func TestCalm(t *testing.T) {
 // must come of it.
 func TestAdversaries(t *testing.T) {
 	convicted := map[string]bool{"equivocator": true, "doublefinaliser": true, "forker": true, "latenullifier": true, "oldparent": true, "spammer": true}
-	blamed := map[string]bool{"forger": true, "replayer": true, "forker": true}
+	blamed := map[string]bool{"forger": true, "replayer": true, "forker": true, "badencoder": true}
 	for name, make := range sim.Adversaries() {
 		t.Run(name, func(t *testing.T) {
 			evidence, blames := 0, 0

@@ -194,6 +194,7 @@
 //	     tested: simplex.TestFloorMargin, simplex.TestTraces/floor, sim.TestVerifyLostDisks, engine.TestLostDisk, engine.TestSilentDoesNotTell,
 //	     rule.TestVerifyMachineFollowsRule
 //	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing
+//	R19  tested: simplex.TestTraces/shards, sim.TestVerifySeeds, sim.TestAdversaries
 //
 // # Bounds
 //

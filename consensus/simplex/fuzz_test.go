@@ -393,9 +393,9 @@ func (w *world) fresh(view consensus.View) consensus.Block {
 // part is a part of a block, at times with something wrong, from its validator, the leader or anybody.
 func (w *world) part(b consensus.Block, i int) simplex.Event {
 	leader := w.c.Leader(b.Header.View)
-	vote := sign(w.c, statement(w.c, consensus.Notarize, b.Header.View, b.Header.Hash()), leader, w.pick(12) == 0)
+	vote := sign(w.c, statement(w.c, consensus.Notarize, b.Header.View, b.Header.Hash()), leader, w.pick(6) == 0)
 	p := w.sets[b.Header.Hash()].Part(i, b.Header, vote).Clone()
-	if w.pick(16) == 0 {
+	if w.pick(8) == 0 {
 		p.Shards[w.pick(len(p.Shards))][0]++
 	}
 	from := i
@@ -457,14 +457,17 @@ func (w *world) statement() consensus.Statement {
 // move makes one event.
 func (w *world) move() {
 	var e simplex.Event
-	switch w.pick(14) {
-	case 12:
+	switch w.pick(15) {
+	case 12, 13:
 		b := w.block()
+		if w.pick(2) == 0 {
+			b = w.pool[len(w.pool)-1]
+		}
 		if w.sets[b.Header.Hash()] == nil || w.c.Leader(b.Header.View) == w.index {
 			return
 		}
 		e = w.part(b, w.pick(4))
-	case 13:
+	case 14:
 		if len(w.rebuild) == 0 {
 			return
 		}

@@ -372,8 +372,10 @@ func (s *scene) print(r simplex.Ready) string {
 			fmt.Fprintf(&b, "send %s proposal %s\n", to, s.says(o.Proposal.Vote.Statement))
 		case o.Part != nil:
 			fmt.Fprintf(&b, "send %s part of %d, %s\n", to, o.Part.Validator, s.says(o.Part.Vote.Statement))
-			if err := shred.Check(s.c, o.Part); err != nil {
-				s.t.Error(err)
+			v := o.Part.Vote
+			signed := simtest.NewKeys(len(s.c.Validators)).Verify(int(v.Validator), consensus.VoteMessage(simtest.Chain, v.Statement), v.Signature)
+			if err := shred.Check(s.c, o.Part); err != nil || !signed {
+				s.t.Errorf("a bad part leaves, signed %v: %v", signed, err)
 			}
 		case o.Vote != nil:
 			fmt.Fprintf(&b, "send %s vote %s\n", to, s.says(o.Vote.Statement))

@@ -181,7 +181,7 @@ func (k *checker) item(typ byte, s *cryptobyte.String, size int) error {
 
 // step takes one step and compares.
 func (k *checker) step(s *cryptobyte.String) error {
-	event, err := readEvent(s)
+	event, err := readEvent(s, k.config.Committee)
 	if err != nil {
 		return err
 	}

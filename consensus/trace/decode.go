@@ -4,6 +4,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/simplex"
 )
 
@@ -87,8 +88,9 @@ func readRecord(s *cryptobyte.String) (simplex.Record, error) {
 	return simplex.Record{}, malformed("a record of kind %d", kind)
 }
 
-// readEvent reads an event, nil for the making of the machine.
-func readEvent(s *cryptobyte.String) (simplex.Event, error) {
+// readEvent reads an event, nil for the making of the machine. What was made from a body is made from it again, for
+// the committee.
+func readEvent(s *cryptobyte.String, c *consensus.Committee) (simplex.Event, error) {
 	var kind, is uint8
 	var from uint32
 	var view uint64
@@ -111,18 +113,18 @@ func readEvent(s *cryptobyte.String) (simplex.Event, error) {
 		v, err := readVote(s)
 		return simplex.VoteReceived{From: sender, Vote: v}, err
 	case eventCertificate:
-		c, err := readCert(s)
-		if err == nil && c.Kind == 0 {
+		cert, err := readCert(s)
+		if err == nil && cert.Kind == 0 {
 			err = malformed("an event of no certificate")
 		}
-		return simplex.CertificateReceived{From: sender, Cert: c}, err
+		return simplex.CertificateReceived{From: sender, Cert: cert}, err
 	case eventFetched:
-		c, err := readCert(s)
+		cert, err := readCert(s)
 		if err != nil {
 			return nil, err
 		}
 		bl, err := readBlock(s)
-		return simplex.BlockFetched{From: sender, Block: bl, Notarization: c}, err
+		return simplex.BlockFetched{From: sender, Block: bl, Notarization: cert}, err
 	case eventBuilt:
 		built := simplex.Built{View: consensus.View(view)}
 		if !s.ReadUint8(&is) || is > 1 {
@@ -150,8 +152,38 @@ func readEvent(s *cryptobyte.String) (simplex.Event, error) {
 		if err != nil {
 			return nil, err
 		}
-		c, err := readCert(s)
-		return simplex.Synced{Header: h, Cert: c}, err
+		cert, err := readCert(s)
+		return simplex.Synced{Header: h, Cert: cert}, err
+	case eventPart:
+		var n uint32
+		var b []byte
+		if !s.ReadUint32(&from) || !s.ReadUint32(&n) || n > shred.MaxPartBytes || !s.ReadBytes(&b, int(n)) {
+			return nil, malformed("a part too short or too long")
+		}
+		p, err := shred.DecodePart(b)
+		if err != nil {
+			return nil, malformed("a part: %v", err)
+		}
+		return simplex.PartReceived{From: int(int32(from)), Part: p}, nil
+	case eventRebuilt:
+		var r simplex.Rebuilt
+		var n uint32
+		var body []byte
+		if !s.CopyBytes(r.Block[:]) || !s.ReadUint8(&is) || is > 1 {
+			return nil, malformed("a rebuilt body or none")
+		}
+		if is == 0 {
+			return r, nil
+		}
+		if !s.ReadUint32(&n) || n > consensus.MaxBodyBytes || !s.ReadBytes(&body, int(n)) {
+			return nil, malformed("a rebuilt body too short or too long")
+		}
+		set, err := shred.Cut(c, body)
+		if err != nil {
+			return nil, malformed("a rebuilt body: %v", err)
+		}
+		r.Shreds = set
+		return r, nil
 	}
 	return nil, malformed("an event of kind %d", kind)
 }

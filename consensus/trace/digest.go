@@ -34,6 +34,9 @@ func digest(r simplex.Ready) [32]byte {
 		case o.Proposal != nil:
 			b = o.Proposal.Vote.Append(append(b, 'p'))
 			block(o.Proposal.Block)
+		case o.Part != nil:
+			part := sha256.Sum256(o.Part.Append(nil))
+			b = append(append(b, 's'), part[:]...)
 		case o.Vote != nil:
 			b = o.Vote.Append(append(b, 'v'))
 		default:
@@ -54,6 +57,8 @@ func digest(r simplex.Ready) [32]byte {
 			num(uint64(a.MaxBody))
 		case simplex.Certify:
 			block(a.Block)
+		case simplex.Rebuild:
+			hash(a.Block)
 		case simplex.Fetch:
 			hash(a.Block)
 			num(uint64(a.View))
@@ -76,7 +81,12 @@ func digest(r simplex.Ready) [32]byte {
 			b = append(b, a.Reason...)
 		case simplex.Halted:
 			b = append(appendCert(b, &a.Cert), bit(a.Own))
+			if a.Against != nil {
+				b = appendCert(b, a.Against)
+			}
 			b = append(b, a.Reason...)
+		case simplex.KeyElsewhere:
+			b = append(b, fmt.Sprintf("%+v", a.Statement)...)
 		}
 	}
 	return sha256.Sum256(b)

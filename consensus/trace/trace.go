@@ -57,6 +57,8 @@ const (
 	eventTimer
 	eventTick
 	eventSynced
+	eventPart
+	eventRebuilt
 )
 
 const (
@@ -250,6 +252,19 @@ func appendEvent(b []byte, e simplex.Event) ([]byte, error) {
 		return append(b, eventTick), nil
 	case simplex.Synced:
 		return appendCert(appendHeader(append(b, eventSynced), e.Header), &e.Cert), nil
+	case simplex.PartReceived:
+		kind(eventPart, e.From)
+		at := len(b)
+		b = e.Part.Append(append(b, 0, 0, 0, 0))
+		binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4))
+		return b, nil
+	case simplex.Rebuilt:
+		b = append(append(b, eventRebuilt), e.Block[:]...)
+		if e.Shreds == nil {
+			return append(b, 0), nil
+		}
+		body := e.Shreds.Body()
+		return append(binary.BigEndian.AppendUint32(append(b, 1), uint32(len(body))), body...), nil
 	}
 	return b, fmt.Errorf("trace: an event %T that this build does not know", e)
 }
