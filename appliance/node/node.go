@@ -213,6 +213,9 @@ func (n *Node) open(ctx context.Context, opt Options, ready func(api string)) er
 	if err != nil {
 		return err
 	}
+	if err := n.takeKey(voting.Public()); err != nil {
+		return err
+	}
 	if err := n.committeesOf(verified, [32]byte(node.Public())); err != nil {
 		return err
 	}
@@ -302,6 +305,19 @@ func (n *Node) keys(password keys.Password) (voting, node *keys.Secret, err erro
 		}
 	}
 	return voting, node, nil
+}
+
+// takeKey makes this the only node on this machine with the voting key, whatever its home.
+func (n *Node) takeKey(public []byte) error {
+	release, err := host.Take(public)
+	if errors.Is(err, host.ErrTaken) {
+		return fmt.Errorf("another node on this machine runs with the voting key in %s, from another home: two nodes with one key sign contradictions and are slashed; stop one of the two for good", n.home.VotingKey())
+	}
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, closeFunc(release))
+	return nil
 }
 
 // Seat finds a node key among the validators of a genesis.

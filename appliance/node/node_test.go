@@ -564,7 +564,7 @@ func (n *network) restart(t *testing.T) {
 // before it has started has nothing to complain about.
 func (n *network) oneAtATime(t *testing.T) {
 	home := config.Home(filepath.Join(string(n.Home), "nodes", "s1v2"))
-	run := func(limit time.Duration) error {
+	run := func(home config.Home, limit time.Duration) error {
 		cfg, err := config.Load(home.Config())
 		if err != nil {
 			t.Fatal(err)
@@ -577,8 +577,20 @@ func (n *network) oneAtATime(t *testing.T) {
 		defer cancel()
 		return node.Run(ctx, node.Options{Home: home, Config: cfg, Password: password, Log: slog.New(slog.DiscardHandler)})
 	}
-	if err := run(20 * time.Second); err == nil || !strings.Contains(err.Error(), "another process") {
+	if err := run(home, 20*time.Second); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("a second node in one home: %v", err)
+	}
+	other := config.Home(filepath.Join(t.TempDir(), "other"))
+	if err := os.CopyFS(string(other), os.DirFS(string(home))); err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{other.VotingKey(), other.NodeKey(), other.KeyPassword()} {
+		if err := os.Chmod(secret, 0o600); err != nil { // copies get what the umask leaves
+			t.Fatal(err)
+		}
+	}
+	if err := run(other, 20*time.Second); err == nil || !strings.Contains(err.Error(), "another node on this machine runs with the voting key") {
+		t.Errorf("a second node with one key: %v", err)
 	}
 	addr := strings.TrimPrefix(n.nodes["s1v2"].url, "http://")
 	n.stop("s1v2")
@@ -586,13 +598,13 @@ func (n *network) oneAtATime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := run(20 * time.Second); err == nil || !strings.Contains(err.Error(), "api.listen") {
+	if err := run(home, 20*time.Second); err == nil || !strings.Contains(err.Error(), "api.listen") {
 		t.Errorf("the API's port is taken: %v", err)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(0); err != nil {
+	if err := run(home, 0); err != nil {
 		t.Errorf("told to stop at once: %v", err)
 	}
 	n.start("s1v2")
