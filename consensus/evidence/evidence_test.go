@@ -120,7 +120,7 @@ func TestVerifyProofs(t *testing.T) {
 			if !slices.Equal(f.Guilty, want) || f.Power != power || f.Total != 21 {
 				t.Errorf("found %+v", f)
 			}
-			again := p
+			var again *evidence.Proof
 			if p.Votes != nil {
 				again, err = evidence.FromVotes(w.chain, w.committee, p.Votes[1], p.Votes[0])
 			} else {

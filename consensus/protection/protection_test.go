@@ -61,10 +61,6 @@ func finalization(view consensus.View) simplex.Record {
 	return simplex.Record{Cert: &consensus.Certificate{Statement: statement(consensus.Finalize, view, 1), Signers: consensus.Signers{7}}}
 }
 
-func floor(view consensus.View) simplex.Record {
-	return simplex.Record{Floor: &simplex.Floor{Shard: 3, View: view}}
-}
-
 // sample is a log: final at view 40, and votes above.
 func sample() []simplex.Record {
 	return []simplex.Record{
