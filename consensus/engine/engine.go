@@ -12,7 +12,8 @@
 //	worker      the application: Build, Certify and Abandon one after another, in the order they were asked for
 //	finaliser   the application: Finalise, in height order, so that a disk that is slow for a while delays no verdict
 //	receivers   one for each class: bounds for each peer, decoding
-//	helpers     at most one App.Await, one sync or poll request, and maxFetches block fetches
+//	helpers     at most one App.Await, one sync or poll request, maxFetches block fetches, and maxRebuilds bodies that
+//	            are made of their parts, of which others wait for a place: at most one for each view of the machine's window
 //
 // The queue to the worker is the owner's; while it holds maxJobs or more the owner takes no messages in, so that they wait
 // in, and overflow, the network's queues. Everything else that has a bound is dropped beyond it and counted (Counters).
@@ -87,7 +88,7 @@ type Class uint8
 
 const (
 	ClassVote     Class = 0 // votes and certificates
-	ClassProposal Class = 1 // proposals with bodies
+	ClassProposal Class = 1 // proposals with bodies, and parts of them
 )
 
 // Message is one received payload, which belongs to the engine. From is the sender's index in the committee, proved by the
@@ -155,6 +156,7 @@ const (
 	maxFetches   = 16              // blocks being fetched by hash at a time
 	fetchTimeout = 2 * time.Second // for one peer's answer to a fetch
 	runTimeout   = 10 * time.Second
+	maxRebuilds  = 2 // bodies being rebuilt at a time
 	maxServing   = 8 // requests answered at a time
 	pollTicks    = 8 // ticks without finality before a peer is asked for its last finalization
 	restTicks    = 4 // ticks of rest when no peer could help to catch up
@@ -185,6 +187,7 @@ type Engine struct {
 	finals           chan finalJob       // worker to finaliser
 	penalties        *penalties
 	limits           *limits
+	rebuilds         chan struct{}                         // a slot for each body being rebuilt
 	serving          chan struct{}                         // a slot for each request being answered
 	latest           atomic.Pointer[consensus.FinalHeader] // the last finalization, once there is one
 	status           statusBoard
@@ -226,7 +229,7 @@ func Start(ctx context.Context, c Config) (*Engine, error) {
 		c: c, done: make(chan struct{}),
 		votes: make(chan simplex.Event, 64), proposals: make(chan simplex.Event, 2),
 		results: make(chan func() error), work: make(chan func() outcome), finals: make(chan finalJob, maxFinals),
-		penalties: newPenalties(n), limits: newLimits(n), serving: make(chan struct{}, maxServing),
+		penalties: newPenalties(n), limits: newLimits(n), serving: make(chan struct{}, maxServing), rebuilds: make(chan struct{}, maxRebuilds),
 		fetches: map[consensus.Hash]*fetch{}, rotor: max(c.Index, 0),
 		worker: worker{app: c.App, log: c.Log, known: map[consensus.Hash]knownBlock{}},
 	}

@@ -24,7 +24,8 @@ type toyApp struct {
 	tb      testing.TB
 	chain   consensus.Hash
 	durable *toyDisk
-	padding int           // bytes more in a body
+	padding int // bytes more in a body
+	refer   func(body []byte) consensus.BodyRef
 	every   time.Duration // a block is due this long after its parent's Finalise or verdict
 
 	gate   chan struct{}              // if set, Certify takes one token for each call
@@ -52,7 +53,7 @@ type toyDisk struct {
 }
 
 func newToyApp(tb testing.TB, chain consensus.Hash, d *toyDisk) *toyApp {
-	return &toyApp{tb: tb, chain: chain, durable: d, every: 200 * time.Millisecond, states: map[consensus.Hash]toyState{}}
+	return &toyApp{tb: tb, chain: chain, durable: d, refer: consensus.NewBodyRef, every: 200 * time.Millisecond, states: map[consensus.Hash]toyState{}}
 }
 
 // enter checks that the calls of one kind come one at a time.
@@ -92,7 +93,7 @@ func (a *toyApp) Build(ctx context.Context, req BuildRequest) (*consensus.Block,
 	body := append(fmt.Appendf(nil, "body of view %d", req.View), make([]byte, a.padding)...)
 	return &consensus.Block{Body: body, Header: &consensus.Header{
 		Version: consensus.HeaderVersion, Chain: a.chain, Shard: testShard, Epoch: req.Epoch, View: req.View, Height: req.Parent.Height + 1,
-		TimeMs: max(time.Now().UnixMilli(), req.Parent.TimeMs+1), Parent: req.Parent.Hash(), Body: consensus.NewBodyRef(body),
+		TimeMs: max(time.Now().UnixMilli(), req.Parent.TimeMs+1), Parent: req.Parent.Hash(), Body: a.refer(body),
 		Committee: req.Parent.Committee, NextCommittee: req.Parent.NextCommittee,
 	}}, nil
 }
@@ -334,6 +335,7 @@ func (c *cluster) config(i int) Config {
 	n.log, err = blocklog.Open(blocklog.Options{FS: n.view, Dir: "log", Chain: testChain, Shard: testShard, Create: true, Retention: 1000, SegmentBytes: 256 << 10})
 	must(c.tb, err)
 	n.app = newToyApp(c.tb, testChain, n.disk)
+	n.app.refer = c.committee.BodyRef
 	cfg := Config{
 		Chain: testChain, Genesis: c.genesis, Committee: c.committee, Keys: c.keys, Signer: c.signers[i], Index: i,
 		Log: n.log, App: n.app, Network: c.wire.plug(i),

@@ -9,6 +9,7 @@ import (
 
 	"tutti/consensus"
 	"tutti/consensus/blocklog"
+	"tutti/consensus/shred"
 	"tutti/consensus/simplex"
 )
 
@@ -73,8 +74,8 @@ func (e *Engine) heard(ev simplex.Event) error {
 // noteVote remembers for Status how far a validator is.
 func (e *Engine) noteVote(v *consensus.Vote) {
 	var height consensus.Height
-	if bl, _, ok := e.machine.Block(v.Block); ok {
-		height = bl.Header.Height
+	if h := e.machine.Header(v.Block); h != nil {
+		height = h.Height
 	}
 	e.status.voted(int(v.Validator), v.View, height)
 }
@@ -102,8 +103,12 @@ func (e *Engine) perform(r simplex.Ready) error {
 	if err := e.persist(r.Persist); err != nil {
 		return err
 	}
+	var payload []byte // of the message before
 	for i := range r.Send {
-		e.sendOut(&r.Send[i])
+		if i == 0 || r.Send[i].Part == nil || r.Send[i].Part != r.Send[i-1].Part { // a part that is passed on goes to all
+			payload = nil
+		}
+		payload = e.sendOut(&r.Send[i], payload)
 	}
 	for _, a := range r.Apply {
 		if err := e.apply(a); err != nil {
@@ -145,12 +150,18 @@ func (e *Engine) syncLog(began time.Time) error {
 	return nil
 }
 
-// sendOut is duty 2 for one message.
-func (e *Engine) sendOut(o *simplex.Outbound) {
-	class, payload := ClassVote, []byte(nil)
+// sendOut is duty 2 for one message. It returns the payload, which is made here unless it is given.
+func (e *Engine) sendOut(o *simplex.Outbound, payload []byte) []byte {
+	class := ClassVote
+	if o.Proposal != nil || o.Part != nil {
+		class = ClassProposal
+	}
 	switch {
+	case payload != nil:
 	case o.Proposal != nil:
-		class, payload = ClassProposal, encodeProposal(o.Proposal)
+		payload = encodeProposal(o.Proposal)
+	case o.Part != nil:
+		payload = encodePart(o.Part)
 	case o.Vote != nil:
 		payload = encodeVote(o.Vote)
 	default:
@@ -158,13 +169,14 @@ func (e *Engine) sendOut(o *simplex.Outbound) {
 	}
 	if o.To != simplex.ToAll {
 		e.c.Network.Send(o.To, class, payload)
-		return
+		return payload
 	}
 	for i := range e.c.Committee.Validators {
 		if i != e.c.Index {
 			e.c.Network.Send(i, class, payload)
 		}
 	}
+	return payload
 }
 
 // apply is duty 3 for one action.
@@ -177,6 +189,8 @@ func (e *Engine) apply(a simplex.Action) error {
 		e.build(a)
 	case simplex.Certify:
 		e.enqueue(e.certify(a.Block))
+	case simplex.Rebuild:
+		e.rebuild(a)
 	case simplex.Fetch:
 		e.fetch(a.Block)
 	case simplex.CancelFetch:
@@ -292,6 +306,10 @@ func (e *Engine) build(req BuildRequest) {
 // built runs on the worker.
 func (e *Engine) built(ctx context.Context, req BuildRequest) outcome {
 	block, err := e.worker.build(ctx, req)
+	var set *shred.Set
+	if block != nil && err == nil && block.Header.Body.Codec == consensus.CodecShards {
+		set, err = shred.Cut(e.c.Committee, block.Body)
+	}
 	return func() error {
 		switch {
 		case ctx.Err() != nil:
@@ -299,8 +317,33 @@ func (e *Engine) built(ctx context.Context, req BuildRequest) outcome {
 		case err != nil:
 			return fatal(fmt.Sprintf("building for view %d", req.View), err)
 		}
-		return e.step(simplex.Built{View: req.View, Block: block})
+		return e.step(simplex.Built{View: req.View, Block: block, Shreds: set})
 	}
+}
+
+// rebuild makes a body of its parts beside the owner and the worker, at most maxRebuilds at a time; the others wait for a
+// place. The machine asks once for each block.
+func (e *Engine) rebuild(r simplex.Rebuild) {
+	e.spawn(func() {
+		select {
+		case e.rebuilds <- struct{}{}:
+		case <-e.ctx.Done():
+			return
+		}
+		set, err := r.Parts.Rebuild()
+		<-e.rebuilds
+		e.post(func() error {
+			if err != nil && !errors.Is(err, shred.ErrMalformed) {
+				return fatal("rebuilding block "+r.Block.Short(), err)
+			}
+			e.status.count(func(c *Counters) {
+				if c.Rebuilt++; err != nil {
+					c.BadEncodings++
+				}
+			})
+			return e.step(simplex.Rebuilt{Block: r.Block, Shreds: set})
+		})
+	})
 }
 
 // certify makes the worker's job for a verdict.

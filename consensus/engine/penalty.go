@@ -18,7 +18,7 @@ const (
 // Rates that a correct peer does not reach even while it repeats itself; messages beyond are dropped and counted.
 const (
 	votesPerSecond, votesBurst         = 400, 1200
-	proposalsPerSecond, proposalsBurst = 10, 20
+	proposalsPerSecond, proposalsBurst = 40, 80 // one part of each view, and the own ones with their repetitions
 	requestsPerSecond, requestsBurst   = 40, 80
 )
 
@@ -148,9 +148,12 @@ func (e *Engine) admit(class Class, m Message) simplex.Event {
 	case in.cert != nil:
 		return simplex.CertificateReceived{From: m.From, Cert: *in.cert}
 	}
-	if ahead := in.proposal.Block.Header.TimeMs - now.UnixMilli(); ahead > e.c.MaxClockAhead.Milliseconds() {
+	if ahead := in.header().TimeMs - now.UnixMilli(); ahead > e.c.MaxClockAhead.Milliseconds() {
 		e.status.count(func(c *Counters) { c.DroppedClock++ })
 		return nil
+	}
+	if in.part != nil {
+		return simplex.PartReceived{From: m.From, Part: in.part}
 	}
 	return simplex.ProposalReceived{From: m.From, Proposal: in.proposal}
 }

@@ -121,11 +121,11 @@ func (e *Engine) serveHeaders(ctx context.Context, hash consensus.Hash, most int
 func (e *Engine) machineHeaders(ctx context.Context, hash consensus.Hash, most int) ([]*consensus.Header, error) {
 	hs, err := look(ctx, e, func() (hs []*consensus.Header) {
 		for len(hs) < most {
-			bl, _, ok := e.machine.Block(hash)
-			if !ok {
+			h := e.machine.Header(hash)
+			if h == nil {
 				break
 			}
-			hs, hash = append(hs, bl.Header), bl.Header.Parent
+			hs, hash = append(hs, h), h.Parent
 		}
 		return hs
 	})

@@ -23,6 +23,8 @@ type Counters struct {
 	RefusedBusy      uint64 // requests while maxServing were being answered
 	Syncs            uint64 // times that the node had to catch up by runs
 	SyncedBlocks     uint64 // blocks that came in runs
+	Rebuilt          uint64 // bodies made of their parts, or found to be none
+	BadEncodings     uint64 // of them: found to be none, which shows that a leader lied
 	Finalised        uint64 // blocks that the application finalised
 }
 

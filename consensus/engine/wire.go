@@ -8,13 +8,14 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 )
 
 // A payload is one type byte and the encoding of what it carries. Integers are big-endian; every payload has exactly one
 // encoding.
 //
 //	class vote       0x01 vote | 0x02 certificate
-//	class proposal   0x03 proposal
+//	class proposal   0x03 proposal | 0x04 part of a proposal (consensus/shred)
 //	request          0x11 block by hash:        hash(32)
 //	                 0x12 run from height:      u64 height
 //	                 0x13 latest finalization:  empty
@@ -36,6 +37,7 @@ const (
 	typeVote        = 0x01
 	typeCertificate = 0x02
 	typeProposal    = 0x03
+	typePart        = 0x04
 	typeGetBlock    = 0x11
 	typeGetRun      = 0x12
 	typeGetLatest   = 0x13
@@ -77,14 +79,27 @@ func encodeProposal(p *consensus.Proposal) []byte {
 	return p.Append(append(b, typeProposal))
 }
 
+func encodePart(p *shred.Part) []byte {
+	return p.Append(append(make([]byte, 0, 1+p.Size()), typePart))
+}
+
 // inbound is a decoded message of the committee; exactly one field is set.
 type inbound struct {
 	vote     *consensus.Vote
 	cert     *consensus.Certificate
 	proposal *consensus.Proposal
+	part     *shred.Part
 }
 
-// decodeInbound decodes a payload of a class. A proposal's body aliases it.
+// header is that of a proposal or part.
+func (m *inbound) header() *consensus.Header {
+	if m.part != nil {
+		return m.part.Header
+	}
+	return m.proposal.Block.Header
+}
+
+// decodeInbound decodes a payload of a class. A proposal's body and a part's shards alias it.
 func decodeInbound(class Class, b []byte) (m inbound, err error) {
 	switch {
 	case len(b) == 0:
@@ -95,6 +110,8 @@ func decodeInbound(class Class, b []byte) (m inbound, err error) {
 		m.cert, err = consensus.DecodeCertificate(b[1:])
 	case b[0] == typeProposal && class == ClassProposal:
 		m.proposal, err = consensus.DecodeProposal(b[1:])
+	case b[0] == typePart && class == ClassProposal:
+		m.part, err = shred.DecodePart(b[1:])
 	default:
 		return m, malformed("type %#02x in class %d", b[0], class)
 	}

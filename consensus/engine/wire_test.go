@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden vectors in testdata/")
@@ -40,6 +41,26 @@ func wireSamples() (block consensus.Block, vote *consensus.Vote, r run) {
 	return block, vote, r
 }
 
+// wirePart is a part of a committee of three.
+func wirePart() *shred.Part {
+	var vs []consensus.Validator
+	for i := range 3 {
+		vs = append(vs, consensus.Validator{Key: consensus.PublicKey{byte(i)}, Power: 1})
+	}
+	c, err := consensus.NewCommittee(testShard, 0, consensus.Hash{}, vs)
+	if err != nil {
+		panic(err)
+	}
+	set, err := shred.Cut(c, []byte("one"))
+	if err != nil {
+		panic(err)
+	}
+	h := wireHeader(1, consensus.Hash{9}, "one")
+	h.Body = set.Ref()
+	cert := wireCert(consensus.Notarize, h)
+	return set.Part(2, h, consensus.Vote{Statement: cert.Statement, Validator: 1, Signature: cert.Signature})
+}
+
 // TestGolden pins every payload.
 func TestGolden(t *testing.T) {
 	block, vote, r := wireSamples()
@@ -52,6 +73,7 @@ func TestGolden(t *testing.T) {
 		{"vote", encodeVote(vote)},
 		{"certificate", encodeCertificate(&cert)},
 		{"proposal", encodeProposal(&consensus.Proposal{Block: block, Vote: *vote})},
+		{"part", encodePart(wirePart())},
 		{"get block", request{typ: typeGetBlock, hash: consensus.Hash{1, 2, 3}}.encode()},
 		{"get run", request{typ: typeGetRun, from: 77}.encode()},
 		{"get latest", request{typ: typeGetLatest}.encode()},
@@ -119,6 +141,12 @@ func reencode(b []byte) ([]byte, error) {
 			return nil, err
 		}
 		return encodeLeading(c), nil
+	case typePart:
+		m, err := decodeInbound(ClassProposal, b)
+		if err != nil {
+			return nil, err
+		}
+		return encodePart(m.part), nil
 	case typeProposal:
 		m, err := decodeInbound(ClassProposal, b)
 		if err != nil {
