@@ -15,8 +15,11 @@ const (
 	CodecShards uint8 = 1 // erasure-coded; the root is the commitment of accel/erasure over its shards
 )
 
-// WholeBytes is the longest body under CodecWhole that a committee accepts (Committee.CheckBodyRef).
-const WholeBytes = MaxBodyBytes
+// WholeBytes is the longest body under CodecWhole that a committee accepts (Committee.CheckBodyRef). Of n validators a leader
+// sends n-1 bodies whole, or in shards about three and, to each validator, a header, a vote and paths, together 0.5 to 1 KiB;
+// each of the others then sends as much. Below a KiB or so shards are worse for everybody. This limit is somewhat above,
+// because a whole body is judged one message sooner; a leader of a thousand still sends no more than 4 MiB at once.
+const WholeBytes = 4 << 10
 
 // maxExpansion bounds N/K of a reference, and so what checking a body against one can cost. Codes of committees stay
 // below 4.

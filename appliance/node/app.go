@@ -152,7 +152,7 @@ func (a *application) Build(ctx context.Context, req engine.BuildRequest) (*cons
 	h := &consensus.Header{
 		Version: consensus.HeaderVersion, Chain: consensus.Hash(a.chain), Shard: a.shard, Epoch: req.Epoch, View: req.View,
 		Height: height, TimeMs: max(time.Now().UnixMilli(), parent.TimeMs+1), Parent: parent.Hash(),
-		Body: consensus.NewBodyRef(built.Body), Outcomes: consensus.Hash(c.Outcomes), Links: consensusLinks(c.Links),
+		Body: a.committee.BodyRef(built.Body), Outcomes: consensus.Hash(c.Outcomes), Links: consensusLinks(c.Links),
 		State: consensus.Hash(c.State), Diff: consensus.Hash(c.Diff),
 		Committee: a.committee.Hash(), NextCommittee: a.committee.Hash(),
 	}

@@ -64,6 +64,7 @@ func TestPipelineNumbers(t *testing.T) {
 		"build a block":               {1, 1},
 		"send the proposal":           {net.Send[netstack.ClassProposal].Messages, net.Send[netstack.ClassProposal].Bytes >> 20},
 		"vote: log, sync, send":       {1, net.Receive[netstack.ClassVote]},
+		"rebuild the body from parts": {constant(t, "../../consensus/engine", "maxRebuilds")},
 		"certify: execute, hash":      {1, constant(t, "../../consensus/engine", "maxJobs")},
 		"finalise: one durable batch": {1, constant(t, "../../consensus/engine", "maxFinals")},
 		"tell and prove":              {cfg.API.MaxSubscribers, apiQueue, apiQueueBytes >> 20},

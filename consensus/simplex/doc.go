@@ -9,9 +9,9 @@
 //
 // A view is one attempt at a block with one leader, Committee.Leader. A quorum is strictly more than two thirds of the
 // power, and at most a third is faulty. Three kinds of vote, notarize, nullify and finalize, become notarization,
-// nullification and finalization by a quorum. A part is one validator's shards of a body (consensus/shred). A block is certified if it is notarized and its verdict is valid. The
+// nullification and finalization by a quorum. A block is certified if it is notarized and its verdict is valid. The
 // root is the highest block that this machine has handed over as final; it is certified, and so at first is genesis,
-// in view 0.
+// in view 0. A part is one validator's shards of a body (consensus/shred).
 //
 // # Rules
 //
@@ -212,8 +212,9 @@
 //   - Bodies up to consensus.WholeBytes travel whole: in shards they would cost more messages and bytes than they save.
 //   - A leader sends the others their parts and, as a rule, not its own: theirs are enough without it and without any
 //     faulty third, and it would double what a leader sends.
-//   - The verdict is asked for when the own notarize vote leaves, not after the notarization: execution and the round of
-//     votes overlap. It counts only with the notarization, except that an invalid body is nullified at once.
+//   - The verdict is asked for when the own notarize vote leaves and the body is here, not after the notarization:
+//     execution and the round of votes overlap as far as the body's way allows. It counts only with the notarization,
+//     except that an invalid body is nullified at once.
 //   - A view is also nullified without waiting for the timer when its proposal has an impossible header, its own leader
 //     has nothing to propose, or its leader has long been silent: the wait could bring nothing.
 //   - No vote is sent for what is known to be final already: it would cost a sync and convince nobody.
