@@ -23,6 +23,8 @@ type Costs struct {
 	Send      time.Duration // a message, to the socket
 	Tx        time.Duration // check and execute one transaction, and write it to the log
 	Byte      time.Duration // a byte of a body: hash and copy
+	Code      time.Duration // a byte of a body: cut up, or rebuild and encode again
+	Rebuild   time.Duration // and a body, however short
 }
 
 // Shares of a box that are not measured here. A message on loopback costs two cores about 10 us at each end, most of it the
@@ -33,6 +35,8 @@ const (
 	send    = 8 * time.Microsecond
 	execute = 20 * time.Microsecond
 	perByte = 2 * time.Nanosecond
+	perCode = 6 * time.Nanosecond    // three bodies hashed, the shards that came hashed again, and the code
+	rebuild = 600 * time.Microsecond // a code over GF(2^16) takes half a millisecond (accel/erasure)
 )
 
 // Measure times the product's keys for a committee of n.
@@ -75,7 +79,7 @@ func Measure(n int) (c Costs, err error) {
 		return c, err
 	}
 	ok := true
-	c = Costs{Receive: receive, Send: send, Tx: execute, Byte: perByte}
+	c = Costs{Receive: receive, Send: send, Tx: execute, Byte: perByte, Code: perCode, Rebuild: rebuild}
 	c.Sign = timed(func() { consensus.NewSigner(secret[0]).Sign(msg) })
 	c.Verify = timed(func() { ok = keys.Verify(0, msg, sigs[0]) && ok })
 	c.Add = timed(func() { _, err = keys.Aggregate(sigs) }) / time.Duration(n)

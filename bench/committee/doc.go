@@ -11,6 +11,8 @@
 //     operation takes is measured on this machine, with the product's keys, before the run (Measure): signing, checking
 //     one signature, adding signatures up, checking a certificate. Signatures in the run are tags that cost nothing, for
 //     which the measured time passes;
+//   - bodies: they are a few bytes that stand for many, and travel in shards where the product's would; parts have the size
+//     and cutting, checking and rebuilding take the time of the body that they stand for;
 //   - execution, by a figure for each transaction, and a disk that takes a fixed time to sync;
 //   - clients, who send to a validator of their own region and hear from it. A transaction is due evenly over time and
 //     regions; its validator admits it, sends it on to coming leaders in batches, and a leader puts into a block all that has

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/sim/simtest"
 	"tutti/consensus/simplex"
 )
@@ -89,6 +90,9 @@ func (h *host) work() {
 	if a.message {
 		h.charge = h.w.o.Costs.Receive
 	}
+	if p, ok := a.event.(simplex.PartReceived); ok { // hashed as it comes, though those beyond enough are not
+		h.charge += time.Duration(h.w.share(p.Part) * float64(h.w.o.Costs.Byte))
+	}
 	ready := h.machine.Step(a.event)
 	h.spend(h.charge, ready)
 	if len(h.inbox) > 0 {
@@ -141,6 +145,9 @@ func (h *host) send(o simplex.Outbound) {
 	case o.Proposal != nil:
 		e = simplex.ProposalReceived{From: h.i, Proposal: o.Proposal}
 		bytes += float64(len(o.Proposal.Append(nil))) + h.w.contents[o.Proposal.Vote.Block].bytes()
+	case o.Part != nil:
+		e = simplex.PartReceived{From: h.i, Part: o.Part}
+		bytes += float64(o.Part.Size()) + h.w.share(o.Part)
 	case o.Vote != nil:
 		e = simplex.VoteReceived{From: h.i, Vote: *o.Vote}
 		bytes += consensus.VoteBytes
@@ -190,6 +197,9 @@ func (h *host) act(a simplex.Action) {
 			cost = 0
 		}
 		h.background(cost, func() { h.deliver(simplex.Judged{Block: hash, Valid: true}, false) })
+	case simplex.Rebuild:
+		cost := h.w.o.Costs.Rebuild + time.Duration(h.w.contents[a.Block].bytes()*float64(h.w.o.Costs.Code))
+		h.background(cost, func() { h.deliver(simplex.Rebuilt{Block: a.Block, Shreds: h.w.sets[a.Block]}, false) })
 	case simplex.Fetch:
 		h.fetch(a.Block)
 	case simplex.Finalised:
@@ -208,14 +218,25 @@ func (h *host) build(a simplex.Build) {
 	c := h.w.fill(h, parent)
 	block := simtest.Child(h.w.committee, a.Parent, a.View, name(a.View, h.i))
 	block.Header.TimeMs = max(a.Parent.TimeMs+1, h.w.now.Milliseconds())
+	var set *shred.Set
+	coding := time.Duration(0)
+	if c.bytes() > consensus.WholeBytes {
+		var err error
+		if set, err = shred.Cut(h.w.committee, block.Body); err != nil {
+			h.w.fail("validator %d: %v", h.i, err)
+			return
+		}
+		block.Header.Body = set.Ref()
+		coding = h.w.o.Costs.Rebuild + time.Duration(c.bytes()*float64(h.w.o.Costs.Code))
+	}
 	hash := block.Header.Hash()
-	h.w.contents[hash] = c
+	h.w.contents[hash], h.w.sets[hash] = c, set
 	if h.judged == nil {
 		h.judged = map[consensus.Hash]bool{}
 	}
 	h.judged[hash] = true
-	cost := time.Duration(c.total*float64(h.w.o.Costs.Tx)) + time.Duration(c.bytes()*float64(h.w.o.Costs.Byte))
-	h.background(cost, func() { h.deliver(simplex.Built{View: a.View, Block: &block}, false) })
+	cost := time.Duration(c.total*float64(h.w.o.Costs.Tx)) + time.Duration(c.bytes()*float64(h.w.o.Costs.Byte)) + coding
+	h.background(cost, func() { h.deliver(simplex.Built{View: a.View, Block: &block, Shreds: set}, false) })
 }
 
 // fetch asks a peer for a block.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tutti/consensus"
+	"tutti/consensus/shred"
 	"tutti/consensus/sim/simtest"
 	"tutti/consensus/simplex"
 )
@@ -130,7 +131,8 @@ type world struct {
 	queue     queue
 	hosts     []*host
 	contents  map[consensus.Hash]*content
-	told      [regions]*host // the validator that a region's clients ask
+	sets      map[consensus.Hash]*shred.Set // of bodies in shards
+	told      [regions]*host                // the validator that a region's clients ask
 	err       error
 
 	from, to time.Duration // the measured span
@@ -154,7 +156,7 @@ func Run(o Options) (Result, error) {
 	}
 	w := &world{
 		o: o, committee: simtest.Committee(o.Seed, powers...), rng: rand.New(rand.NewPCG(o.Seed, 0xc0)),
-		contents: map[consensus.Hash]*content{}, from: o.WarmUp, to: o.WarmUp + o.Span,
+		contents: map[consensus.Hash]*content{}, sets: map[consensus.Hash]*shred.Set{}, from: o.WarmUp, to: o.WarmUp + o.Span,
 	}
 	genesis := simtest.Genesis(w.committee)
 	w.contents[genesis.Hash()] = &content{}
@@ -313,6 +315,11 @@ func (w *world) tell(h *host, blocks []consensus.Block, at time.Duration) {
 		}
 	}
 	h.top = blocks[len(blocks)-1].Header.Hash()
+}
+
+// share is how many bytes a part's shards of a real body would have.
+func (w *world) share(p *shred.Part) float64 {
+	return w.contents[p.Vote.Block].bytes() * float64(len(p.Shards)) / float64(p.Header.Body.K)
 }
 
 // name makes a body whose few bytes stand for those of a content.
