@@ -15,11 +15,23 @@ const (
 	CodecShards uint8 = 1 // erasure-coded; the root is the commitment of accel/erasure over its shards
 )
 
-// WholeBytes is the longest body under CodecWhole that a committee accepts (Committee.CheckBodyRef). Of n validators a leader
-// sends n-1 bodies whole, or in shards about three and, to each validator, a header, a vote and paths, together 0.5 to 1 KiB;
-// each of the others then sends as much. Below a KiB or so shards are worse for everybody. This limit is somewhat above,
-// because a whole body is judged one message sooner; a leader of a thousand still sends no more than 4 MiB at once.
-const WholeBytes = 4 << 10
+// Of n validators a leader sends n-1 bodies whole, or about three in shards and, with each part, a header, a vote and paths,
+// together 0.5 to 1 KiB; each of the others then sends as much. In shards everybody spends more bytes, messages and time, and
+// the leader's uplink is spared. So bodies travel whole as long as that keeps the uplink busy for some milliseconds only.
+const (
+	wholeUpload = 1 << 20 // bytes that a leader may send at once: 8 ms of a gigabit
+	wholeLeast  = 4 << 10 // a body up to this is no shorter in parts
+)
+
+// WholeBytes is the longest body under CodecWhole that this committee accepts (CheckBodyRef): 341 KiB for four validators,
+// 10 KiB for a hundred, and never below 4 KiB.
+func (c *Committee) WholeBytes() int {
+	others := len(c.Validators) - 1
+	if others == 0 {
+		return MaxBodyBytes
+	}
+	return max(wholeLeast, wholeUpload/others)
+}
 
 // maxExpansion bounds N/K of a reference, and so what checking a body against one can cost. Codes of committees stay
 // below 4.
@@ -117,7 +129,7 @@ func (c *Committee) newCode() *erasure.Committee {
 // BodyRef commits to body, of at most MaxBodyBytes, as a leader of this committee must: under CodecWhole up to WholeBytes,
 // else under CodecShards.
 func (c *Committee) BodyRef(body []byte) BodyRef {
-	if len(body) <= WholeBytes {
+	if len(body) <= c.WholeBytes() {
 		return NewBodyRef(body)
 	}
 	return c.ShardsRef(body)
@@ -143,7 +155,7 @@ func (c *Committee) RefOf(set *erasure.Set) BodyRef {
 func (c *Committee) CheckBodyRef(r BodyRef) string {
 	switch r.Codec {
 	case CodecWhole:
-		if r.Length > WholeBytes {
+		if int64(r.Length) > int64(c.WholeBytes()) {
 			return "body too long to travel whole"
 		}
 	case CodecShards:

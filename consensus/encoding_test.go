@@ -357,7 +357,7 @@ func TestBodyRef(t *testing.T) {
 // TestCommitteeBodyRef: what a leader makes of a body is what the others accept, and nothing else is.
 func TestCommitteeBodyRef(t *testing.T) {
 	c, other := sampleCommittee(t, 5, 1, 1, 2, 3, 8, 1), sampleCommittee(t, 1, 1, 1, 1)
-	small, large := make([]byte, consensus.WholeBytes), make([]byte, min(consensus.WholeBytes+1, consensus.MaxBodyBytes))
+	small, large := make([]byte, c.WholeBytes()), make([]byte, c.WholeBytes()+1)
 	for _, tc := range []struct {
 		name  string
 		ref   consensus.BodyRef
@@ -371,7 +371,7 @@ func TestCommitteeBodyRef(t *testing.T) {
 		{"small in shards", c.ShardsRef([]byte{1}), []byte{1}, ""},
 		{"another committee's code", other.ShardsRef(large), large, "another code"},
 		{"unknown codec", consensus.BodyRef{Codec: 2}, nil, "unknown codec"},
-		{"too long to travel whole", consensus.BodyRef{Length: consensus.WholeBytes + 1}, nil, "too long"},
+		{"too long to travel whole", consensus.BodyRef{Length: uint32(c.WholeBytes()) + 1}, nil, "too long"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := c.CheckBodyRef(tc.ref); !strings.Contains(got, tc.wrong) || (tc.wrong == "") != (got == "") {
@@ -382,8 +382,8 @@ func TestCommitteeBodyRef(t *testing.T) {
 			}
 		})
 	}
-	if want := len(large) > consensus.WholeBytes; (c.BodyRef(large).Codec == consensus.CodecShards) != want {
-		t.Errorf("a body of %d bytes under codec %d", len(large), c.BodyRef(large).Codec)
+	if c.BodyRef(small).Codec != consensus.CodecWhole || c.BodyRef(large).Codec != consensus.CodecShards {
+		t.Errorf("bodies of %d and %d bytes under codecs %d and %d", len(small), len(large), c.BodyRef(small).Codec, c.BodyRef(large).Codec)
 	}
 }
 

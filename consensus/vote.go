@@ -79,7 +79,7 @@ func Contradict(a, b Statement) bool {
 	if a.Kind == b.Kind {
 		return a.Block != b.Block
 	}
-	return a.Kind+b.Kind == Nullify+Finalize && a.Kind != Notarize && b.Kind != Notarize
+	return a.Kind+b.Kind == Nullify+Finalize
 }
 
 // VoteMessage is what is signed for st on the chain with the given genesis hash:

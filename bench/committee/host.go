@@ -220,7 +220,7 @@ func (h *host) build(a simplex.Build) {
 	block.Header.TimeMs = max(a.Parent.TimeMs+1, h.w.now.Milliseconds())
 	var set *shred.Set
 	coding := time.Duration(0)
-	if c.bytes() > consensus.WholeBytes {
+	if c.bytes() > float64(h.w.committee.WholeBytes()) {
 		var err error
 		if set, err = shred.Cut(h.w.committee, block.Body); err != nil {
 			h.w.fail("validator %d: %v", h.i, err)

@@ -31,8 +31,8 @@ var bugs = []plant.Bug{
 		New: "if p.Certificates[0].Signers.Has(i) && (planted(%q) || p.Certificates[1].Signers.Has(i)) {",
 	},
 	{
-		Name: "notarize and nullify are slashable", File: "evidence.go",
-		Old: "case a.Kind == consensus.Nullify:", New: "case planted(%q) && a.Kind != b.Kind: return true\n\tcase a.Kind == consensus.Nullify:",
+		Name: "notarize and nullify are slashable", File: "../vote.go",
+		Old: "return a.Kind+b.Kind == Nullify+Finalize", New: "return a.Kind+b.Kind == Nullify+Finalize || planted(%q)",
 	},
 	{
 		Name: "a proof is not synced", File: "store.go",

@@ -29,7 +29,7 @@
 // machine has sent neither notarize nor nullify there: the parent is certified, a nullification is held for every view
 // strictly between, the header is right, and the body is here, or the own part of it if it travels in shards; that part
 // then goes to all with the vote. Right is: version, chain, shard, epoch, committee; the body in shards of this
-// committee's code, or whole, at most WholeBytes long, and the one that the header commits to; view above the parent's,
+// committee's code, or whole, at most Committee.WholeBytes long, and the one that the header commits to; view above the parent's,
 // height one above, time strictly above. How far the time may be from the clock is judged by the caller before the event,
 // all else by the application (R5).
 //
@@ -209,7 +209,7 @@
 //
 // # Deviations from the design page, with reasons
 //
-//   - Bodies up to consensus.WholeBytes travel whole: in shards they would cost more messages and bytes than they save.
+//   - Bodies up to Committee.WholeBytes travel whole: in shards they would cost more messages and bytes than they save.
 //   - A leader sends the others their parts and, as a rule, not its own: theirs are enough without it and without any
 //     faulty third, and it would double what a leader sends.
 //   - The verdict is asked for when the own notarize vote leaves and the body is here, not after the notarization:

@@ -55,6 +55,8 @@ func certificate(k consensus.Kind, view consensus.View, block consensus.Hash) co
 func events() []simplex.Event {
 	h := child.Header.Hash()
 	leader := committee.Leader(1)
+	sharded := *child.Header
+	sharded.Body = cut.Ref()
 	return []simplex.Event{
 		simplex.ProposalReceived{From: leader, Proposal: &consensus.Proposal{Block: child, Vote: vote(leader, consensus.Notarize, 1, h)}},
 		simplex.Judged{Block: h, Valid: true},
@@ -69,7 +71,7 @@ func events() []simplex.Event {
 		simplex.CertificateReceived{From: 3, Cert: certificate(consensus.Finalize, 1, h)},
 		simplex.Synced{Header: genesis},
 		simplex.Judged{Block: consensus.Hash{7}},
-		simplex.PartReceived{From: 2, Part: cut.Part(2, child.Header, vote(leader, consensus.Notarize, 1, h))},
+		simplex.PartReceived{From: 2, Part: cut.Part(2, &sharded, vote(leader, consensus.Notarize, 1, sharded.Hash()))},
 		simplex.Rebuilt{Block: h, Shreds: cut},
 		simplex.Rebuilt{Block: consensus.Hash{8}},
 	}
