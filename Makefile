@@ -39,8 +39,9 @@ verify: ## what consensus rests on at CI sizes: proofs, search, simulation, Twin
 	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestVerify' -v ./consensus/sim -args -seeds 1000 -schedules 1000
 
 .PHONY: verify-long
-verify-long: ## N seeds of the simulator and Twins schedules (default 100,000), added to bench/results/sim.tsv and twins.tsv; goes on where it stopped
+verify-long: ## N seeds of the simulator and Twins schedules (default 100,000) and two hours of the explorer, added to bench/results/sim.tsv, twins.tsv and explore.tsv
 	bench/scripts/verify.sh $(or $(N),100000)
+	$(GO) test ./consensus/explore -run '^TestCampaign$$' -count=1 -timeout 0 -v -args -views 3 -budget 2h -memory 16 -results $(CURDIR)/bench/results/explore.tsv
 
 .PHONY: lint
 lint: ## formatter in check mode, vet and staticcheck

@@ -41,8 +41,8 @@ var twins = []twin{
 		edit(rules, "barred = r.own[finalize]", "if !planted(%q) { barred = r.own[finalize] }"),
 	}},
 	{"notarize without the nullifications between", "without a nullification", 80000, []plant.Bug{
-		edit(rules, "if !m.nullifiedBetween(p.view, m.view) || !m.room(b) {",
-			"if (!planted(%q) && !m.nullifiedBetween(p.view, m.view)) || !m.room(b) {"),
+		edit(rules, "if !m.nullifiedBetween(p.view, m.view) || !m.room(b) ||",
+			"if (!planted(%q) && !m.nullifiedBetween(p.view, m.view)) || !m.room(b) ||"),
 	}},
 	{"notarize on a parent that is not certified", "parent is not certified", 80000, []plant.Bug{
 		edit(rules, "if p == nil || !p.notarized || p.verdict != valid {\n\t\treturn false\n\t}\n\tif wrong",

@@ -3,6 +3,7 @@ package shred
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"tutti/consensus"
 )
@@ -44,6 +45,16 @@ func (a *Assembly) Add(p *Part) error {
 	a.count += len(p.Shards)
 	return nil
 }
+
+// Clone is an assembly that goes on from here by itself. Parts are shared; nothing writes to them.
+func (a *Assembly) Clone() *Assembly {
+	c := *a
+	c.parts = slices.Clone(a.parts)
+	return &c
+}
+
+// Of reports whether validator i's part is here.
+func (a *Assembly) Of(i int) bool { return i >= 0 && i < len(a.parts) && a.parts[i] != nil }
 
 // Count is how many shards are here.
 func (a *Assembly) Count() int { return a.count }

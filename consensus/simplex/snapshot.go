@@ -14,7 +14,7 @@ import (
 // machine's types that it does not know of.
 
 // Clone is an independent copy of the machine: no Step of one is seen by the other. What is never written after it was
-// made (headers, bodies, votes, certificates, committee, keys) is shared.
+// made (headers, bodies, parts, votes, certificates, committee, keys) is shared.
 func (m *Machine) Clone() *Machine {
 	c := *m
 	copies := make(map[*block]*block, len(m.blocks)+2)
@@ -24,6 +24,9 @@ func (m *Machine) Clone() *Machine {
 		}
 		if copies[b] == nil {
 			nb := *b
+			if b.parts != nil {
+				nb.parts = b.parts.Clone()
+			}
 			copies[b] = &nb
 		}
 		return copies[b]
@@ -45,7 +48,7 @@ func (m *Machine) Clone() *Machine {
 		c.rounds[i] = &nr
 	}
 	c.wants, c.unlogged = slices.Clone(m.wants), slices.Clone(m.unlogged)
-	c.distrusted, c.helped = slices.Clone(m.distrusted), slices.Clone(m.helped)
+	c.distrusted, c.unheard, c.helped = slices.Clone(m.distrusted), slices.Clone(m.unheard), slices.Clone(m.helped)
 	return &c
 }
 
@@ -54,7 +57,9 @@ func (m *Machine) Clone() *Machine {
 // equal encodings, which lead none of the views in question or are the same one, behave alike.
 //
 // Left out is what decides only when something is said again or logged (age, expired, rotor, helped, sent, unlogged,
-// logged, the ticks of wants), what follows from the rest (timed, checked, wants), who signed a certificate, and Config.
+// logged, the ticks of wants), what follows from the rest (timed, checked, wants, vote, cut), who signed a certificate, and
+// Config. Of how long validators have been silent it says only who is passed over by now (R7): for callers that explore fewer
+// than passOver finalities.
 // Left out with ballots false are also other validators' votes that are not a certificate yet and the contradictions
 // looked into: right for a caller that passes certificates in and no votes.
 func (m *Machine) AppendState(b []byte, ballots bool) []byte {
@@ -63,15 +68,20 @@ func (m *Machine) AppendState(b []byte, ballots bool) []byte {
 		b = binary.BigEndian.AppendUint64(b, uint64(v))
 	}
 	b = append(append(b, m.root.hash[:]...), m.high.hash[:]...)
-	for _, d := range m.distrusted {
-		b = append(b, flags(d))
+	for i, d := range m.distrusted {
+		b = append(b, flags(d, m.unheard[i] >= passOver))
 	}
 	for _, r := range m.rounds {
 		b = r.append(b, m.c.Index, ballots)
 	}
 	for _, h := range slices.SortedFunc(maps.Keys(m.blocks), func(x, y consensus.Hash) int { return bytes.Compare(x[:], y[:]) }) {
 		held := m.blocks[h]
-		b = append(append(b, h[:]...), flags(held.notarized, held.final), byte(held.verdict))
+		b = append(append(b, h[:]...), flags(held.notarized, held.final, held.here, held.rebuilding, held.own != nil), byte(held.verdict))
+		if held.parts != nil {
+			for i := range m.n {
+				b = append(b, flags(held.parts.Of(i)))
+			}
+		}
 	}
 	return b
 }

@@ -15,11 +15,13 @@ func TestSnapshotFields(t *testing.T) {
 	}{
 		{Machine{}, []string{
 			"c", "n", "view", "timed", "age", "expired", "halted", "syncing", "root", "agreed", "silent", "final", "high",
-			"rounds", "blocks", "wants", "distrusted", "helped", "rotor", "unlogged", "out",
+			"rounds", "blocks", "wants", "distrusted", "unheard", "helped", "rotor", "unlogged", "out",
 		}},
 		{round{}, []string{"view", "certs", "sent", "ballots", "accused", "own", "proposal", "block", "building", "settled"}},
 		{ballot{}, []string{"votes", "state", "power"}},
-		{block{}, []string{"Block", "hash", "view", "notarized", "checked", "logged", "final", "verdict"}},
+		{block{}, []string{
+			"Block", "hash", "view", "notarized", "here", "checked", "logged", "final", "verdict", "vote", "parts", "rebuilding", "own", "cut",
+		}},
 		{want{}, []string{"hash", "view", "ticks"}},
 		{Config{}, []string{
 			"Chain", "Root", "RootCert", "Committee", "Keys", "Signer", "Index", "Timing", "Limits", "Blocks", "Log",
