@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 goal=${1:-100000}
-sources=(consensus/*.go consensus/simplex consensus/sim)
+sources=(consensus/*.go consensus/simplex consensus/shred consensus/sim)
 if ! git diff --quiet HEAD -- consensus; then echo "consensus differs from the commit: commit it first"; exit 1; fi
 commit=$(git rev-parse --short=12 HEAD)
 tree=$(git ls-tree -r HEAD "${sources[@]}" | git hash-object --stdin | cut -c1-12)
