@@ -99,7 +99,7 @@ func build(dir string, bugs []Bug, command []string, pkg string) (string, error)
 // plant puts a bug into the content of its file.
 func plant(content map[string]string, b Bug) error {
 	if strings.Count(b.New, "planted(%q)") != 1 || strings.Count(b.New, "%") != 1 {
-		return errors.New("New needs planted(%q) once and no other %")
+		return errors.New("what is planted needs planted(%q) once, and no other %")
 	}
 	path, err := filepath.Abs(b.File)
 	if err != nil {
