@@ -17,7 +17,9 @@ func (c *cluster) double(i int, n *node) Config {
 	c.tb.Helper()
 	c.nodes = append(c.nodes, n)
 	c.signers = append(c.signers, c.signers[i])
+	c.wire.mu.Lock()
 	c.wire.ports = append(c.wire.ports, nil)
+	c.wire.mu.Unlock()
 	at := len(c.nodes) - 1
 	cfg := c.config(at)
 	cfg.Index = i
