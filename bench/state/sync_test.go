@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -98,7 +96,7 @@ func TestBenchSync(t *testing.T) {
 }
 
 // sync takes a validator its data and lets it come back, and adds the times to the table. It returns what the validator
-// wrote until its first vote.
+// has logged until its first vote.
 func (out *table) sync(t *testing.T, binary string, n *localnet.Network, urls []string, lost int, name string) string {
 	t.Helper()
 	stop(processes[lost])
@@ -109,7 +107,7 @@ func (out *table) sync(t *testing.T, binary string, n *localnet.Network, urls []
 	var at api.Block
 	ask(urls[0]+"/v1/blocks/latest", &at)
 	began := time.Now()
-	written := process(t, binary, lost, n, "", "run", "--sync")
+	process(t, binary, lost, n, "", "run", "--sync")
 	var whole time.Duration
 	var copied uint64
 	until(t, "it votes", 10*time.Minute, func() bool {
@@ -127,45 +125,36 @@ func (out *table) sync(t *testing.T, binary string, n *localnet.Network, urls []
 	out.add(name+"/state whole", whole.Seconds(), "s")
 	out.add(name+"/first vote", time.Since(began).Seconds(), "s")
 	out.add(name+"/copied", float64(copied)/1e6, "MB")
-	return written.String()
+	logs, err := filepath.Glob(filepath.Join(string(home), "log", "*"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("no log files: %v", err)
+	}
+	var said []byte
+	for _, path := range logs {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said = append(said, b...)
+	}
+	return string(said)
 }
 
 // processes are the validators of TestBenchSync.
 var processes = map[int]*exec.Cmd{}
 
-// output is what a process has written so far. Safe for concurrent use.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // process starts a validator, with a bug awake if there is one.
-func process(t *testing.T, binary string, i int, n *localnet.Network, bug string, args ...string) *output {
+func process(t *testing.T, binary string, i int, n *localnet.Network, bug string, args ...string) {
 	t.Helper()
 	home := filepath.Join(string(n.Home), "nodes", fmt.Sprintf("s0v%d", i))
 	cmd := exec.Command(binary, append(args, "--home", home)...)
 	cmd.Env = plant.Awake(bug)
-	written := new(output)
-	cmd.Stdout, cmd.Stderr = written, written
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	processes[i] = cmd
 	t.Cleanup(func() { stop(cmd) })
-	return written
 }
 
 func stop(cmd *exec.Cmd) {
