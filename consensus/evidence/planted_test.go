@@ -1,7 +1,6 @@
 package evidence_test
 
 import (
-	"os/exec"
 	"testing"
 
 	"tutti/internal/plant"
@@ -50,23 +49,5 @@ var bugs = []plant.Bug{
 
 // TestVerifyPlanted: each bug makes the tests fail, and without one they pass.
 func TestVerifyPlanted(t *testing.T) {
-	binary, err := plant.Tests(t.TempDir(), bugs)
-	must(t, err)
-	run := func(bug string) error {
-		c := exec.Command(binary, "-test.run", "^Test(VerifyProofs|VerifyRefusals|NotSlashable|VerifyStoreCrash|Store.*)$")
-		c.Env = plant.Awake(bug)
-		out, err := c.CombinedOutput()
-		if bug == "" && err != nil {
-			t.Fatalf("without a bug: %v\n%s", err, out)
-		}
-		return err
-	}
-	if err := run(""); err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range bugs {
-		if run(b.Name) == nil {
-			t.Errorf("not noticed: %s", b.Name)
-		}
-	}
+	plant.Noticed(t, bugs, "-test.run", "^Test(VerifyProofs|VerifyRefusals|NotSlashable|VerifyStoreCrash|Store.*)$")
 }

@@ -1,8 +1,6 @@
 package simplex_test
 
 import (
-	"os/exec"
-	"regexp"
 	"testing"
 
 	"tutti/internal/plant"
@@ -32,35 +30,8 @@ var partBugs = []plant.Bug{
 	},
 }
 
-var failedWorld = regexp.MustCompile(`(fuzz|trace)_test.go:\d+: (a bad|[^a]).*|testdata/traces/shards:\d+`)
-
 // TestVerifyPlantedParts is a canary: the scenarios and TestRandomSteps, built with a bug, fail within 400 worlds, and
 // without one pass in the same build.
 func TestVerifyPlantedParts(t *testing.T) {
-	binary, err := plant.Tests(t.TempDir(), partBugs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	run := func(bug string) (string, error) {
-		for _, test := range []string{"^TestTraces$", "^TestRandomSteps$"} {
-			cmd := exec.Command(binary, "-test.run", test, "-seed", "1")
-			cmd.Env = plant.Awake(bug)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return string(out), err
-			}
-		}
-		return "", nil
-	}
-	if out, err := run(""); err != nil {
-		t.Fatalf("without a bug: %v\n%s", err, out)
-	}
-	for _, b := range partBugs {
-		t.Run(b.Name, func(t *testing.T) {
-			out, err := run(b.Name)
-			if err == nil {
-				t.Fatal("the scenarios and 400 worlds did not notice")
-			}
-			t.Logf("caught: %s", failedWorld.FindString(out))
-		})
-	}
+	plant.Noticed(t, partBugs, "-test.run", "^Test(Traces|RandomSteps)$", "-seed", "1")
 }

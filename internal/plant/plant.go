@@ -14,7 +14,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"testing"
 )
 
 // Bug is one change to a source file. New has one %q, inside planted(%q), which reports whether this bug is awake; beside
@@ -59,6 +61,37 @@ func Tests(dir string, bugs []Bug, flags ...string) (binary string, err error) {
 func Program(dir, pkg string, bugs []Bug, flags ...string) (binary string, err error) {
 	return build(dir, bugs, append([]string{"build"}, flags...), pkg)
 }
+
+// Noticed builds the tests of the package in the working folder with bugs in it, and runs those that args, flags of a test
+// binary, name: without a bug they pass, and each bug makes them fail.
+func Noticed(t *testing.T, bugs []Bug, args ...string) {
+	t.Helper()
+	binary, err := Tests(t.TempDir(), bugs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(bug string) (string, error) {
+		c := exec.Command(binary, args...)
+		c.Env = Awake(bug)
+		out, err := c.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run(""); err != nil {
+		t.Fatalf("without a bug: %v\n%s", err, out)
+	}
+	for _, b := range bugs {
+		t.Run(b.Name, func(t *testing.T) {
+			out, err := run(b.Name)
+			if err == nil {
+				t.Fatal("not noticed")
+			}
+			t.Log(complaint.FindString(out))
+		})
+	}
+}
+
+// complaint is the first line that a failing test or a panic wrote.
+var complaint = regexp.MustCompile(`(?m)^.*(_test\.go:\d+:|panic:|testdata/\S+:\d+:).*$`)
 
 // Awake is the environment in which a bug is awake; with "" none is.
 func Awake(bug string) []string { return append(os.Environ(), "TUTTI_PLANTED="+bug) }
