@@ -38,6 +38,7 @@ func (n *Chain) Sample() (Sample, error) {
 	ch := &n.ledger.Meta().Channels[0]
 	s.Unacked = int64(ch.Sent.Count() - ch.Acked)
 	runtime.GC()
+	runtime.GC() // what pools hold lives through one
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	s.Heap = int64(m.HeapAlloc)

@@ -53,10 +53,21 @@ func segmentNumber(name string) (n uint64, ok bool) {
 	return n, err == nil && name == segmentName(n)
 }
 
+// mapSize is the size that the maps of the index are made with. Entries that come and go split the tables of a Go map by
+// chance until it is twice as large as when it was filled, and there it stays. Made that large, it is flat from the start.
+func mapSize(retention consensus.Height) int {
+	const most = 1 << 15 // some megabytes
+	if retention >= most {
+		return most
+	}
+	return 2 * int(retention)
+}
+
 // openBlocks reads all segments. Complete ones are hopped over record by record without reading bodies, whose sums are
 // checked when they are read; the last is read whole, its torn tail cut off, and the rest made durable.
 func openBlocks(o Options) (*blocks, error) {
-	b := &blocks{o: o, index: map[consensus.Hash]held{}, certs: map[consensus.Height]place{}}
+	n := mapSize(o.Retention)
+	b := &blocks{o: o, index: make(map[consensus.Hash]held, n), certs: make(map[consensus.Height]place, n)}
 	names, err := o.FS.List(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("blocklog: %w", err)
