@@ -9,7 +9,8 @@
 //   - state_root_agrees: all validators of a shard show one state root at one height, and never two.
 //   - supply_conserved: on every validator balances, fees, deposits and treasury add up to the genesis supply and what
 //     came in less what went out; shards together hold what genesis gave them less what is on its way between them.
-//   - finalised_kept: every validator still has, and can prove, a sample of the blocks that this client has seen final.
+//   - finalised_kept: every validator still has, and can prove, a sample of the blocks that this client has seen final,
+//     or has pruned what lies below those that it has, as long as another one proves that.
 //   - none_lost: every transaction that a node accepted is final or has expired.
 //   - no_invalid_accepted: no node took a wrongly signed transaction.
 //   - rate_stood: where the highest rate was searched for, the full run at it met the target too.

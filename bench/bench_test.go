@@ -107,6 +107,7 @@ type fake struct {
 	status  func(n int) api.Status // the n-th answer, from 0
 	metrics string
 	blocks  []*proof.Block // by height from 1
+	pruned  int            // of them
 	asked   atomic.Int32
 }
 
@@ -122,7 +123,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, f.metrics)
 		return
 	case strings.HasPrefix(r.URL.Path, "/v1/blocks/"):
-		if _, err := fmt.Sscanf(r.URL.Path, "/v1/blocks/%d/raw", &height); err == nil && height <= len(f.blocks) {
+		if _, err := fmt.Sscanf(r.URL.Path, "/v1/blocks/%d/raw", &height); err == nil && height > f.pruned && height <= len(f.blocks) {
 			_, _ = w.Write(f.blocks[height-1].Append(nil))
 			return
 		}
@@ -256,6 +257,13 @@ func TestKept(t *testing.T) {
 	}
 	if _, err := targetOf(t, n, 0, [][]*fake{{whole, forgetful}}).kept(t.Context(), [][]load.Seen{seen}); err == nil || !strings.Contains(err.Error(), "s0v1, block 3") {
 		t.Errorf("a lost block was not missed: %v", err)
+	}
+	pruned := &fake{status: status, blocks: blocks, pruned: 2}
+	if good, err := targetOf(t, n, 0, [][]*fake{{whole, pruned}}).kept(t.Context(), [][]load.Seen{seen}); err != nil || good != "4 blocks proven by 2 validators; 2 times one had pruned it" {
+		t.Errorf("%q, %v", good, err)
+	}
+	if _, err := targetOf(t, n, 0, [][]*fake{{pruned, pruned}}).kept(t.Context(), [][]load.Seen{seen}); err == nil || !strings.Contains(err.Error(), "block 2: every validator has pruned it") {
+		t.Errorf("a block that nobody has: %v", err)
 	}
 	seen[1].Hash[0] ^= 1
 	if _, err := targetOf(t, n, 0, [][]*fake{{whole}}).kept(t.Context(), [][]load.Seen{seen}); err == nil || !strings.Contains(err.Error(), "the client saw") {

@@ -32,10 +32,12 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -331,13 +333,14 @@ func (s *Session) Snapshot() Snapshot {
 	return out
 }
 
-// Sample is a sample of the final blocks that were verified, by shard.
+// Sample is a sample of the final blocks that were verified, by shard, ascending by height.
 func (s *Session) Sample() [][]Seen {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([][]Seen, len(s.seen))
 	for i := range out {
-		out[i] = append([]Seen(nil), s.seen[i]...)
+		out[i] = slices.Clone(s.seen[i])
+		slices.SortFunc(out[i], func(x, y Seen) int { return cmp.Compare(x.Height, y.Height) })
 	}
 	return out
 }
