@@ -92,8 +92,14 @@ func (l *Ledger) batch(b, last *block) (*store.Batch, store.Progress, error) {
 }
 
 // Receipts are kept for keepAcked blocks after the other shard has acknowledged them, for validators that copy the
-// ledger as of a block a little below the final one (Outbox).
-const keepAcked = 64
+// ledger as of a block a little below the final one (Outbox). Then they are dropped many at a time, dropAtOnce of them or,
+// where they are few, those of receiptsSweep blocks: each range that is dropped stays in the store's memory until it is
+// written out, hundreds of bytes for each.
+const (
+	keepAcked     = 64
+	dropAtOnce    = 1 << 14
+	receiptsSweep = 1 << 8
+)
 
 // dropReceipts adds to a batch the removal of receipts that were acknowledged keepAcked blocks before b. What the
 // ledger was opened with it takes to be acknowledged at that time.
@@ -107,7 +113,8 @@ func (l *Ledger) dropReceipts(s *store.Batch, b *block) error {
 		l.final.dropped = make([]uint64, len(old.Channels))
 	}
 	for i := range old.Channels {
-		if c := &old.Channels[i]; c.Acked > l.final.dropped[i] {
+		c, sweep := &old.Channels[i], b.height%receiptsSweep == 0
+		if n := c.Acked - l.final.dropped[i]; n >= dropAtOnce || n > 0 && sweep {
 			if err := s.DropReceipts(c.Shard, c.Acked); err != nil {
 				return err
 			}

@@ -147,7 +147,7 @@ func TestShardsConserveSupply(t *testing.T) {
 			t.Fatalf("height %d: %d units, %d at genesis", n.height, n.held(), total)
 		}
 	}
-	for range 12 + keepAcked {
+	for range 12 + keepAcked + receiptsSweep {
 		n.step(0, nil)
 	}
 	if !n.quiet() {
