@@ -53,21 +53,10 @@ func segmentNumber(name string) (n uint64, ok bool) {
 	return n, err == nil && name == segmentName(n)
 }
 
-// mapSize is the size that the maps of the index are made with. Entries that come and go split the tables of a Go map by
-// chance until it is twice as large as when it was filled, and there it stays. Made that large, it is flat from the start.
-func mapSize(retention consensus.Height) int {
-	const most = 1 << 15 // some megabytes
-	if retention >= most {
-		return most
-	}
-	return 2 * int(retention)
-}
-
 // openBlocks reads all segments. Complete ones are hopped over record by record without reading bodies, whose sums are
 // checked when they are read; the last is read whole, its torn tail cut off, and the rest made durable.
 func openBlocks(o Options) (*blocks, error) {
-	n := mapSize(o.Retention)
-	b := &blocks{o: o, index: make(map[consensus.Hash]held, n), certs: make(map[consensus.Height]place, n)}
+	b := &blocks{o: o, index: map[consensus.Hash]held{}, certs: map[consensus.Height]place{}}
 	names, err := o.FS.List(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("blocklog: %w", err)
@@ -349,6 +338,7 @@ func (b *blocks) sync() error { return b.w.sync() }
 // that a crash can't leave a gap in the numbers.
 func (b *blocks) prune() error {
 	tip, _ := b.final()
+	pruned := false
 	for len(b.segs) > 1 && tip > b.o.Retention && b.segs[0].maxHeight < tip-b.o.Retention {
 		s := b.segs[0]
 		if err := b.o.FS.Remove(s.path); err != nil {
@@ -369,8 +359,22 @@ func (b *blocks) prune() error {
 				delete(b.certs, h)
 			}
 		}
+		pruned = true
+	}
+	if pruned {
+		b.index, b.certs = fresh(b.index), fresh(b.certs)
 	}
 	return nil
+}
+
+// fresh copies a map. Entries that come and go split the tables of a Go map by chance, for good: to several times the size
+// of one that was filled with the same. A copy for each segment costs a microsecond or two a block.
+func fresh[K comparable, V any](m map[K]V) map[K]V {
+	out := make(map[K]V, len(m)+len(m)/4)
+	for k, v := range m {
+		out[k] = v
+	}
+	return out
 }
 
 // dropBelow shortens the held part of the finalised chain from below.
