@@ -13,6 +13,7 @@ import (
 const (
 	CodecWhole  uint8 = 0 // in one piece; the root is BodyRoot
 	CodecShards uint8 = 1 // erasure-coded; the root is the commitment of accel/erasure over its shards
+	CodecNone   uint8 = 2 // there is no body, and no length or root: the header is an echo (Echo)
 )
 
 // Of n validators a leader sends n-1 bodies whole, or about three in shards and, with each part, a header, a vote and paths,
@@ -70,6 +71,9 @@ func readBodyRef(s *cryptobyte.String) (r BodyRef, err error) {
 	if r.Length > MaxBodyBytes {
 		return r, malformed("header", "body of %d bytes, limit %d", r.Length, MaxBodyBytes)
 	}
+	if r.Codec == CodecNone && r != (BodyRef{Codec: CodecNone}) {
+		return r, malformed("header", "an echo with a body of %d bytes", r.Length)
+	}
 	if k, n := int(r.K), int(r.N); r.Codec == CodecShards && (r.Length == 0 || k < 1 || n <= k || n > erasure.MaxShards || n > maxExpansion*k) {
 		return r, malformed("header", "body of %d bytes in %d shards, %d of them enough", r.Length, n, k)
 	}
@@ -105,6 +109,8 @@ func (r BodyRef) Matches(body []byte) bool {
 		}
 		set, err := code.Encode(body)
 		return err == nil && r.Root == Hash(set.Commitment())
+	case CodecNone:
+		return r == BodyRef{Codec: CodecNone}
 	}
 	return false
 }
@@ -161,6 +167,10 @@ func (c *Committee) CheckBodyRef(r BodyRef) string {
 	case CodecShards:
 		if code := c.Code(); int(r.K) != code.K() || int(r.N) != code.N() {
 			return "body in shards of another code"
+		}
+	case CodecNone:
+		if r != (BodyRef{Codec: CodecNone}) {
+			return "an echo with a body"
 		}
 	default:
 		return "body of an unknown codec"

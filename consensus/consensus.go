@@ -90,7 +90,7 @@ type Header struct {
 	State         Hash   // state root after the block StateLag below this one (genesis root for the first blocks)
 	Diff          Hash   // hash of the state difference made by that same block
 	Committee     Hash   // Committee.Hash of the committee of Epoch
-	NextCommittee Hash   // Committee.Hash of the committee of Epoch+1; equals Committee while it is not known
+	NextCommittee Hash   // Committee.Hash of the committee of Epoch+1; equals Committee until the epoch's last block
 }
 
 // StateLag is how many blocks the state root trails: the header at height h carries the root after h-StateLag.

@@ -51,6 +51,18 @@ func sampleShards() consensus.Block {
 	return consensus.Block{Header: h, Body: []byte("body")}
 }
 
+// sampleEcho is an echo of a block that ends its epoch.
+func sampleEcho() consensus.Block {
+	return consensus.Block{Header: consensus.Echo(sampleHeader(2), sampleHeader(2).View+3), Body: []byte{}}
+}
+
+// sampleEchoProposal is an echo as its leader proposes it.
+func sampleEchoProposal() *consensus.Proposal {
+	p := &consensus.Proposal{Block: sampleEcho(), Vote: *sampleVote(consensus.Notarize)}
+	p.Vote.View, p.Vote.Block = p.Block.Header.View, p.Block.Header.Hash()
+	return p
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -121,6 +133,7 @@ func TestGolden(t *testing.T) {
 		{"body root", ref.Root[:]},
 		{"block", sampleBlock().Append(nil)},
 		{"block in shards", sampleShards().Append(nil)},
+		{"echo", sampleEcho().Append(nil)},
 		{"vote notarize", sampleVote(consensus.Notarize).Append(nil)},
 		{"vote nullify", sampleVote(consensus.Nullify).Append(nil)},
 		{"vote finalize", sampleVote(consensus.Finalize).Append(nil)},
@@ -177,6 +190,8 @@ func codecs() []codec {
 		{"header", lift(consensus.DecodeHeader), func() appender { return sampleHeader(3) }},
 		{"block", lift(consensus.DecodeBlock), func() appender { return sampleBlock() }},
 		{"block in shards", lift(consensus.DecodeBlock), func() appender { return sampleShards() }},
+		{"echo", lift(consensus.DecodeBlock), func() appender { return sampleEcho() }},
+		{"echo proposal", lift(consensus.DecodeProposal), func() appender { return sampleEchoProposal() }},
 		{"vote", lift(consensus.DecodeVote), func() appender { return sampleVote(consensus.Notarize) }},
 		{"nullify vote", lift(consensus.DecodeVote), func() appender { return sampleVote(consensus.Nullify) }},
 		{"certificate", lift(consensus.DecodeCertificate), func() appender { return sampleCertificate(consensus.Finalize) }},
@@ -272,6 +287,11 @@ func TestDecodersRefuse(t *testing.T) {
 		{"all shards needed", "header", shards(func(r *consensus.BodyRef) { r.N = r.K })},
 		{"too many shards", "header", shards(func(r *consensus.BodyRef) { r.K, r.N = 2000, 4097 })},
 		{"too many shards for few", "header", shards(func(r *consensus.BodyRef) { r.N = 8*r.K + 1 })},
+		{"echo with a length", "header", header(func(h *consensus.Header) { h.Body = consensus.BodyRef{Codec: consensus.CodecNone, Length: 1} })},
+		{"echo with a root", "header", header(func(h *consensus.Header) {
+			h.Body = consensus.BodyRef{Codec: consensus.CodecNone, Root: consensus.Hash{1}}
+		})},
+		{"echo with a body", "echo", append(sampleEcho().Append(nil), 0)},
 		{"proposal with a body in shards", "proposal", inShards.Append(nil)},
 		{"time before 1970", "header", header(func(h *consensus.Header) { h.TimeMs = -1 })},
 		{"links out of order", "header", header(func(h *consensus.Header) { h.Links[0].Shard = 2 })},
@@ -322,7 +342,8 @@ func TestLimits(t *testing.T) {
 func TestBodyRef(t *testing.T) {
 	r := consensus.NewBodyRef([]byte("body"))
 	later := r
-	later.Codec = 2
+	later.Codec = 3
+	none, long := consensus.BodyRef{Codec: consensus.CodecNone}, consensus.BodyRef{Codec: consensus.CodecNone, Length: 1}
 	shards := sampleShards().Header.Body
 	otherCode, noCode, tooMany := shards, shards, shards
 	otherCode.N++
@@ -345,6 +366,9 @@ func TestBodyRef(t *testing.T) {
 		{"shards of another code", otherCode, "body", false},
 		{"shards of no code", noCode, "body", false},
 		{"too many shards", tooMany, "body", false},
+		{"none", none, "", true},
+		{"none, with a body", none, "b", false},
+		{"none, with a length", long, "b", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := tc.ref.Matches([]byte(tc.body)); got != tc.want {
@@ -370,7 +394,9 @@ func TestCommitteeBodyRef(t *testing.T) {
 		{"in shards", c.ShardsRef(large), large, ""},
 		{"small in shards", c.ShardsRef([]byte{1}), []byte{1}, ""},
 		{"another committee's code", other.ShardsRef(large), large, "another code"},
-		{"unknown codec", consensus.BodyRef{Codec: 2}, nil, "unknown codec"},
+		{"unknown codec", consensus.BodyRef{Codec: 3}, nil, "unknown codec"},
+		{"none", consensus.BodyRef{Codec: consensus.CodecNone}, []byte{}, ""},
+		{"none, with a root", consensus.BodyRef{Codec: consensus.CodecNone, Root: consensus.Hash{1}}, nil, "with a body"},
 		{"too long to travel whole", consensus.BodyRef{Length: uint32(c.WholeBytes()) + 1}, nil, "too long"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -435,10 +461,12 @@ func fuzzCodec(f *testing.F, name string) {
 	})
 }
 
-func FuzzHeader(f *testing.F)      { fuzzCodec(f, "header") }
-func FuzzBlock(f *testing.F)       { fuzzCodec(f, "block") }
-func FuzzShardsBlock(f *testing.F) { fuzzCodec(f, "block in shards") }
-func FuzzVote(f *testing.F)        { fuzzCodec(f, "vote") }
-func FuzzCertificate(f *testing.F) { fuzzCodec(f, "certificate") }
-func FuzzProposal(f *testing.F)    { fuzzCodec(f, "proposal") }
-func FuzzFinalHeader(f *testing.F) { fuzzCodec(f, "final header") }
+func FuzzHeader(f *testing.F)       { fuzzCodec(f, "header") }
+func FuzzBlock(f *testing.F)        { fuzzCodec(f, "block") }
+func FuzzShardsBlock(f *testing.F)  { fuzzCodec(f, "block in shards") }
+func FuzzEcho(f *testing.F)         { fuzzCodec(f, "echo") }
+func FuzzVote(f *testing.F)         { fuzzCodec(f, "vote") }
+func FuzzCertificate(f *testing.F)  { fuzzCodec(f, "certificate") }
+func FuzzProposal(f *testing.F)     { fuzzCodec(f, "proposal") }
+func FuzzEchoProposal(f *testing.F) { fuzzCodec(f, "echo proposal") }
+func FuzzFinalHeader(f *testing.F)  { fuzzCodec(f, "final header") }

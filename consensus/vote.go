@@ -198,7 +198,7 @@ func DecodeCertificate(b []byte) (*Certificate, error) {
 	return &c, nil
 }
 
-// Proposal is a leader's block for a view, its body under CodecWhole. Vote is the leader's own notarize for it, which
+// Proposal is a leader's block for a view, its body under CodecWhole or CodecNone. Vote is the leader's own notarize for it, which
 // authenticates it. Under CodecShards a proposal travels in parts (consensus/shred).
 type Proposal struct {
 	Block Block
@@ -223,7 +223,7 @@ func DecodeProposal(b []byte) (*Proposal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if bl.Header.Body.Codec != CodecWhole {
+	if bl.Header.Body.Codec == CodecShards {
 		return nil, malformed("proposal", "whole body under codec %d", bl.Header.Body.Codec)
 	}
 	if want := (Statement{Notarize, bl.Header.Shard, bl.Header.Epoch, bl.Header.View, bl.Header.Hash()}); v.Statement != want {

@@ -185,9 +185,15 @@ func (a *application) acked(shard uint16) uint64 {
 	return 0
 }
 
-// Certify implements engine.App: it executes the block on its parent.
+// Certify implements engine.App: it executes the block on its parent. No epoch ends yet.
 func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, error) {
 	hash := b.Header.Hash()
+	if b.Header.Ends() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.reason = "the header ends the epoch, which goes on"
+		return false, nil
+	}
 	executed, err := a.ledger.Execute(ctx, ledger.ExecuteInput{
 		Parent: tx.Hash(b.Header.Parent), Block: tx.Hash(hash), Height: uint64(b.Header.Height), Body: b.Body,
 		Want: ledger.Commitments{

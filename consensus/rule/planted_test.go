@@ -59,7 +59,7 @@ func machineBugs() []machineBug {
 		{"votes for blocks of any height", "height-above-parent", 20, []plant.Bug{in("rules.go",
 			"case h.Height != p.Header.Height+1:", "case h.Height != p.Header.Height+1 && !planted(%q):")}},
 		{"votes for blocks of any committee", "right-header|judged-right", 20, []plant.Bug{in("rules.go",
-			"case h.Committee != c.Hash() ||", "case h.Committee != c.Hash() && !planted(%q) ||")}},
+			"case h.Committee != c.Hash():", "case h.Committee != c.Hash() && !planted(%q):")}},
 		{"votes up to the floor", "above-the-floor", 20, []plant.Bug{in("rules.go",
 			"|| view <= m.silent {", "|| view <= m.silent && !planted(%q) {")}},
 		{"answers below its floor", "answers-above-its-floor", 20, []plant.Bug{in("repeat.go",

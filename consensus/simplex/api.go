@@ -70,7 +70,7 @@ type (
 	// Synced: the answer to SyncNeeded, always given in the end: block sync brought and executed a chain of blocks up
 	// to Header, which Cert finalizes. The engine has checked certificate and links, logged the blocks and finalised
 	// them in the application. A header no higher than the machine's says that the attempt is over: SyncNeeded comes
-	// again if it is still needed.
+	// again if it is still needed. Header is never an echo: of the last block of the epoch, Cert may finalize an echo.
 	Synced struct {
 		Header *consensus.Header
 		Cert   consensus.Certificate
@@ -105,7 +105,7 @@ type Ready struct {
 
 // Persist is what must be durable before Send.
 type Persist struct {
-	Blocks  []consensus.Block // own proposals, bodies about to be voted final or handed over as final; each once
+	Blocks  []consensus.Block // own proposals, bodies about to be voted final or handed over as final, echoes; each once
 	Records []Record
 }
 
@@ -176,9 +176,11 @@ type (
 	// SyncNeeded says that a verified finalization is out of reach of Fetch: Cert finalizes Cert.Block, whose height
 	// is unknown or far above ours. Answer: Synced.
 	SyncNeeded struct{ Cert consensus.Certificate }
-	// Finalised: these blocks, in height order, are final; all are certified. Cert finalizes the last one.
+	// Finalised: these blocks, in height order, are final; all are certified. Cert finalizes the last one or, if that ends
+	// the epoch, the last of Echoes, which are headers from its child on. The machine is over then (R22).
 	Finalised struct {
 		Blocks []consensus.Block
+		Echoes []*consensus.Header
 		Cert   consensus.Certificate
 	}
 	// Abandoned: a block that was judged valid is dropped; the application may forget its state. From SyncNeeded on it

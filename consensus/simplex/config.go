@@ -10,8 +10,8 @@ import (
 // Config is what a machine starts from. It lives for one epoch of one shard.
 type Config struct {
 	Chain     consensus.Hash        // genesis hash, under every signature
-	Root      *consensus.Header     // the last block that is final and durable in the application; genesis at first
-	RootCert  consensus.Certificate // finalizes Root; zero if it is not at hand
+	Root      *consensus.Header     // the last block that is final and durable in the application: of this epoch, or the last of the one before; genesis at first
+	RootCert  consensus.Certificate // finalizes Root, or an echo of it; zero if it is not at hand
 	Committee *consensus.Committee
 	Keys      consensus.Keys
 	Signer    consensus.Signer // nil for an observer
@@ -70,6 +70,9 @@ func New(c Config) (*Machine, Ready, error) {
 		c.Limits = DefaultLimits()
 	}
 	n := len(c.Committee.Validators)
+	if r := c.Root; r != nil && r.Epoch != c.Committee.Epoch && (r.Epoch+1 != c.Committee.Epoch || r.NextCommittee != c.Committee.Hash() || r.IsEcho()) {
+		return nil, Ready{}, fmt.Errorf("simplex: the root, of epoch %d and height %d, is not what epoch %d with this committee starts from", r.Epoch, r.Height, c.Committee.Epoch)
+	}
 	if c.Root == nil || c.Index < -1 || c.Index >= n || (c.Index >= 0 && c.Signer == nil) {
 		return nil, Ready{}, fmt.Errorf("simplex: no root block, or index %d of %d without a signer", c.Index, n)
 	}
@@ -91,6 +94,10 @@ func New(c Config) (*Machine, Ready, error) {
 		}
 	}
 	m.restoreBlocks()
+	if m.ends(m.root) {
+		m.end(false)
+		return m, m.finish(), nil
+	}
 	if c.Index >= 0 {
 		for _, r := range m.rounds {
 			for _, v := range r.own {

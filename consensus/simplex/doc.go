@@ -10,8 +10,9 @@
 // A view is one attempt at a block with one leader, Committee.Leader. A quorum is strictly more than two thirds of the
 // power, and at most a third is faulty. Three kinds of vote, notarize, nullify and finalize, become notarization,
 // nullification and finalization by a quorum. A block is certified if it is notarized and its verdict is valid. The
-// root is the highest block that this machine has handed over as final; it is certified, and so at first is genesis,
-// in view 0. A part is one validator's shards of a body (consensus/shred).
+// root is the highest block that this machine has handed over as final; it is certified, and so at first is genesis, or the
+// last block of the epoch before, in view 0. A block ends its epoch if its header names a next committee that is not the
+// present one; an echo is a header without a body on such a block or on another echo (R21). A part is one validator's shards of a body (consensus/shred).
 //
 // # Rules
 //
@@ -30,7 +31,7 @@
 // strictly between, the header is right, and the body is here, or the own part of it if it travels in shards; that part
 // then goes to all with the vote. Right is: version, chain, shard, epoch, committee; the body in shards of this
 // committee's code, or whole, at most Committee.WholeBytes long, and the one that the header commits to; view above the parent's,
-// height one above, time strictly above. How far the time may be from the clock is judged by the caller before the event,
+// height one above, time strictly above; an echo where one is due and nowhere else (R21). How far the time may be from the clock is judged by the caller before the event,
 // all else by the application (R5).
 //
 // R4. Ancestors. The parent of a notarized block counts as notarized: some honest validator voted for the block, and so
@@ -99,7 +100,9 @@
 // R17. Floor. A validator that has lost its vote log joins with a floor in a new one: in views up to it no own vote and no
 // proposal leaves, and nothing is built; all else, views included, goes as ever. To make a floor it asks, after the loss,
 // the other validators for the certificate of the highest view that they hold (Leading). One that is not above its own
-// floor yet does not answer. When a quorum has answered, itself not counted, the floor is FloorMargin above the highest
+// floor yet does not answer, nor does one for which the epoch may be over: its own machine is (R22), it does not hold a
+// nullification for every view between its highest certified block and its own view, or it knows of a notarized block that
+// ends the epoch, is an echo, or is not here. When a quorum has answered, itself not counted, the floor is FloorMargin above the highest
 // view among the answers, and that certificate is logged with it.
 //
 // R18. Own key. A good signature by the own key, in a vote, a proposal or a certificate that comes in, under a statement
@@ -116,6 +119,24 @@
 // came. So who holds the parts of more than a third of the power has the body, and behind every notarization is an honest
 // third that sent them. A leader with a third of the power or more sends its own part along.
 //
+// R20. Last block. The application decides which block ends the epoch, by the next committee that it puts into a header
+// (Build) and accepts (Certify): nothing else is special about that block. It is final like any other, by its own
+// finalization or that of an echo above it. Finalised hands over no more than the blocks up to it, and the echoes as headers.
+//
+// R21. Echoes. On a block that ends the epoch, and on an echo, the only right child is the echo: version, chain, shard, epoch,
+// committees, outcomes, links, state and diff of the parent, no body, time one millisecond above the parent's, and its own
+// view, height and parent. Elsewhere an echo is wrong. So a leader whose highest certified block ends the epoch asks its
+// application for nothing and proposes the echo; the verdict on an echo is the comparison, and valid at once on a valid
+// parent. R12 does not bar echoes, which take no more room than the nullifications of their views would. All else, votes
+// above all, is as for any block, but the application never sees one, not even as Abandoned.
+//
+// R22. Over. When the last block is the root, the machine is over: it drops all above, sends the finalization to all once,
+// and from then on casts no vote, builds nothing, enters no view and sets no timer. A validator of the epoch that votes is
+// sent the finalization, once between Ticks. The next epoch is another machine, whose root is that block, in view 0, and
+// whose first block is the child of that block; echoes are no blocks of it. Till its first finality R14 repeats what ended
+// the epoch before, for those who are still in that one. They fetch by hash what it finalizes, or need block sync (R13): so
+// the caller keeps echoes where Fetch finds them, in whatever epoch it is.
+//
 // # Why the floor is high enough
 //
 // Let w be the highest view that the validator voted in before the loss. It was its current view or the view of a
@@ -129,6 +150,13 @@
 // FloorMargin above it is at least u+1, which is at least w. There is no clock in this and no bound on how far anybody is
 // behind, and any number of validators may lose their logs at once.
 //
+// Nor had the validator voted in the next epoch, if a quorum answers in this one. Say that it had: then the last block, B, was
+// final before the loss, by a finalization of view v of B or an echo. Each honest signer that has its log has left v, or is in v
+// and has B, or that echo, as notarized. All that is certified from v on descends from B, and v is not nullified; so whoever
+// is above v and holds nullifications up from its highest certified block has one that ends the epoch. Either way it does not
+// answer. Who has lost its log and is above its floor is above v, too. So no answer is honest that comes from the quorum of
+// the finalization, and the rest of the answers are no quorum.
+//
 // It costs no liveness: the shard has to leave FloorMargin+1 views without the validator, and the quorum that answers can.
 // Who cuts a validator off from the committee, or keeps a third silent, delays its floor and cannot lower it, for the
 // answers come from their own validators (the transport proves it) and are checked. Limits: with more than a third faulty
@@ -137,9 +165,13 @@
 //
 // # Invariants
 //
-// At most one block of a view is notarized; no view has both a nullification and a finalization; hence every block that
+// Within an epoch: at most one block of a view is notarized; no view has both a nullification and a finalization; hence every block that
 // is notarized after the view of a final block descends from it, and final blocks form one chain. Whatever the events, even with
 // every other validator faulty: R8 holds over restarts, and what is handed over is a chain of valid blocks above the root.
+//
+// Over epochs: an epoch has one final last block, for it is on the one chain, and all that the chain has above it are echoes
+// (R21). The next epoch's chain begins with its child, and no vote of that epoch leaves before the voter holds what makes it
+// final (R22). So final blocks form one chain over all epochs, as long as each has at most a third of faulty power.
 //
 // # Accountability
 //
@@ -195,13 +227,16 @@
 //	     rule.TestVerifyMachineFollowsRule
 //	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing
 //	R19  tested: simplex.TestTraces/shards, sim.TestVerifySeeds, sim.TestAdversaries
+//	R20  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard
+//	R21  tested: simplex.TestTraces/epoch, simplex.TestEchoes, simplex.TestEchoRoom
+//	R22  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, simplex.TestRoots
 //
 // # Bounds
 //
 // Ballots: 2*Window+1 views, 3 kinds, one vote a validator. Proposals: one a view in those views; one whose body is not
 // here yet holds at most its body's length in shards and one part more. The own part, and all parts of an own proposal,
 // about three bodies, only until its view is left. Rebuilds: one at a time for each block whose body is not here.
-// Notarized blocks above the root: as R12. Rounds (one small record a view): the views from the root's to Window above the current one that
+// Notarized blocks above the root: as R12, and one echo, a header, for each view that the last block waits for its finality. Rounds (one small record a view): the views from the root's to Window above the current one that
 // something is known of; between the highest certified block and the current view they are the nullifications that a
 // leader needs, 300 bytes and at most one every timeout, made by a quorum. Wants: one for each round. Signature checks:
 // R10 and R11 for members; for senders outside the committee (From -1) every certificate and proposal costs one, and the
@@ -221,6 +256,8 @@
 //   - R4 and R12 to R14 fill what the page leaves open.
 //   - The timer grows with each one that ran out since the last finality, rather than with consecutive nullified views:
 //     a late certificate is progress but no sign that the timer was long enough.
-//   - One machine is one epoch. The hand-over is the caller's: a new machine whose Root is the final last block. While no
-//     next committee can be known, headers must name the present one as the next, that is, the epoch is extended.
+//   - One machine is one epoch; the hand-over to the next is the caller's (R22). While the next committee is not known,
+//     headers name the present one as the next, that is, the epoch is extended.
+//   - The descendants of the last block are not empty blocks that the application makes, but echoes (R21), which nobody has
+//     to execute or judge: a last block would else not be final where the application is slow, or holds it for the wrong one.
 package simplex

@@ -237,6 +237,7 @@ func (m *Machine) onSynced(e Synced) {
 		return
 	}
 	b := &block{Block: consensus.Block{Header: e.Header}, hash: e.Header.Hash(), view: e.Header.View}
+	m.agreed = max(m.agreed, e.Cert.View)
 	b.notarized, b.here, b.logged, b.final, b.verdict = true, true, true, true, valid
 	m.reroot(b, e.Cert) // what is left above has no verdict: else its chain would have been whole, and no sync needed
 }

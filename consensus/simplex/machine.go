@@ -20,6 +20,7 @@ type Machine struct {
 	expired int            // timers that ran out since the last finality
 	halted  bool
 	syncing bool // a SyncNeeded is out
+	over    bool // root is the last block of the epoch (R22)
 
 	root   *block                // the last final block
 	agreed consensus.View        // the highest view that a finalization is held of, at least root's
@@ -94,6 +95,10 @@ func (m *Machine) Step(e Event) Ready {
 	if m.halted {
 		return Ready{}
 	}
+	if m.over {
+		m.afterwards(e)
+		return m.finish()
+	}
 	switch e := e.(type) {
 	case ProposalReceived:
 		m.hear(e.From)
@@ -134,23 +139,26 @@ func (m *Machine) Step(e Event) Ready {
 
 // settle draws every consequence of what is known, until nothing changes.
 func (m *Machine) settle() {
-	for changed := true; changed && !m.halted; {
+	for changed := true; changed && !m.halted && !m.over; {
 		changed = m.connect()
 		changed = m.judge() || changed
 		changed = m.finalise() || changed
 		changed = m.advance() || changed
 		changed = m.vote() || changed
+		changed = m.echo() || changed
 	}
 }
 
 // finish asks for what the current view needs and hands the Ready over.
 func (m *Machine) finish() Ready {
 	if !m.halted {
-		if m.c.Index >= 0 && m.timed != m.view {
+		if !m.over && m.c.Index >= 0 && m.timed != m.view {
 			m.timed = m.view
 			m.apply(SetTimer{View: m.view, After: m.timeout()})
 		}
-		m.build()
+		if !m.over {
+			m.build()
+		}
 		m.updateWants()
 	}
 	out := m.out
@@ -292,7 +300,7 @@ func (m *Machine) drop(n int) {
 // forget drops a block that will not be final, or not soon: it can be fetched again should it be notarized after all.
 func (m *Machine) forget(b *block) {
 	delete(m.blocks, b.hash)
-	if b.verdict == valid && !b.final {
+	if b.verdict == valid && !b.final && !b.Header.IsEcho() {
 		m.apply(Abandoned{Block: b.hash})
 	}
 }

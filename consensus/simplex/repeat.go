@@ -91,7 +91,7 @@ func (m *Machine) help(to int, from consensus.View) {
 		return
 	}
 	m.helped[to] = true
-	if m.final.Kind != 0 && m.final.View >= from {
+	if m.ownFinal() && m.final.View >= from {
 		final := m.final
 		m.send(Outbound{To: to, Cert: &final})
 	}
@@ -225,6 +225,7 @@ type Status struct {
 	Fetches int               // blocks being fetched
 	Syncing bool              // a SyncNeeded waits for its Synced
 	Silent  bool              // the view is not above the floor yet: no own vote leaves (R17)
+	Over    bool              // Final is the last block of the epoch (R22)
 	Halted  bool
 }
 
@@ -233,17 +234,21 @@ func (m *Machine) Status() Status {
 	return Status{
 		View: m.view, Leader: m.c.Committee.Leader(m.view), Final: m.root.Header, Highest: m.high.Header,
 		Rounds: len(m.rounds), Blocks: len(m.blocks), Fetches: len(m.wants), Syncing: m.syncing,
-		Silent: m.view <= m.silent, Halted: m.halted,
+		Silent: m.view <= m.silent, Over: m.over, Halted: m.halted,
 	}
 }
 
-// Final is the last final block and the certificate that finalizes it, zero if the machine started without one.
+// Final is the last final block and the certificate that finalizes it, or an echo of it; zero if the machine started
+// without one.
 func (m *Machine) Final() (*consensus.Header, consensus.Certificate) { return m.root.Header, m.final }
 
 // Leading is the certificate of the highest view that is held, zero if none is: what a validator tells another that has
-// to make a floor. ok is false while the machine is not above its own floor and must not tell (R17).
+// to make a floor. ok is false while the machine must not tell: it is not above its own floor, or the epoch may be over (R17).
 func (m *Machine) Leading() (cert consensus.Certificate, ok bool) {
 	if m.view <= m.silent {
+		return cert, false
+	}
+	if m.mayBeOver() {
 		return cert, false
 	}
 	for i := len(m.rounds) - 1; i >= 0; i-- {
@@ -253,7 +258,10 @@ func (m *Machine) Leading() (cert consensus.Certificate, ok bool) {
 			}
 		}
 	}
-	return m.final, m.final.Kind != 0 || m.root.view == 0
+	if m.ownFinal() {
+		return m.final, true
+	}
+	return cert, m.root.view == 0
 }
 
 // Header is the header of a block above the final one, be its body here or not; nil if it is not known.

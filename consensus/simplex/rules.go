@@ -55,8 +55,10 @@ func (m *Machine) judge() (changed bool) {
 			switch {
 			case p == nil && b.Header.Height > m.root.Header.Height+1, p != nil && (p.verdict == unknown || p.verdict == asked):
 				// wait for the parent
-			case p == nil || p.verdict == invalid || m.check(b) != "" || checkChild(b, p) != "":
+			case p == nil || p.verdict == invalid || m.check(b) != "" || m.checkChild(b, p) != "":
 				b.verdict, changed = invalid, true
+			case b.Header.IsEcho():
+				b.verdict, changed = valid, true
 			case !b.here:
 				// wait for the body
 			case !m.syncing && b.Header.Height <= m.root.Header.Height+m.c.Limits.TailDepth:
@@ -81,8 +83,10 @@ func (m *Machine) check(b *block) string {
 		return "header of an unknown version"
 	case h.Chain != m.c.Chain || h.Shard != c.Shard || h.Epoch != c.Epoch:
 		return "header of another chain, shard or epoch"
-	case h.Committee != c.Hash() || h.NextCommittee != c.Hash():
+	case h.Committee != c.Hash():
 		return "header with a wrong committee"
+	case h.IsEcho() && !h.Ends():
+		return "echo in an epoch that goes on"
 	default:
 		if wrong := c.CheckBodyRef(h.Body); wrong != "" {
 			return wrong
@@ -93,7 +97,7 @@ func (m *Machine) check(b *block) string {
 }
 
 // checkChild is what a header must be on its parent; it returns what is wrong or "".
-func checkChild(b, p *block) string {
+func (m *Machine) checkChild(b, p *block) string {
 	switch h := b.Header; {
 	case h.Parent != p.hash:
 		return "header on another parent"
@@ -103,6 +107,10 @@ func checkChild(b, p *block) string {
 		return "header no later than its parent"
 	case b.view <= p.view:
 		return "header of a view not above its parent's"
+	case m.ends(p) && consensus.Echo(p.Header, h.View).Hash() != b.hash:
+		return "no echo on a block that ends its epoch"
+	case !m.ends(p) && h.IsEcho():
+		return "echo on a block that does not end its epoch"
 	}
 	return ""
 }
@@ -184,15 +192,21 @@ func (m *Machine) needSync(cert *consensus.Certificate) {
 	m.apply(SyncNeeded{Cert: *cert})
 }
 
-// handOver makes a certified chain above root final.
+// handOver makes a certified chain above root final. Echoes on the end of it only help to prove that (R20).
 func (m *Machine) handOver(chain []*block, cert *consensus.Certificate) {
-	blocks := make([]consensus.Block, len(chain))
-	for i, b := range chain {
+	var blocks []consensus.Block
+	var echoes []*consensus.Header
+	for _, b := range chain {
 		b.final = true
-		blocks[i] = b.Block
+		if b.Header.IsEcho() {
+			echoes = append(echoes, b.Header)
+		} else {
+			blocks = append(blocks, b.Block)
+		}
 	}
 	m.persist(chain)
-	m.apply(Finalised{Blocks: blocks, Cert: *cert})
+	chain = chain[:len(blocks)]
+	m.apply(Finalised{Blocks: blocks, Echoes: echoes, Cert: *cert})
 	if m.view <= chain[len(chain)-1].view+livelyViews { // else this machine catches up, and hears little meanwhile
 		for i := range m.unheard {
 			m.unheard[i]++
@@ -205,6 +219,8 @@ func (m *Machine) handOver(chain []*block, cert *consensus.Certificate) {
 // reroot moves root up to b and drops everything that is not above it.
 func (m *Machine) reroot(b *block, cert consensus.Certificate) {
 	keep := m.search(b.view + 1)
+	r := m.find(cert.View)
+	told := r != nil && r.sent[finalize]
 	if old := m.blocks[b.hash]; old != nil {
 		old.final = true
 	}
@@ -221,6 +237,9 @@ func (m *Machine) reroot(b *block, cert consensus.Certificate) {
 	}
 	m.unlogged = kept
 	m.enter(b.view + 1)
+	if m.ends(b) {
+		m.end(told)
+	}
 }
 
 // vote notarizes the current view's first proposal if all that takes is here, and gives up on an invalid one (R3, R7).
@@ -243,7 +262,7 @@ func (m *Machine) vote() bool {
 	if p == nil || !p.notarized || p.verdict != valid {
 		return false
 	}
-	if wrong := checkChild(b, p); wrong != "" {
+	if wrong := m.checkChild(b, p); wrong != "" {
 		b.verdict = invalid
 		m.blame(m.c.Committee.Leader(m.view), wrong)
 		return true
@@ -256,7 +275,7 @@ func (m *Machine) vote() bool {
 
 // room reports whether b is near enough to the final block, and small enough, to be voted for (R12).
 func (m *Machine) room(b *block) bool {
-	return b.Header.Height <= m.root.Header.Height+m.c.Limits.TailDepth && int(b.Header.Body.Length) <= m.maxBody()
+	return b.Header.IsEcho() || b.Header.Height <= m.root.Header.Height+m.c.Limits.TailDepth && int(b.Header.Body.Length) <= m.maxBody()
 }
 
 // maxBody is the largest body to be voted for at this moment.
@@ -273,17 +292,44 @@ func (m *Machine) maxBody() int {
 	return consensus.MaxBodyBytes
 }
 
-// build asks for a block if this validator leads the current view and may propose (R2).
-func (m *Machine) build() {
+// due is the round of the current view if this validator leads it, may propose and has not begun to (R2), else nil.
+func (m *Machine) due() *round {
 	if !m.leads(m.view) || m.syncing || m.c.Index < 0 || m.view <= m.silent {
-		return
+		return nil
 	}
 	r := m.at(m.view)
 	if r.building || r.own[notarize] != nil || r.own[nullify] != nil || !m.nullifiedBetween(m.high.view, m.view) {
+		return nil
+	}
+	return r
+}
+
+// build asks for a block if one is due and the epoch goes on.
+func (m *Machine) build() {
+	r := m.due()
+	if r == nil || m.ends(m.high) {
 		return
 	}
 	r.building = true
 	m.apply(Build{Epoch: m.c.Committee.Epoch, View: m.view, Parent: m.high.Header, MaxBody: m.maxBody()})
+}
+
+// echo proposes an echo if a block is due and the epoch is only waiting for its last block to be final (R21). It reports
+// whether it did.
+func (m *Machine) echo() bool {
+	if m.over || !m.ends(m.high) {
+		return false
+	}
+	r := m.due()
+	if r == nil {
+		return false
+	}
+	h := consensus.Echo(m.high.Header, m.view)
+	b := &block{Block: consensus.Block{Header: h}, hash: h.Hash(), view: m.view, here: true}
+	r.building = true
+	m.blocks[b.hash], r.proposal = b, b
+	m.sendLacking(m.high)
+	return m.cast(consensus.Notarize, m.view, b.hash)
 }
 
 // onBuilt proposes (R2).
@@ -302,12 +348,14 @@ func (m *Machine) onBuilt(e Built) {
 	wrong := m.check(b)
 	switch {
 	case wrong != "":
+	case h.IsEcho():
+		wrong = "an echo, which the application never makes"
 	case !m.takeOwn(b):
 		wrong = "body that its header does not commit to"
 	case h.View != m.view || p == nil || !p.notarized || p.verdict != valid || !m.nullifiedBetween(p.view, m.view):
 		wrong = "header for another view or parent"
 	default:
-		wrong = checkChild(b, p)
+		wrong = m.checkChild(b, p)
 	}
 	if wrong != "" {
 		m.blame(m.c.Index, "own application: "+wrong)
@@ -337,10 +385,13 @@ func (m *Machine) sendLacking(p *block) {
 	}
 }
 
-// cast makes, logs, sends and counts an own vote, unless an own vote or the floor forbids it (R8, R17). It reports
-// whether it did.
+// cast makes, logs, sends and counts an own vote, unless an own vote, the floor or the epoch's end forbids it (R8, R17, R22).
+// It reports whether it did.
 func (m *Machine) cast(k consensus.Kind, view consensus.View, h consensus.Hash) bool {
 	if m.c.Index < 0 || view <= m.agreed || view <= m.silent {
+		return false
+	}
+	if m.over {
 		return false
 	}
 	r := m.at(view)

@@ -63,7 +63,7 @@ func (m *Machine) Clone() *Machine {
 // Left out with ballots false are also other validators' votes that are not a certificate yet and the contradictions
 // looked into: right for a caller that passes certificates in and no votes.
 func (m *Machine) AppendState(b []byte, ballots bool) []byte {
-	b = append(b, flags(m.halted, m.syncing, m.final.Kind != 0))
+	b = append(b, flags(m.halted, m.syncing, m.ownFinal(), m.over))
 	for _, v := range []consensus.View{m.view, m.agreed, m.silent} {
 		b = binary.BigEndian.AppendUint64(b, uint64(v))
 	}

@@ -14,7 +14,7 @@ func TestSnapshotFields(t *testing.T) {
 		knows []string
 	}{
 		{Machine{}, []string{
-			"c", "n", "view", "timed", "age", "expired", "halted", "syncing", "root", "agreed", "silent", "final", "high",
+			"c", "n", "view", "timed", "age", "expired", "halted", "syncing", "over", "root", "agreed", "silent", "final", "high",
 			"rounds", "blocks", "wants", "distrusted", "unheard", "helped", "rotor", "unlogged", "out",
 		}},
 		{round{}, []string{"view", "certs", "sent", "ballots", "accused", "own", "proposal", "block", "building", "settled"}},

@@ -41,7 +41,12 @@ type scene struct {
 	disk    []consensus.Block
 	build   *simplex.Build
 	rebuild *simplex.Rebuild
-	sets    map[string]cutter // of blocks whose bodies travel in shards
+	final   simplex.Finalised // the last hand-over
+
+	root     *consensus.Header
+	rootCert consensus.Certificate
+
+	sets map[string]cutter // of blocks whose bodies travel in shards
 }
 
 // cutter is a body in parts, or what a liar made of one.
@@ -75,7 +80,7 @@ func newScene(t *testing.T, d *datadriven.TestData) *scene {
 	if d.HasArg("depth") {
 		d.ScanArgs(t, "depth", &s.limits.Depth)
 	}
-	s.name("genesis", consensus.Block{Header: simtest.Genesis(s.c)})
+	s.root = s.name("genesis", consensus.Block{Header: simtest.Genesis(s.c)}).Header
 	return s
 }
 
@@ -89,9 +94,14 @@ func (s *scene) name(name string, b consensus.Block) consensus.Block {
 	return b
 }
 
+// next is the committee of the next epoch: the same members, and another seed.
+func (s *scene) next() *consensus.Committee {
+	return simtest.Members(s.c.Epoch+1, 7, []int{0, 1, 2, 3}, []consensus.Power{1, 1, 1, 1})
+}
+
 func (s *scene) config() simplex.Config {
 	c := simplex.Config{
-		Chain: simtest.Chain, Root: s.blocks["genesis"].Header, Committee: s.c, Keys: simtest.NewKeys(len(s.c.Validators)),
+		Chain: simtest.Chain, Root: s.root, RootCert: s.rootCert, Committee: s.c, Keys: simtest.NewKeys(len(s.c.Validators)),
 		Index: s.index, Limits: s.limits, Log: s.log, Blocks: s.disk,
 	}
 	if s.index >= 0 {
@@ -113,6 +123,9 @@ func (s *scene) run(d *datadriven.TestData) string {
 			leaders = append(leaders, fmt.Sprint(s.c.Leader(v)))
 		}
 		return "leaders of views 1 to 8: " + strings.Join(leaders, " ") + "\n" + s.print(r)
+	case "handover": // to the next epoch, from the last block handed over and what made it final
+		s.root, s.rootCert, s.c = s.final.Blocks[len(s.final.Blocks)-1].Header, s.final.Cert, s.next()
+		return s.run(&datadriven.TestData{Cmd: "restart"})
 	case "block": // makes a block without any event
 		s.make(d)
 		return ""
@@ -163,6 +176,9 @@ func (s *scene) run(d *datadriven.TestData) string {
 		b := simtest.Child(s.c, s.build.Parent, s.build.View, []byte(name))
 		if d.HasArg("shards") {
 			b.Header.Body = s.c.ShardsRef(b.Body)
+		}
+		if d.HasArg("ends") {
+			b.Header.NextCommittee = s.next().Hash()
 		}
 		s.name(name, b)
 		return s.step(simplex.Built{View: s.build.View, Block: &b})
@@ -225,6 +241,12 @@ func (s *scene) make(d *datadriven.TestData) consensus.Block {
 		set := shredtest.Spoil(s.c, body, s.c.Code().N()-1)
 		b.Header.Body, s.sets[name] = set.Ref, set
 	}
+	if d.HasArg("ends") { // its epoch
+		b.Header.NextCommittee = s.next().Hash()
+	}
+	if d.HasArg("echo") {
+		b = consensus.Block{Header: consensus.Echo(s.blocks[parent].Header, view)}
+	}
 	if d.HasArg("wrong") {
 		d.ScanArgs(s.t, "wrong", &wrong)
 		spoil(b.Header, wrong)
@@ -260,8 +282,10 @@ func spoil(h *consensus.Header, what string) {
 		h.Body.Length++
 	case "committee":
 		h.Committee[0]++
-	case "next":
-		h.NextCommittee[0]++
+	case "state":
+		h.State[0]++
+	case "echo":
+		h.Body = consensus.BodyRef{Codec: consensus.CodecNone}
 	}
 }
 
@@ -353,6 +377,9 @@ func (s *scene) print(r simplex.Ready) string {
 	s.disk = append(s.disk, r.Persist.Blocks...)
 	s.log = append(s.log, r.Persist.Records...)
 	for _, bl := range r.Persist.Blocks {
+		if h := bl.Header; h.IsEcho() && s.blocks[s.names[h.Hash()]].Header == nil {
+			s.name(fmt.Sprintf("echo%d", h.View), bl)
+		}
 		fmt.Fprintf(&b, "log block %s\n", s.short(bl.Header.Hash()))
 	}
 	for _, rec := range r.Persist.Records {
@@ -411,9 +438,16 @@ func (s *scene) wish(a simplex.Action) string {
 	case simplex.SyncNeeded:
 		return "SyncNeeded " + s.says(a.Cert.Statement)
 	case simplex.Finalised:
+		s.final = a
 		var names []string
 		for _, bl := range a.Blocks {
 			names = append(names, s.short(bl.Header.Hash()))
+		}
+		if len(a.Echoes) > 0 {
+			names = append(names, "echoed as")
+		}
+		for _, h := range a.Echoes {
+			names = append(names, s.short(h.Hash()))
 		}
 		return fmt.Sprintf("Finalised %s by %s", strings.Join(names, " "), s.says(a.Cert.Statement))
 	case simplex.Abandoned:

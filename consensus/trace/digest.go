@@ -71,6 +71,9 @@ func digest(r simplex.Ready) [32]byte {
 			for _, bl := range a.Blocks {
 				block(bl)
 			}
+			for _, h := range a.Echoes {
+				hash(h.Hash())
+			}
 			b = appendCert(b, &a.Cert)
 		case simplex.Abandoned:
 			hash(a.Block)

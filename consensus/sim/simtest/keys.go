@@ -11,11 +11,20 @@ import (
 	"tutti/consensus"
 )
 
-// Keys are the keys of a committee of n, and the secrets to them. It implements consensus.Keys.
-type Keys struct{ n int }
+// Keys are the keys of a committee's members, and the secrets to them. It implements consensus.Keys.
+type Keys struct{ members []int }
 
-// NewKeys are the keys of a committee of n.
-func NewKeys(n int) Keys { return Keys{n} }
+// NewKeys are the keys of a committee of the members 0 to n-1.
+func NewKeys(n int) Keys {
+	members := make([]int, n)
+	for i := range members {
+		members[i] = i
+	}
+	return Keys{members}
+}
+
+// KeysOf are the keys of a committee of these members.
+func KeysOf(members []int) Keys { return Keys{members} }
 
 func tag(i int, msg []byte) (s consensus.Signature) {
 	b := binary.BigEndian.AppendUint64([]byte("simtest"), uint64(i))
@@ -26,15 +35,15 @@ func tag(i int, msg []byte) (s consensus.Signature) {
 
 // Verify checks one signature.
 func (k Keys) Verify(i int, msg []byte, sig consensus.Signature) bool {
-	return i < k.n && tag(i, msg) == sig
+	return i < len(k.members) && tag(k.members[i], msg) == sig
 }
 
 // VerifyAggregate checks an aggregate.
 func (k Keys) VerifyAggregate(signers consensus.Signers, msg []byte, sig consensus.Signature) bool {
 	var want consensus.Signature
-	for i := range k.n {
+	for i, member := range k.members {
 		if signers.Has(i) {
-			t := tag(i, msg)
+			t := tag(member, msg)
 			xor(&want, &t)
 		}
 	}
@@ -63,21 +72,26 @@ type signer int
 func (s signer) Sign(msg []byte) consensus.Signature { return tag(int(s), msg) }
 
 // Signer signs as validator i.
-func (k Keys) Signer(i int) consensus.Signer { return signer(i) }
+func (k Keys) Signer(i int) consensus.Signer { return signer(k.members[i]) }
 
 // Chain is the genesis hash of test chains.
 var Chain = consensus.Hash(sha256.Sum256([]byte("simtest chain")))
 
 // Committee is a committee of shard 3, epoch 0, with these powers. The seed makes the leader schedule.
 func Committee(seed uint64, powers ...consensus.Power) *consensus.Committee {
+	return Members(0, seed, NewKeys(len(powers)).members, powers)
+}
+
+// Members is a committee of shard 3 of these members, ascending, with these powers.
+func Members(epoch consensus.Epoch, seed uint64, members []int, powers []consensus.Power) *consensus.Committee {
 	vs := make([]consensus.Validator, len(powers))
 	for i, p := range powers {
 		vs[i].Power = p
-		binary.BigEndian.PutUint64(vs[i].Key[:], uint64(i)+1)
+		binary.BigEndian.PutUint64(vs[i].Key[:], uint64(members[i])+1)
 	}
 	var s consensus.Hash
 	binary.BigEndian.PutUint64(s[:], seed)
-	c, err := consensus.NewCommittee(3, 0, s, vs)
+	c, err := consensus.NewCommittee(3, epoch, s, vs)
 	if err != nil {
 		panic(err)
 	}
