@@ -31,6 +31,9 @@ type held struct {
 	place
 	height consensus.Height
 	parent consensus.Hash
+	epoch  consensus.Epoch
+	ends   bool // its epoch, itself or as an echo
+	echo   bool
 }
 
 // blocks is the block log with its index. Log.mu guards everything but w, which is the writer's.
@@ -43,7 +46,8 @@ type blocks struct {
 	// The finalised chain as far as it is held: chain[i] is final at height base+i.
 	base  consensus.Height
 	chain []consensus.Hash
-	certs map[consensus.Height]place // heights with a finalization of their own
+	certs map[consensus.Height]place           // heights with a finalization of their own, or of an echo of the block there
+	ends  map[consensus.Epoch]consensus.Height // of the last blocks of epochs, as far as chain has them
 }
 
 func segmentName(number uint64) string { return fmt.Sprintf("blocks-%08d.log", number) }
@@ -56,7 +60,7 @@ func segmentNumber(name string) (n uint64, ok bool) {
 // openBlocks reads all segments. Complete ones are hopped over record by record without reading bodies, whose sums are
 // checked when they are read; the last is read whole, its torn tail cut off, and the rest made durable.
 func openBlocks(o Options) (*blocks, error) {
-	b := &blocks{o: o, index: map[consensus.Hash]held{}, certs: map[consensus.Height]place{}}
+	b := &blocks{o: o, index: map[consensus.Hash]held{}, certs: map[consensus.Height]place{}, ends: map[consensus.Epoch]consensus.Height{}}
 	names, err := o.FS.List(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("blocklog: %w", err)
@@ -173,7 +177,7 @@ func (b *blocks) admit(s *segment, r record) error {
 		if r.dataLen != 0 {
 			return errors.New("a finalization with data")
 		}
-		if _, ok := b.index[cert.Block]; !ok && len(b.chain) == 0 {
+		if _, _, err := b.proven(cert.Block); err != nil && len(b.chain) == 0 {
 			s.maxHeight = max(s.maxHeight, height) // its block was in a segment that retention removed
 			return nil
 		}
@@ -198,16 +202,42 @@ func decodeFinal(meta []byte) (consensus.Height, *consensus.Certificate, error) 
 
 func (b *blocks) noteBlock(s *segment, off int64, h *consensus.Header) {
 	hash := h.Hash()
-	b.index[hash] = held{place{s, off}, h.Height, h.Parent}
+	b.index[hash] = held{place{s, off}, h.Height, h.Parent, h.Epoch, h.Ends(), h.IsEcho()}
 	s.hashes = append(s.hashes, hash)
 	s.maxHeight = max(s.maxHeight, h.Height)
 }
 
-// noteFinal extends the finalised chain up to cert's block.
+// proven is the block that a finalization of the given one is to prove final: that one itself, or the last of its epoch if it
+// is an echo, which the finalised chain has nothing of.
+func (b *blocks) proven(hash consensus.Hash) (consensus.Hash, held, error) {
+	at, ok := b.index[hash]
+	for ok && at.echo {
+		hash = at.parent
+		at, ok = b.index[hash]
+	}
+	if !ok {
+		return hash, at, fmt.Errorf("%w: %s", ErrNotFound, hash.Short())
+	}
+	return hash, at, nil
+}
+
+// noteFinal extends the finalised chain up to what cert proves final, which is at that height.
 func (b *blocks) noteFinal(at place, height consensus.Height, cert *consensus.Certificate) error {
-	run, err := b.link(cert.Block)
+	hash, block, err := b.proven(cert.Block)
 	if err != nil {
 		return err
+	}
+	if block.height != height {
+		return fmt.Errorf("%w: block %s is at height %d, not %d", ErrConflict, hash.Short(), block.height, height)
+	}
+	run, err := b.link(hash)
+	if err != nil {
+		return err
+	}
+	for _, hash := range run {
+		if h := b.index[hash]; h.ends {
+			b.ends[h.epoch] = h.height
+		}
 	}
 	if len(b.chain) == 0 {
 		b.base = height + 1 - consensus.Height(len(run))
@@ -270,7 +300,11 @@ func (b *blocks) appendBlock(bl consensus.Block) error {
 	if _, ok := b.index[bl.Header.Hash()]; ok {
 		return nil
 	}
-	off, err := b.append(recordBlock, bl.Header.Append(nil), bl.Body)
+	version := byte(FormatVersion)
+	if bl.Header.IsEcho() {
+		version = echoVersion
+	}
+	off, err := b.append(version, recordBlock, bl.Header.Append(nil), bl.Body)
 	if err == nil {
 		b.noteBlock(b.segs[len(b.segs)-1], off, bl.Header)
 	}
@@ -278,31 +312,31 @@ func (b *blocks) appendBlock(bl consensus.Block) error {
 }
 
 func (b *blocks) appendFinal(cert *consensus.Certificate) error {
-	at, ok := b.index[cert.Block]
-	if !ok || cert.Kind != consensus.Finalize {
+	block, at, err := b.proven(cert.Block)
+	if err != nil || cert.Kind != consensus.Finalize {
 		return fmt.Errorf("%w: %s, of a %s", ErrNotFound, cert.Block.Short(), cert.Kind)
 	}
 	if tip, _ := b.final(); len(b.chain) > 0 && at.height <= tip {
-		if hash, ok := b.finalAt(at.height); ok && hash != cert.Block {
-			return fmt.Errorf("%w: %s and %s at height %d", ErrConflict, hash.Short(), cert.Block.Short(), at.height)
+		if hash, ok := b.finalAt(at.height); ok && hash != block {
+			return fmt.Errorf("%w: %s and %s at height %d", ErrConflict, hash.Short(), block.Short(), at.height)
 		}
 		return nil
 	}
-	if _, err := b.link(cert.Block); err != nil { // before anything is written
+	if _, err := b.link(block); err != nil { // before anything is written
 		return err
 	}
 	meta := cert.Append(binary.BigEndian.AppendUint64(nil, uint64(at.height)))
-	off, err := b.append(recordFinal, meta, nil)
+	off, err := b.append(FormatVersion, recordFinal, meta, nil)
 	if err != nil {
 		return err
 	}
 	return b.noteFinal(place{b.segs[len(b.segs)-1], off}, at.height, cert)
 }
 
-// append writes a record, in a new segment when the last is full.
-func (b *blocks) append(typ byte, meta, data []byte) (int64, error) {
-	if b.w.size >= b.o.SegmentBytes || len(b.segs[len(b.segs)-1].hashes) >= b.o.segmentBlocks() {
-		if err := b.roll(); err != nil {
+// append writes a record, in a new segment when the last is full or of a version that has no such records.
+func (b *blocks) append(version, typ byte, meta, data []byte) (int64, error) {
+	if b.w.version < version || b.w.size >= b.o.SegmentBytes || len(b.segs[len(b.segs)-1].hashes) >= b.o.segmentBlocks() {
+		if err := b.roll(version); err != nil {
 			return 0, err
 		}
 	}
@@ -310,13 +344,13 @@ func (b *blocks) append(typ byte, meta, data []byte) (int64, error) {
 }
 
 // roll completes the last segment and begins another: the old is durable before the new one has a name.
-func (b *blocks) roll() error {
+func (b *blocks) roll(version byte) error {
 	if err := b.w.sync(); err != nil {
 		return err
 	}
 	n := b.segs[len(b.segs)-1].number + 1
 	s := &segment{number: n, path: b.o.FS.PathJoin(b.o.Dir, segmentName(n))}
-	if err := createFile(b.o.FS, s.path, kindBlocks, FormatVersion, n); err != nil {
+	if err := createFile(b.o.FS, s.path, kindBlocks, version, n); err != nil {
 		return err
 	}
 	if err := syncDir(b.o.FS, b.o.Dir); err != nil {
@@ -349,7 +383,7 @@ func (b *blocks) prune() error {
 		}
 		b.segs = b.segs[1:]
 		for _, hash := range s.hashes {
-			if at := b.index[hash]; at.height >= b.base {
+			if at := b.index[hash]; at.height >= b.base && !at.echo {
 				b.dropBelow(at.height + 1)
 			}
 			delete(b.index, hash)
@@ -384,6 +418,11 @@ func (b *blocks) dropBelow(base consensus.Height) {
 		delete(b.certs, h)
 	}
 	b.chain, b.base = slices.Delete(b.chain, 0, int(n)), b.base+n
+	for epoch, h := range b.ends {
+		if h < b.base {
+			delete(b.ends, epoch)
+		}
+	}
 }
 
 func (b *blocks) close() error { return b.w.close() }
@@ -553,7 +592,8 @@ func (l *Log) FinalAt(h consensus.Height) (consensus.Hash, bool) {
 }
 
 // Finalization reads the lowest finalization at or above a height: it makes the block at its own height final, and so
-// everything below. Errors: ErrNotFound when there is none, *CorruptionError.
+// everything below. If that is the last block of its epoch, it may be of an echo (EpochEnd). Errors: ErrNotFound when there
+// is none, *CorruptionError.
 func (l *Log) Finalization(from consensus.Height) (consensus.Height, *consensus.Certificate, error) {
 	at, err := l.nextCert(from)
 	if err != nil {
@@ -578,14 +618,61 @@ func (l *Log) nextCert(from consensus.Height) (place, error) {
 	return place{}, ErrNotFound
 }
 
-// Undecided lists the held blocks above the final height, lowest first: what a restart may have to judge again.
+// EpochEnd reads what proves that an epoch is over: its last block, which is final here, the echoes above it, and the
+// finalization. Errors: ErrNotFound while the epoch's end is not final, or if it was pruned; *CorruptionError.
+func (l *Log) EpochEnd(epoch consensus.Epoch) (*consensus.EpochEnd, error) {
+	l.mu.RLock()
+	height, ok := l.blocks.ends[epoch]
+	hash, held := l.blocks.finalAt(height)
+	at, proven := l.blocks.certs[height]
+	l.mu.RUnlock()
+	if !ok || !held || !proven {
+		return nil, ErrNotFound
+	}
+	rec, _, err := l.blocks.readAt(at, false)
+	if err != nil {
+		return nil, err
+	}
+	_, cert, err := decodeFinal(rec.meta)
+	if err != nil {
+		return nil, err
+	}
+	e := &consensus.EpochEnd{Cert: *cert}
+	r := headerReader{l: l}
+	for name := cert.Block; ; name = e.Echoes[len(e.Echoes)-1].Parent {
+		one, err := r.descend(name, 1, consensus.MaxHeaderBytes)
+		if err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+		if name == hash {
+			e.Last = one[0]
+			break
+		}
+		e.Echoes = append(e.Echoes, one[0])
+	}
+	slices.Reverse(e.Echoes)
+	return e, r.close()
+}
+
+// EndOf is the height of the last block of an epoch, if that is final here and held.
+func (l *Log) EndOf(epoch consensus.Epoch) (consensus.Height, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	h, ok := l.blocks.ends[epoch]
+	return h, ok
+}
+
+// Undecided lists the held blocks above the final height, lowest first: what a restart may have to judge again. Echoes and
+// others that a final last block of their epoch has left behind are none of them.
 func (l *Log) Undecided() []consensus.Hash {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	tip, _ := l.blocks.final()
+	tip, name := l.blocks.final()
+	last := l.blocks.index[name]
 	var out []consensus.Hash
 	for hash, at := range l.blocks.index {
-		if at.height > tip {
+		over := at.epoch < last.epoch || last.ends && at.epoch == last.epoch
+		if at.height > tip && !over {
 			out = append(out, hash)
 		}
 	}

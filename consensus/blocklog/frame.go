@@ -23,8 +23,8 @@ import (
 // The head crc covers number, salt, the record's offset, the 24 bytes before it and meta, so that a record counts only in
 // the place it was written to, and so that nobody who chooses a body's bytes can place a record in it. The data crc covers
 // data. synced is the offset below which the file was durable when the record was written. Integers are big-endian.
-// The version is FormatVersion, but floorVersion for a vote log that holds a floor: a build that does not know the record
-// would take it for a torn tail, and must refuse the file instead.
+// The version is FormatVersion, but floorVersion for a vote log that holds a floor, and echoVersion for a segment that holds
+// echoes: a build that does not know them would take them for a torn tail or damage, and must refuse the file instead.
 const (
 	fileMagic        = "TUTTILOG"
 	segmentHeadBytes = 32
@@ -36,12 +36,13 @@ const (
 	kindVotes  byte = 'v'
 
 	recordBlock byte = 1 // meta: header; data: body
-	recordFinal byte = 2 // meta: height u64, finalization
+	recordFinal byte = 2 // meta: height u64 of what it proves final, finalization of that or of an echo above
 	recordVote  byte = 3 // meta: own vote
 	recordCert  byte = 4 // meta: certificate
 	recordFloor byte = 5 // meta: vote floor: shard u16, epoch u64, view u64
 
 	floorVersion = 2
+	echoVersion  = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -118,12 +119,13 @@ func parseRecord(b []byte, id identity, off, size int64) (r record, need int, er
 
 // file is an open file of records being read or written. Writes are by one goroutine.
 type file struct {
-	path   string
-	f      vfs.File
-	id     identity
-	size   int64  // bytes written
-	synced int64  // bytes durable
-	buf    []byte // scratch for encoding; the file system may scribble on it
+	path    string
+	f       vfs.File
+	id      identity
+	version byte
+	size    int64  // bytes written
+	synced  int64  // bytes durable
+	buf     []byte // scratch for encoding; the file system may scribble on it
 }
 
 // maxScratch is how much scratch a file keeps between writes.
@@ -165,7 +167,7 @@ func parseFileHead(b []byte, kind byte, number uint64) (identity, error) {
 	if len(b) < segmentHeadBytes || string(b[:8]) != fileMagic || crc32.Checksum(b[:28], castagnoli) != be.Uint32(b[28:]) {
 		return identity{}, errors.New("the file's head is not readable")
 	}
-	if v := be.Uint16(b[8:]); v != FormatVersion && !(v == floorVersion && b[10] == kindVotes) {
+	if v := be.Uint16(b[8:]); v != FormatVersion && !(v == floorVersion && b[10] == kindVotes) && !(v == echoVersion && b[10] == kindBlocks) {
 		return identity{}, fmt.Errorf("version %d: %w", v, ErrVersion)
 	}
 	id := identity{be.Uint64(b[12:]), be.Uint64(b[20:])}
@@ -213,6 +215,9 @@ func (r *file) readHead(kind byte, number uint64) error {
 	head, err := r.read(0, segmentHeadBytes)
 	if err != nil {
 		return err
+	}
+	if len(head) == segmentHeadBytes {
+		r.version = head[9]
 	}
 	if r.id, err = parseFileHead(head, kind, number); errors.Is(err, ErrVersion) {
 		return fmt.Errorf("blocklog: %s: %w", r.path, err)

@@ -9,7 +9,9 @@
 //	votes.log             the vote log, one file, replaced as a whole when compacted
 //
 // The finalised chain may begin at any height: retention removes the oldest blocks, and the log of a node that took its
-// state from peers begins with the block of that state.
+// state from peers begins with the block of that state. It goes through epochs without a seam. Echoes (consensus.Echo) are held
+// like blocks and are not in the chain; the finalization of an echo stands at the height of the last block of its epoch, and
+// both go with the segments that they are in (EpochEnd).
 //
 // Both kinds of file hold framed records (frame.go): every record carries a CRC-32C (Castagnoli) over its bytes, its place
 // and a random salt of its file, and the offset up to which the file was durable when the record was written.
@@ -346,7 +348,7 @@ func (l *Log) AppendBlock(bl consensus.Block) error {
 }
 
 // AppendFinal records that cert, a finalization that the caller has verified, makes its block and the block's ancestors
-// final. The block must be held, and its ancestors down to the last final one. In a log where nothing is final yet, the
+// final; of an echo, which must be held too, the last block of the epoch below it. The block must be held, and its ancestors down to the last final one. In a log where nothing is final yet, the
 // ancestors that are held become final, without a gap: so the log of a node whose state came from peers begins above
 // height 1. A finalization at or below the last final height changes nothing. Errors: ErrNotFound, ErrConflict, *WriteError. Writer only.
 func (l *Log) AppendFinal(cert *consensus.Certificate) error {

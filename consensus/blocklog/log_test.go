@@ -311,6 +311,8 @@ func TestGolden(t *testing.T) {
 	}{
 		{"file head", head},
 		{"block record", appendRecord(nil, id, 32, 0, recordBlock, b.Header.Append(nil), b.Body)},
+		{"head of a segment with echoes", fileHead(kindBlocks, echoVersion, id)},
+		{"echo record", appendRecord(nil, id, 32, 0, recordBlock, consensus.Echo(b.Header, 12).Append(nil), nil)},
 		{"final record", appendRecord(nil, id, 500, 32, recordFinal, cert, nil)},
 		{"vote record", appendRecord(nil, id, 900, 500, recordVote, vote, nil)},
 		{"head of a vote log with a floor", fileHead(kindVotes, floorVersion, id)},
