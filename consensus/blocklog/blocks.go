@@ -654,6 +654,18 @@ func (l *Log) EpochEnd(epoch consensus.Epoch) (*consensus.EpochEnd, error) {
 	return e, r.close()
 }
 
+// NextEnd is the height and epoch of the lowest last block of an epoch at or above a height, as EndOf knows them.
+func (l *Log) NextEnd(from consensus.Height) (at consensus.Height, epoch consensus.Epoch, ok bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for e, h := range l.blocks.ends {
+		if h >= from && (!ok || h < at) {
+			at, epoch, ok = h, e, true
+		}
+	}
+	return at, epoch, ok
+}
+
 // EndOf is the height of the last block of an epoch, if that is final here and held.
 func (l *Log) EndOf(epoch consensus.Epoch) (consensus.Height, bool) {
 	l.mu.RLock()

@@ -26,7 +26,8 @@ var (
 // Afterwards Start runs on the log as on any. The earlier process with the same key must have ended before Adopt begins,
 // and must never run again on its old log.
 //
-// Errors: ErrNotEmpty, ErrIndispensable, ErrNoAnswer, ErrHalted, those of blocklog, the context's.
+// Errors: ErrNotEmpty, ErrIndispensable, ErrNoAnswer, also where the members that answer are in another epoch or at the end of this
+// one; ErrForeignEpoch where the block is of another epoch; ErrHalted, those of blocklog, the context's.
 func (f *Follower) Adopt(ctx context.Context, log *blocklog.Log, at consensus.Height) error {
 	from, err := f.adoptable(log, at)
 	if err != nil {
@@ -58,7 +59,7 @@ func (f *Follower) hasFloor(log *blocklog.Log) bool {
 // adoptable says from which height on blocks are missing, 0 if none are, or why the log can't be adopted.
 func (f *Follower) adoptable(log *blocklog.Log, at consensus.Height) (from consensus.Height, err error) {
 	own := slices.ContainsFunc(log.Records(), func(r simplex.Record) bool { return r.Vote != nil })
-	begun := f.c.Index < 0 || f.hasFloor(log)
+	begun := f.c.Index < 0 || slices.ContainsFunc(log.Records(), func(r simplex.Record) bool { return r.Floor != nil })
 	if own || !begun && (log.Stats().Blocks > 0 || len(log.Records()) > 0) {
 		return 0, fatal("adopting height "+fmt.Sprint(at), ErrNotEmpty)
 	}
@@ -90,7 +91,7 @@ func (f *Follower) floor(ctx context.Context) (simplex.Floor, *consensus.Certifi
 		lying.Add(l.Member)
 	}
 	var best *consensus.Certificate
-	err := f.poll(ctx, request{typ: typeGetLeading}, fetchTimeout, askedAtOnce, func(from int, b []byte) (bool, error) {
+	err := f.poll(ctx, request{typ: typeGetLeading, epoch: c.Epoch}, fetchTimeout, askedAtOnce, func(from int, b []byte) (bool, error) {
 		answered.Add(from)
 		cert, err := f.leading(b, best)
 		if err != nil {
@@ -148,8 +149,13 @@ func (f *Follower) adoptBlocks(ctx context.Context, log *blocklog.Log, from, at 
 		}
 		last := r.blocks[len(r.blocks)-1].Header
 		parent, from = last.Hash(), last.Height+1
-		if len(r.links) > 0 {
+		if !r.complete() {
 			continue
+		}
+		for _, h := range r.echoes {
+			if err := log.AppendBlock(consensus.Block{Header: h}); err != nil {
+				return fatal("block log", err)
+			}
 		}
 		if err := log.AppendFinal(&r.cert); err != nil {
 			return fatal("block log", err)
@@ -165,11 +171,16 @@ func (f *Follower) adoptBlocks(ctx context.Context, log *blocklog.Log, from, at 
 
 // run fetches and verifies a run, from the first member that has one.
 func (f *Follower) run(ctx context.Context, from consensus.Height) (found run, err error) {
+	foreign := false
 	err = f.poll(ctx, request{typ: typeGetRun, from: from}, runTimeout, 1, func(_ int, b []byte) (bool, error) {
 		if b == nil {
 			return false, nil
 		}
 		r, err := decodeRun(b)
+		if err == nil && r.blocks[0].Header.Epoch != f.c.Committee.Epoch {
+			foreign = true // which may be true, and can't be checked
+			return false, nil
+		}
 		if err == nil {
 			err = f.verify.run(r, from)
 		}
@@ -179,7 +190,9 @@ func (f *Follower) run(ctx context.Context, from consensus.Height) (found run, e
 		found = r
 		return true, nil
 	})
-	if err == nil && found.blocks == nil {
+	if err == nil && found.blocks == nil && foreign {
+		err = ErrForeignEpoch
+	} else if err == nil && found.blocks == nil {
 		err = fmt.Errorf("no member has it: %w", ErrNoAnswer)
 	}
 	return found, err

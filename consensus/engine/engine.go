@@ -1,4 +1,4 @@
-// Package engine runs one validator's (or observer's) part in the consensus of one shard and epoch: it drives the pure
+// Package engine runs one validator's (or observer's) part in the consensus of one shard, an epoch at a time: it drives the pure
 // machine of consensus/simplex with messages, timers and verdicts, and does what the machine asks for in the order that
 // simplex.Ready lays down: log, sync, send, apply.
 //
@@ -30,6 +30,18 @@
 // Blocks near the final height are fetched by hash (fetch.go). A node further behind asks for runs of blocks by height
 // (rangesync.go): each run ends in, or links to, a finalization that is verified before anything is executed, and is logged
 // before the application finalises it. Peers are asked in turn.
+//
+// # Epochs
+//
+// An engine is one epoch's. When the application has made the epoch's last block durable the engine ends by itself: Done is
+// closed, Err is nil, and Ended says what ended the epoch. Its caller, who has the next committee from the application, starts
+// another engine on the same log and application, with a Network that knows the next committee's members by their places. After
+// a restart EpochOf says which epoch to start with; in an engine whose epoch turns out to be over already, all is replayed up
+// to its last block, and it ends at once.
+//
+// Both sides of a hand-over see messages of the other's epoch; they are dropped and counted. Who votes in an epoch that is over
+// here is sent what ended it, twice a second at most; who hears of a later epoch asks for what ended its own. An answer to a
+// request is always about the epoch asked for, out of the log: so a node that missed several hand-overs makes one after another.
 //
 // # Joining
 //
@@ -71,11 +83,14 @@ type App interface {
 	Await(ctx context.Context, req BuildRequest) error
 	// Build makes the block now: version, chain, shard, epoch, view, height, time above the parent's, and committees set.
 	// nil says that there is nothing to propose and gives the view up. Certify is asked for the result like for any block.
+	// A NextCommittee that is not Committee makes it the last block of the epoch. On that nothing is built in this epoch.
 	Build(ctx context.Context, req BuildRequest) (*consensus.Block, error)
 	// Certify judges a block: a pure function of the block and its parent's state. false is for ever. It may be asked
-	// again about a block that was abandoned.
+	// again about a block that was abandoned. Whether the block may end the epoch, and name that next committee, is judged
+	// here and nowhere else.
 	Certify(ctx context.Context, block consensus.Block) (valid bool, err error)
 	// Finalise makes blocks, in height order from the one above the last final, durable. cert finalizes the last of them.
+	// Of the epoch's last block, cert may finalize an echo (Ended, and blocklog.Log.EpochEnd).
 	Finalise(ctx context.Context, blocks []consensus.Block, cert consensus.Certificate) error
 	// Abandon says that a valid block will not be final, or not soon. Its state may be dropped.
 	Abandon(block consensus.Hash)
@@ -131,9 +146,9 @@ type Observer interface {
 
 // Config of an engine. Timing and Limits may be zero, Observer and Trace nil; all else is required.
 type Config struct {
-	Chain     consensus.Hash    // genesis hash, under every signature
-	Genesis   *consensus.Header // the block at height 0
-	Committee *consensus.Committee
+	Chain     consensus.Hash       // genesis hash, under every signature
+	Genesis   *consensus.Header    // the block at height 0
+	Committee *consensus.Committee // of the epoch to run, which is the log's, or the next if the log's is over (EpochOf)
 	Keys      consensus.Keys
 	Signer    consensus.Signer // nil for an observer
 	Index     int              // own place in the committee, -1 for an observer
@@ -169,6 +184,7 @@ var (
 	ErrPruned         = errors.New("the consensus log no longer holds the blocks that the application's state lacks: resync the state")
 	ErrOtherValidator = errors.New("the vote log is another validator's: point --home at the right folder; two validators never share one")
 	ErrKeyElsewhere   = errors.New("this validator's key has signed a vote that is not in this vote log, and this node has stopped voting: if another process uses the key, stop one of the two for good; if none does, the data folder is an old copy: move its blocks folder aside and run 'tutti run --resync' once, which asks the others above which view it is safe to vote")
+	ErrOtherEpoch     = errors.New("the consensus log is in another epoch, or its epoch's last block names another committee: start with the committee of the epoch that engine.EpochOf says")
 	ErrHalted         = errors.New("certificates contradict each other, so more than a third of the committee's power lied: do not restart; keep the folder as evidence")
 )
 
@@ -189,7 +205,9 @@ type Engine struct {
 	limits           *limits
 	rebuilds         chan struct{}                         // a slot for each body being rebuilt
 	serving          chan struct{}                         // a slot for each request being answered
-	latest           atomic.Pointer[consensus.FinalHeader] // the last finalization, once there is one
+	latest           atomic.Pointer[consensus.FinalHeader] // the last finalization of this epoch, once there is one
+	ahead            atomic.Bool                           // a message of a later epoch came
+	ended            *consensus.EpochEnd                   // valid once done is closed
 	status           statusBoard
 
 	// Owned by run (and by Start before run begins).
@@ -240,6 +258,11 @@ func Start(ctx context.Context, c Config) (*Engine, error) {
 		e.cancel()
 		return nil, err
 	}
+	if e.ended != nil {
+		e.cancel()
+		close(e.done)
+		return e, nil
+	}
 	e.timer = time.NewTimer(time.Hour)
 	e.timer.Stop()
 	c.Network.Serve(e.serve)
@@ -257,10 +280,10 @@ func Start(ctx context.Context, c Config) (*Engine, error) {
 	return e, nil
 }
 
-// Done is closed when the engine has ended: by Close, or on its own after a fatal error.
+// Done is closed when the engine has ended: by Close, or on its own after a fatal error or at the end of its epoch.
 func (e *Engine) Done() <-chan struct{} { return e.done }
 
-// Err is the fatal error that ended the engine: nil after Close, and while the engine runs.
+// Err is the fatal error that ended the engine: nil after Close, at the end of the epoch, and while the engine runs.
 func (e *Engine) Err() error {
 	select {
 	case <-e.done:

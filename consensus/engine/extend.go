@@ -13,7 +13,7 @@ import (
 // so there is no need of a floor. Blocks are verified and synced; it may be killed at any point and called again. A log that
 // holds the block already is left as it is.
 //
-// Errors: ErrNoAnswer, also where the others do not keep the blocks any more that the log lacks; ErrNotEmpty where the log
+// Errors: ErrForeignEpoch, ErrNoAnswer, also where the others do not keep the blocks any more that the log lacks; ErrNotEmpty where the log
 // begins above the height; ErrContradiction, ErrHalted, those of blocklog, the context's.
 func (f *Follower) Extend(ctx context.Context, log *blocklog.Log, at consensus.Height) error {
 	final, _ := log.Final()

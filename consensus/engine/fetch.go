@@ -105,8 +105,8 @@ func (e *Engine) cancelFetch(hash consensus.Hash) {
 	}
 }
 
-// poll asks the next peer for its last finalization, so that a node that hears nothing, or not enough, finds out how far
-// the shard is. The machine judges the answer like any certificate.
+// poll asks the next peer for its last finalization in this epoch, so that a node that hears nothing, or not enough, finds out
+// how far the shard is: of a peer in a later epoch that is what ended this one. The machine judges the answer like any certificate.
 func (e *Engine) poll() error {
 	peers := e.peers()
 	if e.polling || len(peers) == 0 {
@@ -115,7 +115,7 @@ func (e *Engine) poll() error {
 	e.polling = true
 	to := peers[0]
 	e.spawn(func() {
-		b, err := e.ask(e.ctx, to, request{typ: typeGetLatest}, fetchTimeout)
+		b, err := e.ask(e.ctx, to, request{typ: typeGetLatest, epoch: e.c.Committee.Epoch}, fetchTimeout)
 		var f *consensus.FinalHeader
 		if err == nil && b != nil {
 			if f, err = decodeLatest(b); err != nil {
@@ -150,7 +150,8 @@ func (v verifier) certificate(cert *consensus.Certificate) error {
 	return nil
 }
 
-// run checks a run that should continue the finalised chain at height from: heights and links, and the certificate.
+// run checks a run that should continue the finalised chain of the committee's epoch at height from: heights and links, and
+// the certificate. Echoes are right by the way they are decoded.
 func (v verifier) run(r run, from consensus.Height) error {
 	last, at := r.blocks[0].Header, from
 	for i, n := 0, len(r.blocks)+len(r.links); i < n; i, at = i+1, at+1 {
@@ -160,10 +161,16 @@ func (v verifier) run(r run, from consensus.Height) error {
 		} else {
 			h = r.links[i-len(r.blocks)]
 		}
-		if h.Chain != v.chain || h.Shard != v.committee.Shard || h.Height != at || i > 0 && h.Parent != last.Hash() {
+		if h.Chain != v.chain || h.Shard != v.committee.Shard || h.Height != at || i > 0 && (h.Parent != last.Hash() || last.Ends()) {
 			return malformed("run broken at height %d", at)
 		}
+		if h.Epoch != v.committee.Epoch || h.IsEcho() {
+			return malformed("run with a block of another epoch, or an echo, at height %d", at)
+		}
 		last = h
+	}
+	if n := len(r.echoes); n > 0 {
+		last = r.echoes[n-1]
 	}
 	want := consensus.Statement{Kind: consensus.Finalize, Shard: last.Shard, Epoch: last.Epoch, View: last.View, Block: last.Hash()}
 	if r.cert.Statement != want {

@@ -41,6 +41,10 @@ var (
 	ErrNoAnswer = errors.New("too few members of the committee gave a usable answer: check the network, then try again")
 	// ErrAboveTip: the height is not known to be final yet.
 	ErrAboveTip = errors.New("the height is above the highest finalization that was verified: call Advance, or ask for less")
+	// ErrEpochOver: the epoch whose committee the follower was made with is over.
+	ErrEpochOver = errors.New("the epoch of this committee is over: follow the shard with the committee that its last block names")
+	// ErrForeignEpoch: blocks are needed that another epoch's committee made final.
+	ErrForeignEpoch = errors.New("the blocks were made final by the committee of another epoch, which this follower does not know: take a state of the present epoch, or follow with that epoch's committee first")
 	// ErrRange: from is above to, or the range is longer than MaxHeaders.
 	ErrRange = errors.New("not a range of 1 to 8192 heights: ask for it in parts")
 )
@@ -56,7 +60,8 @@ const (
 	latestWanted    = 3        // answers that an Advance waits for; of few members, half
 )
 
-// Follower knows the verified final headers of one shard without executing anything. It trusts a header because a
+// Follower knows the verified final headers of one shard without executing anything. It follows one epoch, by its committee, and
+// fails with ErrEpochOver once that is over; headers of earlier epochs it gets by their hashes. It trusts a header because a
 // finalization of it, or of a descendant that is linked to it by hashes, has a quorum's signature. Members are only
 // sources: one that is silent or does not hold something is asked again later, one that sends nonsense is not asked any
 // more and named by Liars.
@@ -112,17 +117,18 @@ func (f *Follower) Liars() []Lie {
 }
 
 // Advance asks members for their latest finalization, verifies what they say and returns the highest final header known;
-// genesis while nothing else is final. Errors: ErrNoAnswer, ErrHalted, the context's.
+// genesis while nothing else is final. Errors: ErrNoAnswer, also while nothing is final in an epoch above 0; ErrEpochOver,
+// ErrHalted, the context's.
 func (f *Follower) Advance(ctx context.Context) (*consensus.Header, error) {
 	heard, contradicts := 0, error(nil)
 	wanted := min(latestWanted, (len(f.members())+1)/2)
-	err := f.poll(ctx, request{typ: typeGetLatest}, fetchTimeout, askedAtOnce, func(_ int, b []byte) (bool, error) {
+	err := f.poll(ctx, request{typ: typeGetLatest, epoch: f.c.Committee.Epoch}, fetchTimeout, askedAtOnce, func(_ int, b []byte) (bool, error) {
 		if b != nil {
 			final, err := decodeLatest(b)
 			if err != nil {
 				return false, err
 			}
-			if err := f.learn(final); errors.Is(err, ErrHalted) {
+			if err := f.learn(final); errors.Is(err, ErrHalted) || errors.Is(err, ErrEpochOver) {
 				contradicts = err
 				return true, nil
 			} else if err != nil {
@@ -135,8 +141,10 @@ func (f *Follower) Advance(ctx context.Context) (*consensus.Header, error) {
 	switch {
 	case contradicts != nil:
 		return nil, contradicts
-	case heard > 0:
+	case heard > 0 && f.Tip().Epoch == f.c.Committee.Epoch:
 		return f.Tip(), nil
+	case heard > 0:
+		return nil, fmt.Errorf("engine: nothing is final yet in epoch %d: %w", f.c.Committee.Epoch, ErrNoAnswer)
 	case err == nil:
 		err = fmt.Errorf("engine: asking for the latest finalization: %w", ErrNoAnswer)
 	}
@@ -155,6 +163,9 @@ func (f *Follower) learn(final *consensus.FinalHeader) error {
 	}
 	if err := f.verify.certificate(&final.Cert); err != nil {
 		return err
+	}
+	if h.Ends() {
+		return fatal(fmt.Sprintf("a finalization of height %d ends epoch %d", h.Height, h.Epoch), ErrEpochOver)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

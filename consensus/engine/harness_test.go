@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,6 +32,7 @@ type toyApp struct {
 	gate   chan struct{}              // if set, Certify takes one token for each call
 	refuse func(consensus.Block) bool // if set, blocks that are judged invalid
 	final  func([]consensus.Block)    // if set, sees what is about to be finalised
+	epochs func(*consensus.Header)    // if set, says of a block in the making which committees it names
 
 	waits atomic.Int32 // calls of Await that have not returned
 
@@ -90,12 +92,19 @@ func (a *toyApp) Build(ctx context.Context, req BuildRequest) (*consensus.Block,
 	if _, ok := a.state(req.Parent.Hash()); !ok {
 		a.tb.Errorf("build on %d, whose state is not here", req.Parent.Height)
 	}
+	if req.Parent.Ends() && req.Parent.Epoch == req.Epoch {
+		a.tb.Errorf("build on %d, which ended the epoch", req.Parent.Height)
+	}
 	body := append(fmt.Appendf(nil, "body of view %d", req.View), make([]byte, a.padding)...)
-	return &consensus.Block{Body: body, Header: &consensus.Header{
+	h := &consensus.Header{
 		Version: consensus.HeaderVersion, Chain: a.chain, Shard: testShard, Epoch: req.Epoch, View: req.View, Height: req.Parent.Height + 1,
 		TimeMs: max(time.Now().UnixMilli(), req.Parent.TimeMs+1), Parent: req.Parent.Hash(), Body: a.refer(body),
 		Committee: req.Parent.Committee, NextCommittee: req.Parent.NextCommittee,
-	}}, nil
+	}
+	if a.epochs != nil {
+		a.epochs(h)
+	}
+	return &consensus.Block{Body: body, Header: h}, nil
 }
 
 func (a *toyApp) Certify(ctx context.Context, bl consensus.Block) (bool, error) {
@@ -112,7 +121,7 @@ func (a *toyApp) Certify(ctx context.Context, bl consensus.Block) (bool, error) 
 	a.durable.mu.Lock()
 	_, twice := a.states[hash]
 	a.durable.mu.Unlock()
-	if !ok || twice || parent.height+1 != bl.Header.Height {
+	if !ok || twice || parent.height+1 != bl.Header.Height || bl.Header.IsEcho() {
 		a.tb.Errorf("certify %d: parent here %v, asked before %v", bl.Header.Height, ok, twice)
 	}
 	if a.refuse != nil && a.refuse(bl) {
@@ -133,7 +142,7 @@ func (a *toyApp) Finalise(ctx context.Context, blocks []consensus.Block, cert co
 		hash := bl.Header.Hash()
 		a.durable.mu.Lock()
 		s, ok := a.states[hash]
-		if !ok || bl.Header.Parent != a.durable.hash || i == len(blocks)-1 && cert.Block != hash {
+		if !ok || bl.Header.Parent != a.durable.hash || i == len(blocks)-1 && cert.Block != hash && !bl.Header.Ends() {
 			a.tb.Errorf("finalise %d: certified %v", bl.Header.Height, ok)
 		}
 		delete(a.states, hash)
@@ -191,6 +200,23 @@ type port struct {
 	in      [2]chan Message
 	handler func(context.Context, int, []byte) ([]byte, error)
 	up      bool
+	members []int // of the committee that places are in; nil: all, each at its own
+}
+
+// place is a node's place in the port's committee, -1 if it has none.
+func (p *port) place(node int) int {
+	if p.members == nil {
+		return node
+	}
+	return slices.Index(p.members, node)
+}
+
+// node is the node at a place in the port's committee.
+func (p *port) node(place int) int {
+	if p.members == nil {
+		return place
+	}
+	return p.members[place]
 }
 
 func newWire(n int) *wire {
@@ -221,6 +247,7 @@ func (w *wire) unplug(i int) {
 }
 
 func (p *port) Send(to int, class Class, payload []byte) {
+	to = p.node(to)
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	if sent := p.w.sent; sent != nil && !sent(p.self, to, class, payload) || !p.up {
@@ -234,7 +261,7 @@ func (w *wire) deliver(from, to int, class Class, payload []byte) {
 	defer w.mu.Unlock()
 	if p := w.ports[to]; p.up {
 		select {
-		case p.in[class] <- Message{From: from, Payload: payload}:
+		case p.in[class] <- Message{From: p.place(from), Payload: payload}:
 		default:
 		}
 	}
@@ -249,6 +276,7 @@ func (p *port) Serve(h func(context.Context, int, []byte) ([]byte, error)) {
 }
 
 func (p *port) Request(ctx context.Context, to int, req []byte) ([]byte, error) {
+	to = p.node(to)
 	select {
 	case <-time.After(2 * p.w.delay):
 	case <-ctx.Done():
@@ -266,7 +294,7 @@ func (p *port) Request(ctx context.Context, to int, req []byte) ([]byte, error) 
 	if !up || handler == nil {
 		return nil, errors.New("not reached")
 	}
-	return handler(ctx, p.self, req)
+	return handler(ctx, peer.place(p.self), req)
 }
 
 const testShard = 3

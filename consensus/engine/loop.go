@@ -50,6 +50,9 @@ func (e *Engine) run(first simplex.Ready) error {
 			err = e.onTick()
 		}
 	}
+	if errors.Is(err, errOver) {
+		return nil
+	}
 	if e.ctx.Err() != nil {
 		return nil // closed while something was under way; whatever failed, failed because of that
 	}
@@ -85,7 +88,7 @@ func (e *Engine) onTick() error {
 		return err
 	}
 	e.sinceFinal++
-	if e.sinceFinal%pollTicks == 0 {
+	if e.ahead.Swap(false) || e.sinceFinal%pollTicks == 0 {
 		if err := e.poll(); err != nil {
 			return err
 		}
@@ -198,7 +201,7 @@ func (e *Engine) apply(a simplex.Action) error {
 	case simplex.SyncNeeded:
 		return e.catchUp()
 	case simplex.Finalised:
-		_, err := e.finalise(a.Blocks, a.Cert)
+		_, err := e.finalise(a.Blocks, a.Echoes, a.Cert)
 		return err
 	case simplex.Abandoned:
 		if !e.sync.executed(a.Block) { // what sync has executed is final; it only has not said so yet
@@ -235,9 +238,9 @@ func (e *Engine) follow() {
 	e.status.follow(s, e.final, len(e.queue), len(e.fetches), e.sync.active)
 }
 
-// finalise logs that cert makes the last of blocks final and has the application finalise those that it was not already
-// told about; it reports whether there were any.
-func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) (bool, error) {
+// finalise logs that cert makes the last of blocks final, as what the last of echoes leads down to if there are any, and has
+// the application finalise those that it was not already told about; it reports whether there were any.
+func (e *Engine) finalise(blocks []consensus.Block, echoes []*consensus.Header, cert consensus.Certificate) (bool, error) {
 	for len(blocks) > 0 && blocks[0].Header.Height <= e.final.Height {
 		hash := blocks[0].Header.Hash()
 		if known, ok := e.c.Log.FinalAt(blocks[0].Header.Height); ok && known != hash {
@@ -255,6 +258,13 @@ func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) 
 			return false, fatal("block log", err)
 		}
 	}
+	certified := blocks[len(blocks)-1].Header
+	for _, h := range echoes {
+		if err := e.c.Log.AppendBlock(consensus.Block{Header: h}); err != nil {
+			return false, fatal("block log", err)
+		}
+		certified = h
+	}
 	if err := e.c.Log.AppendFinal(&cert); errors.Is(err, blocklog.ErrConflict) {
 		return false, fatal(err.Error(), ErrHalted)
 	} else if err != nil {
@@ -265,7 +275,7 @@ func (e *Engine) finalise(blocks []consensus.Block, cert consensus.Certificate) 
 	}
 	last := blocks[len(blocks)-1].Header
 	e.final, e.sinceFinal = last, 0
-	e.latest.Store(&consensus.FinalHeader{Header: last, Cert: cert})
+	e.latest.Store(&consensus.FinalHeader{Header: certified, Cert: cert})
 	e.enqueue(func() outcome {
 		e.worker.settle(blocks)
 		e.hand(blocks, cert)

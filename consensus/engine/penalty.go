@@ -20,6 +20,7 @@ const (
 	votesPerSecond, votesBurst         = 400, 1200
 	proposalsPerSecond, proposalsBurst = 40, 80 // one part of each view, and the own ones with their repetitions
 	requestsPerSecond, requestsBurst   = 40, 80
+	endsPerSecond, endsBurst           = 2, 2 // times that a peer in an epoch that is over is told so
 )
 
 // penalties says which validators have lost their place. Safe for concurrent use.
@@ -78,7 +79,7 @@ func (e *Engine) penalise(i int, reason string) {
 }
 
 // limits are the rates of each peer; the last place is shared by all who are no members.
-type limits struct{ votes, proposals, requests []*rate.Limiter }
+type limits struct{ votes, proposals, requests, ends []*rate.Limiter }
 
 func newLimits(n int) *limits {
 	l := &limits{}
@@ -86,6 +87,7 @@ func newLimits(n int) *limits {
 		l.votes = append(l.votes, rate.NewLimiter(votesPerSecond, votesBurst))
 		l.proposals = append(l.proposals, rate.NewLimiter(proposalsPerSecond, proposalsBurst))
 		l.requests = append(l.requests, rate.NewLimiter(requestsPerSecond, requestsBurst))
+		l.ends = append(l.ends, rate.NewLimiter(endsPerSecond, endsBurst))
 	}
 	return l
 }
@@ -142,6 +144,10 @@ func (e *Engine) admit(class Class, m Message) simplex.Event {
 	case err != nil:
 		e.status.count(func(c *Counters) { c.DroppedMalformed++ })
 		e.post(func() error { e.penalise(m.From, err.Error()); return nil })
+		return nil
+	case in.epoch() != e.c.Committee.Epoch:
+		e.status.count(func(c *Counters) { c.DroppedEpoch++ })
+		e.otherEpoch(m.From, &in, now)
 		return nil
 	case in.vote != nil:
 		return simplex.VoteReceived{From: m.From, Vote: *in.vote}

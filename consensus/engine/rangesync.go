@@ -132,11 +132,11 @@ func (e *Engine) executed(r run) error {
 	}
 	e.status.count(func(c *Counters) { c.SyncedBlocks += uint64(len(r.blocks)) })
 	e.sync.blocks = append(e.sync.blocks, r.blocks...)
-	if len(r.links) > 0 {
+	if !r.complete() {
 		return e.nextRun()
 	}
 	e.tip()
-	if _, err := e.finalise(e.sync.blocks, r.cert); err != nil {
+	if _, err := e.finalise(e.sync.blocks, r.echoes, r.cert); err != nil {
 		return err
 	}
 	e.sync.blocks, e.sync.hashes = nil, nil

@@ -10,18 +10,25 @@ import (
 	"tutti/consensus/simplex"
 )
 
-// restart brings the application to where the log is, and makes the machine from the log.
+// restart brings the application to where the log is, as far as the log is of this epoch, and makes the machine from the log;
+// none if the epoch is over.
 func (e *Engine) restart(ctx context.Context) (simplex.Ready, error) {
-	if err := e.replay(ctx); err != nil {
-		return simplex.Ready{}, err
-	}
 	root, cert, err := e.root()
 	if err != nil {
 		return simplex.Ready{}, err
 	}
+	if err := e.replay(ctx, root.Height); err != nil {
+		return simplex.Ready{}, err
+	}
 	e.final = root
 	e.status.finalised(root)
-	if cert.Kind != 0 {
+	if root.Ends() && root.Epoch == e.c.Committee.Epoch {
+		if e.ended, err = e.c.Log.EpochEnd(root.Epoch); err != nil {
+			return simplex.Ready{}, fatal("reading what ended the epoch", err)
+		}
+		return simplex.Ready{}, nil
+	}
+	if cert.Kind != 0 && cert.Epoch == e.c.Committee.Epoch {
 		e.latest.Store(&consensus.FinalHeader{Header: root, Cert: cert})
 	}
 	records := e.c.Log.Records()
@@ -52,11 +59,28 @@ func (e *Engine) restart(ctx context.Context) (simplex.Ready, error) {
 	return ready, nil
 }
 
-// root is the last final block of the log, with its finalization; genesis while nothing is final.
+// root is the last final block of the log up to the end of this epoch, with the finalization of it or of an echo; genesis
+// while nothing is final. It is of this epoch, or ends the one before and names this one's committee.
 func (e *Engine) root() (*consensus.Header, consensus.Certificate, error) {
+	h, cert, err := e.lastFinal()
+	if err != nil {
+		return nil, cert, err
+	}
+	c := e.c.Committee
+	if begins := h.Ends() && h.Epoch+1 == c.Epoch && h.NextCommittee == c.Hash(); h.Epoch != c.Epoch && !begins {
+		return nil, cert, fatal(fmt.Sprintf("epoch %d on a final block of epoch %d at height %d", c.Epoch, h.Epoch, h.Height), ErrOtherEpoch)
+	}
+	return h, cert, nil
+}
+
+func (e *Engine) lastFinal() (*consensus.Header, consensus.Certificate, error) {
 	height, hash := e.c.Log.Final()
 	if height == 0 {
 		return e.c.Genesis, consensus.Certificate{}, nil
+	}
+	if end, ok := e.c.Log.EndOf(e.c.Committee.Epoch); ok {
+		height = end
+		hash, _ = e.c.Log.FinalAt(end)
 	}
 	h, err := e.c.Log.Header(hash)
 	if err != nil {
@@ -69,11 +93,14 @@ func (e *Engine) root() (*consensus.Header, consensus.Certificate, error) {
 	return h, *cert, nil
 }
 
-// replay has the application certify and finalise the logged blocks above its own final one.
-func (e *Engine) replay(ctx context.Context) error {
-	top, _ := e.c.Log.Final()
+// replay has the application certify and finalise the logged blocks above its own final one, up to height top.
+func (e *Engine) replay(ctx context.Context, top consensus.Height) error {
 	height, hash := e.c.App.Final()
-	if err := e.agrees(top, height, hash); err != nil {
+	if logged, _ := e.c.Log.Final(); height > top && height <= logged {
+		what := fmt.Sprintf("epoch %d, which ended at height %d, on a state at height %d", e.c.Committee.Epoch, top, height)
+		return fatal(what, ErrOtherEpoch)
+	}
+	if err := agrees(e.c.Log, e.c.Genesis, top, height, hash); err != nil {
 		return err
 	}
 	w := &e.worker
@@ -109,17 +136,17 @@ func (e *Engine) replay(ctx context.Context) error {
 	return nil
 }
 
-// agrees compares the application's final block with the log's block at that height.
-func (e *Engine) agrees(top, height consensus.Height, hash consensus.Hash) error {
-	want, ok := e.c.Genesis.Hash(), true
+// agrees compares the application's final block with the log's block at that height, where the log is final up to top.
+func agrees(log *blocklog.Log, genesis *consensus.Header, top, height consensus.Height, hash consensus.Hash) error {
+	want, ok := genesis.Hash(), true
 	if height > 0 {
-		want, ok = e.c.Log.FinalAt(height)
+		want, ok = log.FinalAt(height)
 	}
 	switch {
 	case height > top:
 		return fatal(fmt.Sprintf("state at height %d, log at %d", height, top), ErrStateAhead)
 	case !ok:
-		return fatal(fmt.Sprintf("state at height %d, log from %d", height, e.c.Log.Base()), ErrPruned)
+		return fatal(fmt.Sprintf("state at height %d, log from %d", height, log.Base()), ErrPruned)
 	case want != hash:
 		return fatal(fmt.Sprintf("state on block %s at height %d, where %s is final", hash.Short(), height, want.Short()), ErrContradiction)
 	}

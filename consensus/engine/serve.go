@@ -14,6 +14,7 @@ var (
 	errPenalty = errors.New("engine: no answer to a peer that broke the rules")
 	errBusy    = errors.New("engine: busy, ask another peer")
 	errClosed  = errors.New("engine: closed")
+	errEpoch   = errors.New("engine: in another epoch, ask a validator that is in yours")
 	errSilent  = errors.New("engine: not above its own vote floor yet, ask another validator")
 )
 
@@ -59,12 +60,27 @@ func (e *Engine) answer(ctx context.Context, r request) ([]byte, error) {
 	case typeGetHeaders:
 		return e.serveHeaders(ctx, r.hash, r.most)
 	case typeGetLeading:
+		if r.epoch != e.c.Committee.Epoch {
+			return nil, errEpoch
+		}
 		return e.serveLeading(ctx)
 	}
-	if f := e.latest.Load(); f != nil {
-		return encodeLatest(f), nil
+	return e.serveLatest(r.epoch)
+}
+
+// serveLatest answers with the last finalization in an epoch: of one that is over with what ended it.
+func (e *Engine) serveLatest(epoch consensus.Epoch) ([]byte, error) {
+	f := e.latest.Load()
+	if epoch != e.c.Committee.Epoch {
+		var err error
+		if f, err = e.endOf(epoch); err != nil {
+			return nil, err
+		}
 	}
-	return nil, nil
+	if f == nil {
+		return nil, nil
+	}
+	return encodeLatest(f), nil
 }
 
 // look has the owner evaluate f, which looks at the machine, and waits for it.
@@ -167,11 +183,12 @@ func (e *Engine) serveLeading(ctx context.Context) ([]byte, error) {
 }
 
 // serveRun answers with the run from a height: whole groups of blocks up to a finalization while they fit, or as much of
-// the first group as fits and the headers that link it to its finalization.
+// the first group as fits and the headers that link it to its finalization. It ends where the epoch of the first block does.
 func (e *Engine) serveRun(from consensus.Height) ([]byte, error) {
 	var r run
 	size := 0
-	for h := from; ; {
+	end, epoch, ends := e.c.Log.NextEnd(from)
+	for h := from; !ends || h <= end; {
 		at, cert, err := e.c.Log.Finalization(h)
 		if err != nil {
 			break // nothing final from h on
@@ -186,6 +203,11 @@ func (e *Engine) serveRun(from consensus.Height) ([]byte, error) {
 			break
 		}
 		r.cert = *cert
+		if ends && at == end {
+			if err := e.addEchoes(&r, epoch); err != nil || len(r.echoes) > maxRunEchoes {
+				return nil, notHeld(err)
+			}
+		}
 		if next <= at {
 			if r.links, err = e.readLinks(next, at); err != nil || r.links == nil {
 				return nil, err
@@ -198,6 +220,15 @@ func (e *Engine) serveRun(from consensus.Height) ([]byte, error) {
 		return nil, nil
 	}
 	return r.encode(), nil
+}
+
+// addEchoes adds what links the last block of an epoch to the finalization that ended it.
+func (e *Engine) addEchoes(r *run, epoch consensus.Epoch) error {
+	end, err := e.c.Log.EpochEnd(epoch)
+	if err == nil {
+		r.echoes = end.Echoes
+	}
+	return err
 }
 
 // readBlocks adds the final blocks at heights h to at while they fit; the very first always does. It returns the height

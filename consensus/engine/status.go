@@ -15,6 +15,7 @@ type Counters struct {
 	DroppedRate      uint64 // messages above a peer's rate
 	DroppedMalformed uint64 // payloads that are no messages
 	DroppedClock     uint64 // proposals from too far in the future
+	DroppedEpoch     uint64 // messages of another epoch
 	DroppedFetch     uint64 // fetches beyond maxFetches; the machine repeats them
 	Penalties        uint64 // places taken away
 	Served           uint64 // requests answered
@@ -49,6 +50,7 @@ type Status struct {
 	Final      *consensus.Header // the last block that the application has made durable as final
 	Syncing    bool              // catching up by runs
 	Silent     bool              // joined without its earlier votes, and not above its vote floor yet
+	Over       bool              // the epoch's last block is logged as final; the engine ends when it is durable as such
 	Jobs       int               // calls of the application that wait
 	Fetches    int               // blocks being fetched
 	Validators []ValidatorStatus
@@ -96,7 +98,7 @@ func (b *statusBoard) follow(m simplex.Status, logged *consensus.Header, jobs, f
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.s.View, b.s.Leader, b.s.Height, b.s.Logged = m.View, m.Leader, m.Highest.Height, logged.Height
-	b.s.Jobs, b.s.Fetches, b.s.Syncing, b.s.Silent = jobs, fetches, syncing, m.Silent
+	b.s.Jobs, b.s.Fetches, b.s.Syncing, b.s.Silent, b.s.Over = jobs, fetches, syncing, m.Silent, m.Over
 }
 
 // Status is a snapshot. Safe for concurrent use, also after the engine has ended.

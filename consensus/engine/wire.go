@@ -18,21 +18,25 @@ import (
 //	class proposal   0x03 proposal | 0x04 part of a proposal (consensus/shred)
 //	request          0x11 block by hash:        hash(32)
 //	                 0x12 run from height:      u64 height
-//	                 0x13 latest finalization:  empty
+//	                 0x13 latest finalization:  u64 epoch
 //	                 0x14 headers down from:    hash(32), u16 most (1 to 1,024)
-//	                 0x15 leading certificate:  empty
+//	                 0x15 leading certificate:  u64 epoch
 //	answer           0x21 block:  u16 length of notarization (0: none), notarization, block
-//	                 0x22 run:    u16 count, count * (u32 length, block); u16 count, count * (u32 length, header); finalization
+//	                 0x22 run:    u16 count, count * (u32 length, block); u16 count, count * (u32 length, header);
+//	                              u16 count, count * u64 view of an echo; finalization
 //	                 0x23 latest: final header
 //	                 0x24 headers: u16 count, count * (u32 length, header)
 //	                 0x25 leading: certificate
 //	                 0x2f nothing: this peer does not hold it
 //
 // Headers are the one of that hash and its ancestors, descending, as far as they are held and fit. The leading certificate
-// is the one of the highest view that the peer's machine holds, nothing if it holds none (simplex, rule R17).
+// is the one of the highest view that the peer's machine holds, nothing if it holds none (simplex, rule R17); a peer that is
+// in another epoch gives no answer. The latest finalization of an epoch that is over is the one that ended it.
 //
 // A run is blocks in height order from the one asked for, then the headers that link the last of them to the block that
-// the finalization is of (none if it is that block itself).
+// the finalization is of (none if it is that block itself). It never goes beyond the end of an epoch; if it goes up to there, the
+// views of the echoes follow that link the epoch's last block to the one that the finalization is of. Their headers follow from
+// the views (consensus.Echo).
 const (
 	typeVote        = 0x01
 	typeCertificate = 0x02
@@ -58,6 +62,7 @@ const (
 	runLinkBytes   = 7 << 20
 	maxRunBlocks   = 1024
 	maxRunLinks    = 8192
+	maxRunEchoes   = 16384 // views in which nothing was final: many hours of them
 
 	maxAnswerHeaders = 1024    // of one answer, which has at least one
 	headersBytes     = 1 << 20 // of an answer's headers, but for the first
@@ -89,6 +94,17 @@ type inbound struct {
 	cert     *consensus.Certificate
 	proposal *consensus.Proposal
 	part     *shred.Part
+}
+
+// epoch is the one that the message is about.
+func (m *inbound) epoch() consensus.Epoch {
+	switch {
+	case m.vote != nil:
+		return m.vote.Epoch
+	case m.cert != nil:
+		return m.cert.Epoch
+	}
+	return m.header().Epoch
 }
 
 // header is that of a proposal or part.
@@ -123,10 +139,11 @@ func decodeInbound(class Class, b []byte) (m inbound, err error) {
 
 // request is a decoded request; typ says which field counts.
 type request struct {
-	typ  byte
-	hash consensus.Hash
-	from consensus.Height
-	most int
+	typ   byte
+	hash  consensus.Hash
+	from  consensus.Height
+	epoch consensus.Epoch
+	most  int
 }
 
 func (r request) encode() []byte {
@@ -138,7 +155,7 @@ func (r request) encode() []byte {
 	case typeGetHeaders:
 		return binary.BigEndian.AppendUint16(append([]byte{typeGetHeaders}, r.hash[:]...), uint16(r.most))
 	}
-	return []byte{r.typ}
+	return binary.BigEndian.AppendUint64([]byte{r.typ}, uint64(r.epoch)) // typeGetLatest, typeGetLeading
 }
 
 func decodeRequest(b []byte) (r request, err error) {
@@ -154,7 +171,7 @@ func decodeRequest(b []byte) (r request, err error) {
 		ok = s.CopyBytes(r.hash[:]) && s.ReadUint16(&most) && most > 0 && most <= maxAnswerHeaders
 		r.most = int(most)
 	default:
-		ok = ok && (r.typ == typeGetLatest || r.typ == typeGetLeading)
+		ok = ok && (r.typ == typeGetLatest || r.typ == typeGetLeading) && s.ReadUint64((*uint64)(&r.epoch))
 	}
 	if !ok || !s.Empty() {
 		return request{}, malformed("request")
@@ -206,8 +223,20 @@ func decodeBlockAnswer(b []byte) (a blockAnswer, err error) {
 type run struct {
 	blocks []consensus.Block
 	links  []*consensus.Header
+	echoes []*consensus.Header // above the last of blocks and links, which ends its epoch then
 	cert   consensus.Certificate
 }
+
+// last is the highest header of the chain in a run, no echo.
+func (r *run) last() *consensus.Header {
+	if n := len(r.links); n > 0 {
+		return r.links[n-1]
+	}
+	return r.blocks[len(r.blocks)-1].Header
+}
+
+// complete reports whether the finalization proves the last of the blocks final, and there is no other between.
+func (r *run) complete() bool { return len(r.links) == 0 }
 
 func (r run) encode() []byte {
 	size := 16 << 10
@@ -222,6 +251,10 @@ func (r run) encode() []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.links)))
 	for _, h := range r.links {
 		b = appendSized(b, h.Append)
+	}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.echoes)))
+	for _, h := range r.echoes {
+		b = binary.BigEndian.AppendUint64(b, uint64(h.View))
 	}
 	return r.cert.Append(b)
 }
@@ -258,15 +291,39 @@ func decodeRun(b []byte) (run, error) {
 	if err != nil {
 		return run{}, err
 	}
+	if len(r.blocks) == 0 {
+		return run{}, malformed("run without blocks")
+	}
+	if err := r.readEchoes(&s); err != nil {
+		return run{}, err
+	}
 	cert, err := consensus.DecodeCertificate(s)
 	if err != nil {
 		return run{}, fmt.Errorf("%w: %w", ErrWire, err)
 	}
-	if len(r.blocks) == 0 {
-		return run{}, malformed("run without blocks")
-	}
 	r.cert = *cert
 	return r, nil
+}
+
+// readEchoes reads views and makes the headers of echoes of them.
+func (r *run) readEchoes(s *cryptobyte.String) error {
+	var n uint16
+	if !s.ReadUint16(&n) || n > maxRunEchoes {
+		return malformed("run with %d echoes, limit %d", n, maxRunEchoes)
+	}
+	at := r.last()
+	if n > 0 && (!at.Ends() || at.IsEcho()) {
+		return malformed("run with echoes of a block that does not end its epoch")
+	}
+	for range n {
+		var view consensus.View
+		if !s.ReadUint64((*uint64)(&view)) || view <= at.View {
+			return malformed("run with echoes out of order")
+		}
+		at = consensus.Echo(at, view)
+		r.echoes = append(r.echoes, at)
+	}
+	return nil
 }
 
 func readSized(s *cryptobyte.String, limit int, item func([]byte) error) error {

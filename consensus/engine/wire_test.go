@@ -41,6 +41,17 @@ func wireSamples() (block consensus.Block, vote *consensus.Vote, r run) {
 	return block, vote, r
 }
 
+// wireEnd is a run up to the end of an epoch, with two echoes.
+func wireEnd() run {
+	_, _, r := wireSamples()
+	last := *r.links[0]
+	last.NextCommittee = consensus.Hash{4}
+	echo := consensus.Echo(&last, last.View+1)
+	r.links, r.echoes = []*consensus.Header{&last}, []*consensus.Header{echo, consensus.Echo(echo, echo.View+2)}
+	r.cert = wireCert(consensus.Finalize, r.echoes[1])
+	return r
+}
+
 // wirePart is a part of a committee of three.
 func wirePart() *shred.Part {
 	var vs []consensus.Validator
@@ -76,12 +87,13 @@ func TestGolden(t *testing.T) {
 		{"part", encodePart(wirePart())},
 		{"get block", request{typ: typeGetBlock, hash: consensus.Hash{1, 2, 3}}.encode()},
 		{"get run", request{typ: typeGetRun, from: 77}.encode()},
-		{"get latest", request{typ: typeGetLatest}.encode()},
+		{"get latest", request{typ: typeGetLatest, epoch: 5}.encode()},
 		{"block", blockAnswer{block, cert}.encode()},
 		{"block without notarization", blockAnswer{block: block}.encode()},
 		{"run", r.encode()},
+		{"run to the end of an epoch", wireEnd().encode()},
 		{"get headers", request{typ: typeGetHeaders, hash: consensus.Hash{1, 2, 3}, most: 700}.encode()},
-		{"get leading", request{typ: typeGetLeading}.encode()},
+		{"get leading", request{typ: typeGetLeading, epoch: 5}.encode()},
 		{"headers", encodeHeaders([]*consensus.Header{r.links[0], r.blocks[1].Header, r.blocks[0].Header})},
 		{"leading", encodeLeading(&cert)},
 		{"latest", encodeLatest(&consensus.FinalHeader{Header: r.links[0], Cert: r.cert})},

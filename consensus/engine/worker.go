@@ -146,7 +146,7 @@ func (e *Engine) runFinaliser() {
 					e.status.finalised(bl.Header)
 					e.c.Observer.Finalised(bl.Header, job.cert)
 				}
-				return nil
+				return e.endAt(job.blocks[len(job.blocks)-1].Header)
 			})
 		}
 	}
