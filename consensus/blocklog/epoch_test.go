@@ -289,7 +289,11 @@ func (e *epochs) afterCrash(fs vfs.FS, f consensus.Height, epoch int, v consensu
 		return nil // over
 	}
 	have := map[consensus.View]bool{}
+	var decided consensus.View // by a certificate in the vote log, which needs no votes below
 	for _, r := range l.Records() {
+		if r.Cert != nil && r.Cert.Epoch == consensus.Epoch(epoch) {
+			decided = r.Cert.View
+		}
 		if r.Vote != nil && r.Vote.Epoch == consensus.Epoch(epoch) {
 			have[r.Vote.View] = true
 		}
@@ -303,7 +307,7 @@ func (e *epochs) afterCrash(fs vfs.FS, f consensus.Height, epoch int, v consensu
 		if b.Header.View > v {
 			continue
 		}
-		if !have[b.Header.View] {
+		if !have[b.Header.View] && b.Header.View > decided {
 			return fmt.Errorf("epoch %d: the vote of view %d of %d is gone", epoch, b.Header.View, v)
 		}
 		if got, err := l.Block(b.Header.Hash()); err != nil || !bytes.Equal(got.Body, b.Body) {
