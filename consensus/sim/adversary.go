@@ -80,5 +80,6 @@ func Adversaries() map[string]Maker {
 		"doublefinaliser": DoubleFinaliser, "selective": Selective, "forger": Forger, "forker": Forker,
 		"slow": Slow, "latenullifier": LateNullifier, "oldparent": OldParent, "spammer": Spammer,
 		"withholder": Withholder, "badencoder": BadEncoder,
+		"trespasser": Trespasser,
 	}
 }

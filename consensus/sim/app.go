@@ -19,6 +19,7 @@ type app struct {
 	executed map[consensus.Hash]bool
 	ever     map[consensus.Hash]bool // executed in this life or one before with the same disk: a vote from then may leave now
 	pending  []simplex.Finalised     // final but not durable yet
+	ends     []simplex.Finalised     // by epoch: the hand-over of its last block
 }
 
 func (a *app) reset(genesis *consensus.Header) {
@@ -51,7 +52,7 @@ func (h *host) certify(c simplex.Certify) {
 		takes = h.s.spread(3 * time.Second)
 	}
 	h.local(takes, func() {
-		name, ok := c.Block.Header.Hash(), bodyValid(c.Block.Body)
+		name, ok := c.Block.Header.Hash(), bodyValid(c.Block.Body) && h.s.rightly(c.Block.Header)
 		if ok {
 			h.app.executed[name], h.app.ever[name] = true, true
 		}
@@ -75,9 +76,10 @@ func (h *host) build(b simplex.Build) {
 		hd := *p
 		hd.Epoch, hd.View, hd.Height, hd.Parent = b.Epoch, b.View, p.Height+1, p.Hash()
 		hd.TimeMs = max(p.TimeMs+1, h.s.now.Milliseconds())
+		h.s.names(&hd)
 		built := simplex.Built{View: b.View, Block: &consensus.Block{Header: &hd, Body: body}}
 		if hd.Body = consensus.NewBodyRef(body); len(body) > 300 { // to this application that is long
-			set := h.s.cut(body)
+			set := h.s.cut(h.era, body)
 			hd.Body = set.Ref()
 			if h.s.rng.IntN(2) == 0 {
 				built.Shreds = set
@@ -87,9 +89,9 @@ func (h *host) build(b simplex.Build) {
 	})
 }
 
-// cut cuts a body for the committee.
-func (s *simulation) cut(body []byte) *shred.Set {
-	set, err := shred.Cut(s.o.Committee, body)
+// cut cuts a body for the committee of an epoch.
+func (s *simulation) cut(era int, body []byte) *shred.Set {
+	set, err := shred.Cut(s.eras[era].Committee, body)
 	if err != nil {
 		panic(err) // a body that is empty or too long: a bug of this package
 	}
@@ -121,6 +123,9 @@ func (h *host) finalise(f simplex.Finalised) {
 			if at := int(b.Header.Height); at == len(h.app.chain) {
 				h.app.chain, h.app.cert = append(h.app.chain, b), f.Cert
 			}
+		}
+		if last := h.app.final(); after(last) > h.era {
+			h.end(f)
 		}
 	})
 }

@@ -27,6 +27,7 @@ type sums struct {
 	first, last                            uint64
 	heights                                consensus.Height
 	restarts, synced, lost, joined, events int
+	epochs, echoes                         int
 
 	evidence, convicted, blamed, led, conflicts int // pieces; seeds with them; seeds with blame; views led by twins; seeds
 	clashes                                     map[string]int
@@ -47,6 +48,7 @@ func (s *sums) String() string {
 
 func (s *sums) add(seed uint64, r sim.Report) {
 	s.heights, s.restarts, s.synced, s.events = s.heights+r.Height, s.restarts+r.Restarts, s.synced+r.Synced, s.events+r.Events
+	s.epochs, s.echoes = s.epochs+r.Epochs, s.echoes+r.Echoes
 	s.lost, s.joined, s.led = s.lost+r.Lost, s.joined+r.Joined, s.led+r.Led
 	for _, n := range r.Evidence {
 		s.evidence += n

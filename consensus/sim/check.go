@@ -21,6 +21,9 @@ import (
 //   - a vote to notarize on a parent that was not executed, or without the nullifications between, or for a body in shards
 //     that is not here while the own part does not go to all with the vote;
 //   - a final body that its header does not commit to;
+//   - a vote of an epoch before the last block of the one before is durable at the voter, with what proves it final;
+//   - a vote for something else than an echo where the epoch only waits for its end;
+//   - an echo handed over, or a last block that what comes with it does not prove final, or at another height than is due;
 //   - committed loss: a block final somewhere that is not on the disks of a quorum less the adversaries;
 //   - an honest validator accused or blamed, or an honest machine that halts;
 //   - a contradiction of a faulty validator that a machine was told, both votes in its window, and that it kept to itself;
@@ -30,16 +33,16 @@ type checker struct {
 	err   error
 	chain []consensus.Block       // final anywhere, by height
 	certs []consensus.Certificate // each finalizes the block of that height or a descendant; the first is zero
-	view  consensus.View          // highest anywhere
-	votes []map[consensus.View]*[4]consensus.Hash
-	null  []map[consensus.View]bool
+	views map[int]consensus.View  // highest anywhere, by epoch
+	votes []map[slot]*[4]consensus.Hash
+	null  []map[slot]bool
 }
 
 func newChecker(s *simulation) *checker {
-	c := &checker{s: s, chain: []consensus.Block{{Header: s.o.Genesis}}, certs: make([]consensus.Certificate, 1)}
+	c := &checker{s: s, chain: []consensus.Block{{Header: s.o.Genesis}}, certs: make([]consensus.Certificate, 1), views: map[int]consensus.View{}}
 	for range s.hosts {
-		c.votes = append(c.votes, make(map[consensus.View]*[4]consensus.Hash))
-		c.null = append(c.null, make(map[consensus.View]bool))
+		c.votes = append(c.votes, make(map[slot]*[4]consensus.Hash))
+		c.null = append(c.null, make(map[slot]bool))
 	}
 	return c
 }
@@ -61,8 +64,8 @@ func (c *checker) bounds(h *host) {
 	}
 	st := h.node.Status()
 	limits := c.limits()
-	c.view = max(c.view, st.View) // certificates of later views do not exist yet
-	span := int(c.view-st.Final.View) + int(limits.Window) + 1
+	c.views[h.era] = max(c.views[h.era], st.View) // certificates of later views do not exist yet
+	span := int(c.views[h.era]-finalView(h, st.Final)) + int(limits.Window) + 1
 	if st.Rounds > span || st.Blocks > 2*span || st.Fetches > 2*span {
 		c.fail("host %d holds %d rounds, %d blocks and %d fetches with %d views open", h.i, st.Rounds, st.Blocks, st.Fetches, span)
 	}
@@ -71,7 +74,7 @@ func (c *checker) bounds(h *host) {
 // sent checks an outgoing message: own votes and proposals are on the disk and contradict nothing ever sent.
 func (c *checker) sent(h *host, o simplex.Outbound) {
 	if p := o.Part; p != nil && !h.adversary && int(p.Vote.Validator) != h.index {
-		if err := shred.Check(c.s.o.Committee, p); err != nil || int(p.Validator) != h.index {
+		if err := shred.Check(h.now().Committee, p); err != nil || int(p.Validator) != h.index {
 			c.fail("host %d passes on a part of %d: %v", h.i, p.Validator, err)
 		}
 		return
@@ -100,10 +103,12 @@ func (c *checker) sent(h *host, o simplex.Outbound) {
 		h.mute = false
 		c.s.report.Joined++
 	}
-	mine := c.votes[h.i][v.View]
+	c.begun(h, v.Epoch)
+	at := slot{v.Epoch, v.View}
+	mine := c.votes[h.i][at]
 	if mine == nil {
 		mine = new([4]consensus.Hash)
-		c.votes[h.i][v.View] = mine
+		c.votes[h.i][at] = mine
 	}
 	if old := mine[v.Kind]; !old.IsZero() && old != v.Block {
 		c.fail("host %d sends two %s votes in view %d", h.i, v.Kind, v.View)
@@ -113,11 +118,32 @@ func (c *checker) sent(h *host, o simplex.Outbound) {
 	}
 	mine[v.Kind] = v.Block
 	if v.Kind == consensus.Nullify {
-		c.null[h.i][v.View] = true
+		c.null[h.i][at] = true
 		c.s.report.Nullify++
 	}
-	if c.null[h.i][v.View] && !mine[consensus.Finalize].IsZero() {
+	if c.null[h.i][at] && !mine[consensus.Finalize].IsZero() {
 		c.fail("host %d both nullifies and finalizes view %d", h.i, v.View)
+	}
+}
+
+// begun checks that a host may vote in an epoch: it has the end of the one before.
+func (c *checker) begun(h *host, epoch consensus.Epoch) {
+	if epoch == 0 {
+		return
+	}
+	e := epoch - 1
+	if int(epoch) != h.era || int(e) >= len(h.app.ends) {
+		c.fail("host %d votes in epoch %d, and is in %d", h.i, epoch, h.era)
+		return
+	}
+	f := h.app.ends[e]
+	last := f.Blocks[len(f.Blocks)-1].Header
+	end := consensus.EpochEnd{Last: last, Echoes: f.Echoes, Cert: f.Cert}
+	if err := c.s.eras[e].Committee.VerifyEnd(c.s.o.Chain, c.s.eras[e].Keys, &end); err != nil {
+		c.fail("host %d votes in epoch %d: %v", h.i, epoch, err)
+	}
+	if int(last.Height) >= len(h.app.chain) || h.app.chain[last.Height].Header.Hash() != last.Hash() {
+		c.fail("host %d votes in epoch %d without the last block before it", h.i, epoch)
 	}
 }
 
@@ -128,7 +154,7 @@ func (c *checker) passedOn(h *host, sent []simplex.Outbound) {
 		if h.adversary || o.Vote == nil || o.Vote.Kind != consensus.Notarize {
 			continue
 		}
-		if mine := c.votes[h.i][o.Vote.View]; mine != nil && !mine[consensus.Notarize].IsZero() {
+		if mine := c.votes[h.i][slot{o.Vote.Epoch, o.Vote.View}]; mine != nil && !mine[consensus.Notarize].IsZero() {
 			continue // repeated
 		}
 		hd := h.node.Header(o.Vote.Block)
@@ -141,7 +167,7 @@ func (c *checker) passedOn(h *host, sent []simplex.Outbound) {
 				to++
 			}
 		}
-		if to != len(c.s.o.Committee.Validators)-2 {
+		if to != len(h.now().Committee.Validators)-2 {
 			c.fail("host %d votes in view %d without the body and passes its part on to %d", h.i, o.Vote.View, to)
 		}
 	}
@@ -152,7 +178,7 @@ func (c *checker) matches(b consensus.Block) bool {
 	if b.Header.Body.Codec != consensus.CodecShards {
 		return b.Header.Body.Matches(b.Body)
 	}
-	return len(b.Body) > 0 && c.s.cut(b.Body).Ref() == b.Header.Body
+	return len(b.Body) > 0 && c.s.cut(int(b.Header.Epoch), b.Body).Ref() == b.Header.Body
 }
 
 // extends checks that a vote to notarize is for a child of an executed block, with the views between nullified.
@@ -161,7 +187,14 @@ func (c *checker) extends(h *host, v *consensus.Vote) {
 	if hd == nil {
 		return // repeated, and decided since
 	}
-	if !h.app.ever[hd.Parent] {
+	if p := h.node.Header(hd.Parent); p != nil && p.Ends() && consensus.Echo(p, hd.View).Hash() != v.Block {
+		c.fail("host %d votes in view %d for something else than the echo of the end of epoch %d", h.i, v.View, v.Epoch)
+	}
+	parent := hd.Parent
+	for p := h.node.Header(parent); p != nil && p.IsEcho(); p = h.node.Header(parent) {
+		parent = p.Parent // nobody executes an echo
+	}
+	if !h.app.ever[parent] {
 		c.fail("host %d votes in view %d on a parent that was not executed", h.i, v.View)
 		return
 	}
@@ -169,12 +202,12 @@ func (c *checker) extends(h *host, v *consensus.Vote) {
 	if p := h.node.Header(hd.Parent); p != nil {
 		from = p.View
 	} else if f := h.node.Status().Final; f.Hash() == hd.Parent {
-		from = f.View
+		from = finalView(h, f)
 	} else {
 		return
 	}
 	for u := from + 1; u < v.View; u++ {
-		if !h.disk.nullified[u] {
+		if !h.disk.nullified[slot{hd.Epoch, u}] {
 			c.fail("host %d votes in view %d on a block of view %d without a nullification of view %d", h.i, v.View, from, u)
 		}
 	}
@@ -190,8 +223,14 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 		last := h.app.pending[n-1].Blocks
 		at = max(at, last[len(last)-1].Header.Height)
 	}
-	if err := c.s.o.Committee.VerifyCertificate(c.s.o.Chain, c.s.o.Keys, &f.Cert); err != nil || f.Cert.Kind != consensus.Finalize ||
-		f.Cert.Block != f.Blocks[len(f.Blocks)-1].Header.Hash() {
+	last := f.Blocks[len(f.Blocks)-1].Header
+	if last.Ends() {
+		end := consensus.EpochEnd{Last: last, Echoes: f.Echoes, Cert: f.Cert}
+		if err := h.now().Committee.VerifyEnd(c.s.o.Chain, h.now().Keys, &end); err != nil {
+			c.fail("host %d: an epoch ends by what does not prove that: %v", h.i, err)
+		}
+	} else if err := h.now().Committee.VerifyCertificate(c.s.o.Chain, h.now().Keys, &f.Cert); err != nil || f.Cert.Kind != consensus.Finalize ||
+		f.Cert.Block != last.Hash() || len(f.Echoes) > 0 {
 		c.fail("host %d: blocks final by a certificate that is not theirs: %v", h.i, err)
 	}
 	for _, b := range f.Blocks {
@@ -201,6 +240,12 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 			return
 		}
 		at++
+		if b.Header.IsEcho() {
+			c.fail("host %d: an echo handed over as height %d", h.i, at)
+		}
+		if !c.s.rightly(b.Header) {
+			c.fail("host %d: height %d of epoch %d names another committee than is due", h.i, at, b.Header.Epoch)
+		}
 		if !h.app.executed[name] || !bodyValid(b.Body) {
 			c.fail("host %d: block at height %d final without a good verdict", h.i, at)
 		}
@@ -225,21 +270,21 @@ func (c *checker) finalised(h *host, f simplex.Finalised) {
 				return
 			}
 			c.chain, c.certs = append(c.chain, b), append(c.certs, f.Cert)
-			c.kept(name, at, b.Header.View)
+			c.kept(h.now(), name, at, b.Header.View)
 		}
 	}
 }
 
 // kept checks that a block that has just become final survives every honest crash. Who lost a disk may have held it.
-func (c *checker) kept(name consensus.Hash, at consensus.Height, view consensus.View) {
+func (c *checker) kept(e *Era, name consensus.Hash, at consensus.Height, view consensus.View) {
 	var p consensus.Power
-	for i, v := range c.s.o.Committee.Validators {
-		if h := c.s.hosts[i]; h.faulty() || h.joining != nil || view <= h.floor || h.disk.block(name) != nil {
+	for i, v := range e.Committee.Validators {
+		if h := c.s.hosts[e.Members[i]]; h.faulty() || h.joining != nil || view <= h.floor || h.disk.block(name) != nil {
 			p += v.Power
 		}
 	}
-	if !c.s.o.Committee.IsQuorum(p) {
-		c.fail("committed loss: height %d is final and on the disks of %d of %d power", at, p, c.s.o.Committee.Total())
+	if !e.Committee.IsQuorum(p) {
+		c.fail("committed loss: height %d is final and on the disks of %d of %d power", at, p, e.Committee.Total())
 	}
 }
 
@@ -248,15 +293,15 @@ func (c *checker) evidence(h *host, e simplex.Evidence) {
 		return
 	}
 	for _, v := range []consensus.Vote{e.First, e.Second} {
-		if !c.s.o.Keys.Verify(int(v.Validator), consensus.VoteMessage(c.s.o.Chain, v.Statement), v.Signature) {
+		if !h.now().Keys.Verify(int(v.Validator), consensus.VoteMessage(c.s.o.Chain, v.Statement), v.Signature) {
 			c.fail("host %d: evidence with a bad signature", h.i)
 		}
 	}
 	a, b := e.First, e.Second
-	if i := int(a.Validator); a.Validator != b.Validator || !consensus.Contradict(a.Statement, b.Statement) || !c.s.hosts[i].faulty() {
+	if i := int(a.Validator); a.Validator != b.Validator || !consensus.Contradict(a.Statement, b.Statement) || !h.member(i).faulty() {
 		c.fail("host %d: no evidence against %d: %+v %+v", h.i, i, a.Statement, b.Statement)
 	}
-	c.s.report.Evidence[int(a.Validator)]++
+	c.s.report.Evidence[h.member(int(a.Validator)).i]++
 }
 
 // elsewhere: a host takes no vote for another's that its log holds, or that it cast before it lost its log. Tests with
@@ -272,10 +317,11 @@ func (c *checker) misbehaved(h *host, m simplex.Misbehaved) {
 	if h.adversary {
 		return
 	}
-	if !c.s.hosts[m.Validator].adversary {
-		c.fail("host %d blames honest %d: %s", h.i, m.Validator, m.Reason)
+	whom := h.member(m.Validator)
+	if !whom.adversary {
+		c.fail("host %d blames honest %d: %s", h.i, whom.i, m.Reason)
 	}
-	c.s.report.Blamed[m.Validator] = append(c.s.report.Blamed[m.Validator], m.Reason)
+	c.s.report.Blamed[whom.i] = append(c.s.report.Blamed[whom.i], m.Reason)
 }
 
 // votesHeard are the votes of faulty validators that a machine was told, where it has to notice contradictions.
@@ -298,7 +344,7 @@ func (c *checker) heard(h *host, before simplex.Status, e simplex.Event, r simpl
 	if k.convicted == nil {
 		k.convicted = make(map[consensus.View]consensus.Signers)
 	}
-	n := len(c.s.o.Committee.Validators)
+	n := len(h.now().Committee.Validators)
 	for _, a := range r.Apply {
 		switch a := a.(type) {
 		case simplex.Evidence:
@@ -315,18 +361,18 @@ func (c *checker) heard(h *host, before simplex.Status, e simplex.Event, r simpl
 	}
 	told, ok := e.(simplex.VoteReceived)
 	v, i := told.Vote, int(told.Vote.Validator)
-	if !ok || i >= n || told.From != i || i == h.index || !c.s.hosts[i].faulty() || before.Syncing || before.Halted || k.blamed.Has(i) {
+	if !ok || i >= n || told.From != i || i == h.index || !h.member(i).faulty() || before.Syncing || before.Halted || before.Over || k.blamed.Has(i) {
 		return
 	}
 	window := c.limits().Window
-	if v.View <= before.Final.View || v.View+window < before.View || v.View > before.View+window ||
-		v.Shard != c.s.o.Committee.Shard || v.Epoch != c.s.o.Committee.Epoch ||
-		!c.s.o.Keys.Verify(i, consensus.VoteMessage(c.s.o.Chain, v.Statement), v.Signature) {
+	if v.View <= finalView(h, before.Final) || v.View+window < before.View || v.View > before.View+window ||
+		v.Shard != h.now().Committee.Shard || v.Epoch != h.now().Committee.Epoch ||
+		!h.now().Keys.Verify(i, consensus.VoteMessage(c.s.o.Chain, v.Statement), v.Signature) {
 		return
 	}
 	if len(k.votes) > 4*int(window) {
 		for view := range k.votes {
-			if view <= before.Final.View || view+window < before.View {
+			if view <= finalView(h, before.Final) || view+window < before.View {
 				delete(k.votes, view)
 			}
 		}

@@ -21,7 +21,9 @@ type Participant interface {
 // host is one node: the engine's duties around a machine, a disk, an application.
 type host struct {
 	s         *simulation
-	i, index  int
+	i, index  int // index is the place in the committee of the host's epoch
+	era       int
+	told      bool // since the last tick: somebody was told, or asked, about the end of an epoch
 	adversary bool
 	twin      bool    // an honest machine that is not alone with its key
 	rate      float64 // of its timers
@@ -54,7 +56,7 @@ type disk struct {
 	records       []simplex.Record
 	syncedBlocks  int
 	syncedRecords int
-	nullified     map[consensus.View]bool // nullifications ever logged
+	nullified     map[slot]bool // nullifications ever logged
 }
 
 type loggedBlock struct {
@@ -89,15 +91,18 @@ func (d *disk) vote(v *consensus.Vote) bool {
 // start begins a life with what is on the disk.
 func (h *host) start() {
 	o := &h.s.o
+	if h.era = after(h.app.final()); o.Epochs != nil {
+		h.index = h.placeIn(h.era)
+	}
 	c := simplex.Config{
-		Chain: o.Chain, Root: h.app.final(), RootCert: h.app.cert, Committee: o.Committee, Keys: o.Keys, Index: h.index,
+		Chain: o.Chain, Root: h.app.final(), RootCert: h.app.cert, Committee: h.now().Committee, Keys: h.now().Keys, Index: h.index,
 		Limits: o.Limits, Log: append([]simplex.Record(nil), h.disk.records...),
 	}
 	for _, b := range h.disk.blocks {
 		c.Blocks = append(c.Blocks, b.Block)
 	}
 	if h.index >= 0 {
-		c.Signer = o.Signers[h.index]
+		c.Signer = o.Signers[h.now().Members[h.index]]
 	}
 	if o.ForgetLog {
 		c.Log, c.Blocks = nil, nil
@@ -110,7 +115,7 @@ func (h *host) start() {
 	if maker == nil {
 		maker = Honest
 	}
-	if h.adversary {
+	if h.adversary && h.index >= 0 {
 		maker = o.Adversaries[h.i]
 	}
 	if h.trace = nil; o.Record != nil && !h.adversary {
@@ -153,7 +158,7 @@ func (h *host) local(d time.Duration, do func()) {
 
 func (h *host) tick() {
 	h.s.after(time.Duration(float64(250*time.Millisecond)*h.rate), func() {
-		if h.up {
+		if h.told = false; h.up {
 			h.deliver(simplex.Tick{})
 		}
 		h.tick()
@@ -188,7 +193,7 @@ func (h *host) duties(r simplex.Ready) {
 	h.disk.records = append(h.disk.records, r.Persist.Records...)
 	for _, rec := range r.Persist.Records {
 		if rec.Cert != nil && rec.Cert.Kind == consensus.Nullify {
-			h.disk.nullified[rec.Cert.View] = true
+			h.disk.nullified[slot{rec.Cert.Epoch, rec.Cert.View}] = true
 		}
 	}
 	h.s.check.bounds(h)
@@ -295,7 +300,7 @@ func (h *host) fetchFrom(a simplex.Fetch, at, left int) {
 		}
 		h.s.carry(peer, h, func() {
 			if ok {
-				h.deliver(simplex.BlockFetched{From: peer.index, Block: b, Notarization: cert})
+				h.deliver(simplex.BlockFetched{From: peer.placeIn(h.era), Block: b, Notarization: cert})
 			} else {
 				next()
 			}
@@ -313,14 +318,30 @@ func (h *host) sync() {
 		peer := h.s.hosts[h.s.rng.IntN(len(h.s.hosts))]
 		if !peer.adversary && peer.up && peer.app.final().Height > h.app.final().Height {
 			h.s.report.Synced++
-			for _, b := range peer.app.chain[len(h.app.chain):] {
+			run, cert := peer.app.chain[len(h.app.chain):], peer.app.cert
+			var over *simplex.Finalised
+			if h.era < len(peer.app.ends) { // not beyond the end of the epoch
+				over = &peer.app.ends[h.era]
+				last := over.Blocks[len(over.Blocks)-1].Header.Height
+				run, cert = run[:int(last)+1-len(h.app.chain)], over.Cert
+			}
+			for _, b := range run {
 				h.app.chain = append(h.app.chain, b)
 				h.disk.write(b)
 			}
+			if over != nil {
+				for _, e := range over.Echoes {
+					h.disk.write(consensus.Block{Header: e})
+				}
+			}
 			h.disk.syncedBlocks = len(h.disk.blocks)
-			h.app.cert = peer.app.cert
+			h.app.cert = cert
 			h.app.executed[h.app.final().Hash()], h.app.ever[h.app.final().Hash()] = true, true
 			h.s.trace("%d synced to height %d", h.i, h.app.final().Height)
+			if over != nil {
+				h.end(*over)
+				return
+			}
 		}
 		h.deliver(simplex.Synced{Header: h.app.final(), Cert: h.app.cert})
 	})

@@ -56,7 +56,7 @@ func (h *host) lose() {
 	s.trace("%d loses its disk", h.i)
 	s.report.Lost++
 	h.up, h.mute = false, true
-	h.disk = disk{nullified: make(map[consensus.View]bool)}
+	h.disk = disk{nullified: make(map[slot]bool)}
 	h.app = app{}
 	h.app.reset(s.o.Genesis)
 	j := &joint{answered: consensus.NewSigners(len(s.o.Committee.Validators))}
@@ -121,7 +121,7 @@ func (h *host) hear(j *joint, from int, cert consensus.Certificate) {
 	h.floor = j.best.View + simplex.FloorMargin
 	if best := j.best; best.Kind != 0 {
 		h.disk.records = append(h.disk.records, simplex.Record{Cert: &best})
-		h.disk.nullified[best.View] = best.Kind == consensus.Nullify
+		h.disk.nullified[slot{best.Epoch, best.View}] = best.Kind == consensus.Nullify
 	}
 	h.disk.records = append(h.disk.records, simplex.Record{Floor: &simplex.Floor{Shard: c.Shard, Epoch: c.Epoch, View: h.floor}})
 	h.app.chain, h.app.cert = append([]consensus.Block(nil), source.app.chain...), source.app.cert

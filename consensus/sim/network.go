@@ -82,11 +82,13 @@ func (s *simulation) send(from *host, o simplex.Outbound) {
 		s.trace("%d sends %s", from.i, describe(o))
 	}
 	view, phase := about(o)
+	epoch := epochOf(o)
 	for _, to := range s.hosts {
-		if to == from || (o.To != simplex.ToAll && o.To != to.index) || (to.index < 0 && o.Cert == nil) || s.parted(from, to, view, phase) {
+		place := to.placeIn(from.era)
+		if to == from || (o.To != simplex.ToAll && o.To != place) || (place < 0 && o.Cert == nil) || s.parted(from, to, view, phase) {
 			continue
 		}
-		var e simplex.Event
+		var e func(from int) simplex.Event
 		what := "certificate"
 		switch {
 		case o.Proposal != nil:
@@ -95,29 +97,37 @@ func (s *simulation) send(from *host, o simplex.Outbound) {
 				continue // an adversary's nonsense does not pass the decoder
 			}
 			what = "proposal"
-			e = simplex.ProposalReceived{From: from.index, Proposal: p}
+			e = func(from int) simplex.Event { return simplex.ProposalReceived{From: from, Proposal: p} }
 		case o.Part != nil:
 			p, err := shred.DecodePart(o.Part.Append(nil))
 			if err != nil {
 				continue
 			}
 			what = "part"
-			e = simplex.PartReceived{From: from.index, Part: p}
+			e = func(from int) simplex.Event { return simplex.PartReceived{From: from, Part: p} }
 		case o.Vote != nil:
 			v, err := consensus.DecodeVote(o.Vote.Append(nil))
 			if err != nil {
 				continue
 			}
 			what = v.Kind.String()
-			e = simplex.VoteReceived{From: from.index, Vote: *v}
+			e = func(from int) simplex.Event { return simplex.VoteReceived{From: from, Vote: *v} }
 		case o.Cert != nil:
 			c, err := consensus.DecodeCertificate(o.Cert.Append(nil))
 			if err != nil {
 				continue
 			}
-			e = simplex.CertificateReceived{From: from.index, Cert: *c}
+			e = func(from int) simplex.Event { return simplex.CertificateReceived{From: from, Cert: *c} }
 		}
-		s.report.Messages[what]++
-		s.carry(from, to, func() { to.deliver(e) })
+		if s.report.Messages[what]++; s.late(from, o) {
+			continue
+		}
+		s.carry(from, to, func() {
+			if int(epoch) != to.era {
+				s.foreign(from, to, epoch, o.Cert != nil)
+				return
+			}
+			to.deliver(e(from.placeIn(to.era)))
+		})
 	}
 }

@@ -105,6 +105,19 @@ var bugs = []bug{
 		Old: "if err := Check(a.c, p); err != nil {", New: "if err := Check(a.c, p); err != nil && !planted(%q) {",
 	}, "TestVerifySeeds", 100},
 	{plant.Bug{
+		Name: "an epoch ends with a notarization", File: "../simplex/rules.go",
+		Old: "			m.cast(consensus.Finalize, r.view, b.hash)\n",
+		New: "			if m.cast(consensus.Finalize, r.view, b.hash); planted(%q) && m.ends(b) && r.certs[notarize] != nil {\n				chain, _, _ := m.ancestry(b)\n				m.handOver(chain, r.certs[notarize])\n				return true\n			}\n",
+	}, "TestVerifySeeds", 20},
+	{plant.Bug{
+		Name: "an echo is handed over", File: "../simplex/rules.go",
+		Old: "		if b.Header.IsEcho() {\n			echoes", New: "		if b.Header.IsEcho() && !planted(%q) {\n			echoes",
+	}, "TestVerifySeeds", 40},
+	{plant.Bug{
+		Name: "a block with content on the last block of an epoch", File: "../simplex/rules.go",
+		Old: "	case m.ends(p) && consensus.Echo(", New: "	case m.ends(p) && !planted(%q) && consensus.Echo(",
+	}, "TestVerifySeeds", 100},
+	{plant.Bug{
 		Name: "a verdict is asked for without the body", File: "../simplex/rules.go",
 		Old: "case !b.here:", New: "case !b.here && !planted(%q):",
 	}, "TestVerifySeeds", 40},

@@ -39,6 +39,7 @@ type Options struct {
 	Skip        string        // failures whose text has this in it are overlooked: only for tests of the checker
 	Limits      simplex.Limits
 	Faults      Faults
+	Epochs      *Epochs                          // nil: one epoch that does not end. Not beside Lose, Schedule and Above
 	Schedule    *Schedule                        // nil: none. Else its twins run and its partitions hold before the network settles
 	Above       bool                             // the faulty have more than a third of the power: see Report.Conflict
 	Safe        bool                             // only safety is checked: the faulty have a third of the power, and the others are no quorum
@@ -87,6 +88,8 @@ type Report struct {
 	Evidence map[int]int      // pieces of evidence by validator
 	Blamed   map[int][]string // reasons of Misbehaved by validator
 	Took     time.Duration    // virtual
+	Epochs   int              // that ended
+	Echoes   int              // between the last blocks of epochs and what ended these
 	Led      int              // views of the schedule that a twin led
 	Conflict bool             // only with Above: two blocks became final of which neither descends from the other
 	Guilty   []int            // only with Conflict: whom what the honest hold convicts (simplex.Contradictions)
@@ -99,7 +102,9 @@ type simulation struct {
 	now     time.Duration
 	seq     uint64
 	queue   events
-	hosts   []*host // the committee, then one observer, then the second machines of twins
+	hosts   []*host // the committee, or all who are ever in one, then one observer, then the second machines of twins
+	eras    []Era
+	before  []consensus.View // by epoch: the views of those before it, up to the ones that ended them
 	calm    bool
 	groups  []int // partition by host; nil: none
 	check   *checker
@@ -111,13 +116,16 @@ type simulation struct {
 // Run simulates. The error is the first check that failed.
 func Run(o Options) (Report, error) {
 	n := len(o.Committee.Validators)
-	s := &simulation{o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x7475747469))}
+	if o.Epochs != nil {
+		n = len(o.Signers)
+	}
+	s := &simulation{o: o, eras: o.eras(), before: []consensus.View{0}, rng: rand.New(rand.NewPCG(o.Seed, 0x7475747469))}
 	s.began = make(map[consensus.View]time.Duration)
 	s.report.Evidence, s.report.Blamed, s.report.Messages = make(map[int]int), make(map[int][]string), make(map[string]int)
 	add := func(index int) *host {
 		h := &host{s: s, i: len(s.hosts), index: index, rate: 0.9 + 0.2*s.rng.Float64()}
 		h.app.reset(o.Genesis)
-		h.disk.nullified = make(map[consensus.View]bool)
+		h.disk.nullified = make(map[slot]bool)
 		s.hosts = append(s.hosts, h)
 		return h
 	}
@@ -175,14 +183,22 @@ func (s *simulation) settle() (Report, error) {
 // FinalViews of them.
 func (s *simulation) settled(start consensus.View, from time.Duration) {
 	at := len(s.check.chain) - 1
-	if s.report.Final != 0 || s.check.chain[at].Header.View <= start {
+	view := func(at int) consensus.View {
+		h := s.check.chain[at].Header
+		return s.line(h.Epoch, h.View)
+	}
+	if s.report.Final != 0 || view(at) <= start {
 		return
 	}
-	for s.check.chain[at-1].Header.View > start {
+	for view(at-1) > start {
 		at--
 	}
-	s.report.Final, s.report.FinalIn = s.check.chain[at].Header.View-start, s.now-from
-	if s.report.Final > FinalViews {
+	s.report.Final, s.report.FinalIn = view(at)-start, s.now-from
+	most := consensus.View(FinalViews)
+	if s.o.Epochs != nil {
+		most += FinalViews // the first of them may have made echoes final, and who comes next has to hear of it
+	}
+	if s.report.Final > most {
 		s.check.fail("liveness: of the views after settling, the first with a final block is the %dth", s.report.Final)
 	}
 }
@@ -208,7 +224,7 @@ func (s *simulation) trace(format string, args ...any) {
 func (s *simulation) view() (v consensus.View) {
 	for _, h := range s.hosts {
 		if h.up && !h.adversary {
-			v = max(v, h.node.Status().View)
+			v = max(v, s.line(consensus.Epoch(h.era), h.node.Status().View))
 		}
 	}
 	return v

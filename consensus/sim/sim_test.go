@@ -39,7 +39,7 @@ var (
 func draw(seed uint64) (sim.Options, string) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	powers := [][]consensus.Power{four, seven, unequal}[seed%3]
-	o := options(seed, powers)
+	o := drawn{options(seed, powers)}
 	o.Faults = storm
 	o.Faults.Drop *= 3 * rng.Float64()
 	o.Faults.Delay = time.Duration(float64(o.Faults.Delay) * 8 * rng.Float64() * rng.Float64())
@@ -49,7 +49,9 @@ func draw(seed uint64) (sim.Options, string) {
 	o.Adversaries = make(map[int]sim.Maker)
 	names := []string{}
 	for name := range sim.Adversaries() {
-		names = append(names, name)
+		if name != "trespasser" { // which comes with epochs
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	var bad consensus.Power
@@ -63,12 +65,68 @@ func draw(seed uint64) (sim.Options, string) {
 			says += fmt.Sprintf(" %d=%s", i, name)
 		}
 	}
-	return o, says
+	if seed%4 == 2 {
+		says += o.epochs(rng)
+	}
+	return o.Options, says
+}
+
+// drawn are options in the making.
+type drawn struct{ sim.Options }
+
+// epochs has a run go through short epochs: in each the first member leaves, and another comes.
+func (o *drawn) epochs(rng *rand.Rand) string {
+	n := len(o.Committee.Validators)
+	all := n + 2
+	e := &sim.Epochs{Length: consensus.Height(2 + rng.IntN(7)), Late: 0.5 + 0.45*rng.Float64()}
+	for i := range n {
+		e.First = append(e.First, i)
+	}
+	says := ""
+	if i := rng.IntN(2 * n); i < n { // and one who does not let go
+		says = fmt.Sprintf(" %d=trespasser", i)
+		o.Adversaries[i] = sim.Trespasser
+		var bad consensus.Power
+		for k := range o.Adversaries {
+			bad += o.Committee.Validators[k].Power
+		}
+		if 3*bad >= o.Committee.Total() {
+			o.Adversaries = map[int]sim.Maker{i: sim.Trespasser}
+		}
+	}
+	for k := 1; k < 16; k++ {
+		era := sim.Era{}
+		var powers []consensus.Power
+		for i := range n {
+			m := (k + i) % all
+			era.Members, powers = append(era.Members, m), append(powers, o.Committee.Validators[m%n].Power)
+		}
+		era.Committee, era.Keys = simtest.Members(consensus.Epoch(k), rng.Uint64(), era.Members, powers), simtest.KeysOf(era.Members)
+		e.Later = append(e.Later, era)
+		var bad consensus.Power
+		for i, m := range era.Members {
+			if o.Adversaries[m] == nil {
+				continue
+			}
+			if bad += powers[i]; 3*bad >= era.Committee.Total() {
+				bad -= powers[i]
+				delete(o.Adversaries, m)
+			}
+		}
+	}
+	o.Epochs, o.Signers = e, nil
+	for i := range all {
+		o.Signers = append(o.Signers, simtest.NewKeys(all).Signer(i))
+	}
+	return fmt.Sprintf("%s epochs of %d", says, e.Length)
 }
 
 func TestVerifySeeds(t *testing.T) {
 	sum := campaign(t, "TestVerifySeeds", *seeds, draw)
-	t.Logf("%s; evidence in %d seeds", sum, sum.convicted)
+	t.Logf("%s; evidence in %d seeds; %d epochs ended, with %d echoes", sum, sum.convicted, sum.epochs, sum.echoes)
+	if *seed == 0 && *seeds >= 40 && (sum.epochs < *seeds || sum.echoes < *seeds/4 || sum.synced == 0) {
+		t.Errorf("%d epochs with %d echoes in %d seeds: this test tests little", sum.epochs, sum.echoes, *seeds)
+	}
 }
 
 // losing is a seed with disks that are lost, among fewer adversaries than draw has.
@@ -88,6 +146,9 @@ func losing(seed uint64) (sim.Options, string) {
 		}
 	}
 	o.Faults.Lose = 8 * time.Second
+	if o.Epochs != nil {
+		o.Epochs, o.Signers = nil, o.Signers[:len(o.Committee.Validators)]
+	}
 	return o, says
 }
 

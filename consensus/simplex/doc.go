@@ -224,12 +224,14 @@
 //	     tested: engine.TestContradictionWhileRunning, engine.TestContradictionInRun
 //	R17  proved: memory, view-follows-certificate, answers-are-high, floor-is-high-enough
 //	     tested: simplex.TestFloorMargin, simplex.TestTraces/floor, sim.TestVerifyLostDisks, engine.TestLostDisk, engine.TestSilentDoesNotTell,
+//	     simplex.TestNobodyAnswersAtTheEnd, engine.TestFollowOverEpochs,
 //	     rule.TestVerifyMachineFollowsRule
 //	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing
 //	R19  tested: simplex.TestTraces/shards, sim.TestVerifySeeds, sim.TestAdversaries
-//	R20  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard
-//	R21  tested: simplex.TestTraces/epoch, simplex.TestEchoes, simplex.TestEchoRoom
-//	R22  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, simplex.TestRoots
+//	R20  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, sim.TestVerifySeeds, engine.TestEpochs, engine.TestEchoesEndAnEpoch
+//	R21  tested: simplex.TestTraces/epoch, simplex.TestEchoes, simplex.TestEchoRoom, sim.TestVerifySeeds, engine.TestEchoesEndAnEpoch
+//	R22  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, simplex.TestRoots, sim.TestVerifySeeds, engine.TestMissedEpochs,
+//	     engine.TestPowerLossOverEpochs
 //
 // # Bounds
 //
