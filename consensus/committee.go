@@ -8,6 +8,8 @@ import (
 	"math/bits"
 	"sync"
 
+	"golang.org/x/crypto/cryptobyte"
+
 	"tutti/accel/erasure"
 )
 
@@ -110,6 +112,54 @@ func (c *Committee) prepare() {
 		c.bounds[k] = sum
 	}
 	c.code = sync.OnceValue(c.newCode)
+}
+
+// MaxCommitteeBytes bounds an encoded committee.
+const (
+	MaxCommitteeBytes = 2 + 8 + 32 + 2 + MaxCommittee*seatBytes
+	seatBytes         = 48 + 32 + 8
+)
+
+// Append appends the encoding of c: shard, epoch, seed, u16 number of seats, then for each key, node and u64 power.
+func (c *Committee) Append(b []byte) []byte {
+	be := binary.BigEndian
+	b = be.AppendUint16(b, uint16(c.Shard))
+	b = be.AppendUint64(b, uint64(c.Epoch))
+	b = append(b, c.Seed[:]...)
+	b = be.AppendUint16(b, uint16(len(c.Validators)))
+	for _, v := range c.Validators {
+		b = append(b, v.Key[:]...)
+		b = append(b, v.Node[:]...)
+		b = be.AppendUint64(b, uint64(v.Power))
+	}
+	return b
+}
+
+// DecodeCommittee decodes exactly one committee, and refuses one that NewCommittee refuses. Who vouches for it is not asked:
+// compare its Hash. Whether its keys are points is for NewKeys.
+func DecodeCommittee(b []byte) (*Committee, error) {
+	s := cryptobyte.String(b)
+	var shard, n uint16
+	var epoch uint64
+	var seed Hash
+	if !(s.ReadUint16(&shard) && s.ReadUint64(&epoch) && s.CopyBytes(seed[:]) && s.ReadUint16(&n)) {
+		return nil, malformed("committee", "too short")
+	}
+	if n > MaxCommittee || len(s) != int(n)*seatBytes {
+		return nil, malformed("committee", "%d bytes for %d seats, limit %d", len(s), n, MaxCommittee)
+	}
+	validators := make([]Validator, n)
+	for i := range validators {
+		v := &validators[i]
+		if !(s.CopyBytes(v.Key[:]) && s.CopyBytes(v.Node[:]) && s.ReadUint64((*uint64)(&v.Power))) {
+			return nil, malformed("committee", "seat %d too short", i)
+		}
+	}
+	c, err := NewCommittee(ShardID(shard), Epoch(epoch), seed, validators)
+	if err != nil {
+		return nil, malformed("committee", "%v", err)
+	}
+	return c, nil
 }
 
 // Hash commits to everything in the committee.

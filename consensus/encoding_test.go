@@ -143,6 +143,7 @@ func TestGolden(t *testing.T) {
 		{"certificate", sampleCertificate(consensus.Finalize).Append(nil)},
 		{"proposal", sampleProposal().Append(nil)},
 		{"final header", sampleFinalHeader().Append(nil)},
+		{"committee", seven.Append(nil)},
 		{"committee hash", committee[:]},
 	}
 	var got strings.Builder
@@ -433,6 +434,69 @@ func TestMessagesDiffer(t *testing.T) {
 		same := bytes.Equal(consensus.VoteMessage(g1, s1), consensus.VoteMessage(g2, s2))
 		if same != (g1 == g2 && s1 == s2) {
 			rt.Fatalf("messages equal: %v for %v %v and %v %v", same, g1, s1, g2, s2)
+		}
+	})
+}
+
+// TestCommitteeEncoding: what is decoded is the same committee, and nothing that NewCommittee refuses is decoded.
+func TestCommitteeEncoding(t *testing.T) {
+	want := sampleCommittee(t, 5, 1, 1, 2, 3, 8, 1)
+	enc := want.Append([]byte("prefix"))[6:]
+	got, err := consensus.DecodeCommittee(enc)
+	if err != nil || got.Hash() != want.Hash() || got.Shard != 7 || got.Epoch != 3 || got.Total() != want.Total() {
+		t.Fatalf("decoded as %+v, %v", got, err)
+	}
+	for v := range consensus.View(100) {
+		if got.Leader(v) != want.Leader(v) {
+			t.Fatalf("another leader of view %d", v)
+		}
+	}
+	largest := must(consensus.DecodeCommittee(ofSize(consensus.MaxCommittee)))
+	if n := len(largest.Append(nil)); n != consensus.MaxCommitteeBytes {
+		t.Errorf("the largest has %d bytes, MaxCommitteeBytes is %d", n, consensus.MaxCommitteeBytes)
+	}
+	refused := map[string][]byte{
+		"too long":   append(bytes.Clone(enc), 0),
+		"nobody":     ofSize(0),
+		"too many":   ofSize(consensus.MaxCommittee + 1),
+		"no power":   func() []byte { b := bytes.Clone(enc); clear(b[len(b)-8:]); return b }(),
+		"key twice":  append(bytes.Clone(enc[:44+88]), append(bytes.Clone(enc[44:44+88]), enc[44+2*88:]...)...),
+		"over total": func() []byte { b := bytes.Clone(enc); b[len(b)-8] = 0x10; return b }(),
+	}
+	for cut := range len(enc) {
+		refused[fmt.Sprintf("cut at %d", cut)] = enc[:cut]
+	}
+	for name, b := range refused {
+		if c, err := consensus.DecodeCommittee(b); !errors.Is(err, consensus.ErrMalformed) || c != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// ofSize is an encoding with n seats of power 1.
+func ofSize(n int) []byte {
+	b := append(make([]byte, 42), byte(n>>8), byte(n))
+	for i := range n {
+		seat := make([]byte, 88)
+		seat[0], seat[1], seat[87] = byte(i>>8), byte(i), 1
+		b = append(b, seat...)
+	}
+	return b
+}
+
+func FuzzCommittee(f *testing.F) {
+	f.Add(sampleCommittee(f, 5, 1, 1, 2, 3, 8, 1).Append(nil))
+	f.Add(ofSize(2))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := consensus.DecodeCommittee(b)
+		if err != nil {
+			if !errors.Is(err, consensus.ErrMalformed) || c != nil {
+				t.Fatalf("error is not ErrMalformed, or comes with a value: %v", err)
+			}
+			return
+		}
+		if !bytes.Equal(c.Append(nil), b) {
+			t.Fatal("decodes but encodes differently")
 		}
 	})
 }
