@@ -79,7 +79,7 @@ func (a *Account) MarshalJSON() ([]byte, error) {
 // the form.
 func DecodeAccount(b []byte) (*Account, error) {
 	var in accountFile
-	if err := strict(b, AccountFormat, &in); err != nil {
+	if err := strict(b, MaxFileBytes, AccountFormat, &in); err != nil {
 		return nil, err
 	}
 	a := &Account{ID: in.ID}

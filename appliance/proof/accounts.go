@@ -63,7 +63,7 @@ func (a *Accounts) MarshalJSON() ([]byte, error) {
 // verified beyond the form.
 func DecodeAccounts(b []byte) (*Accounts, error) {
 	var in accountsFile
-	if err := strict(b, AccountsFormat, &in); err != nil {
+	if err := strict(b, MaxFileBytes, AccountsFormat, &in); err != nil {
 		return nil, err
 	}
 	a := &Accounts{IDs: in.IDs}

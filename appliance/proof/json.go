@@ -12,10 +12,12 @@ import (
 
 // Names of the file formats.
 const (
-	FinalityFormat = "tutti-finality/1"
-	AccountFormat  = "tutti-account/1"
-	AccountsFormat = "tutti-accounts/1"
-	CreditFormat   = "tutti-credit/1"
+	FinalityFormat   = "tutti-finality/1"
+	AccountFormat    = "tutti-account/1"
+	AccountsFormat   = "tutti-accounts/1"
+	CreditFormat     = "tutti-credit/1"
+	CheckpointFormat = "tutti-checkpoint/1"
+	StateFormat      = "tutti-light/1"
 )
 
 // The JSON forms. Hex throughout; the statement repeats the evidence for people and must agree with it.
@@ -66,7 +68,7 @@ func (f *Finality) MarshalJSON() ([]byte, error) {
 // beyond the form, and that the statement is the one the evidence makes.
 func DecodeFinality(b []byte) (*Finality, error) {
 	var in finalityFile
-	if err := strict(b, FinalityFormat, &in); err != nil {
+	if err := strict(b, MaxFileBytes, FinalityFormat, &in); err != nil {
 		return nil, err
 	}
 	signed, err := tx.Decode(in.Tx)
@@ -97,7 +99,7 @@ func (c *Credit) MarshalJSON() ([]byte, error) { return json.Marshal(c.file()) }
 // DecodeCredit decodes exactly one credit in its file form, at most MaxFileBytes. Nothing is verified.
 func DecodeCredit(b []byte) (*Credit, error) {
 	var in creditFile
-	if err := strict(b, CreditFormat, &in); err != nil {
+	if err := strict(b, MaxFileBytes, CreditFormat, &in); err != nil {
 		return nil, err
 	}
 	return in.decode()
@@ -182,18 +184,16 @@ func (in *inclusionFile) decode() (Inclusion, error) {
 
 // strict decodes one JSON value of a known format into v. The format is looked at first, so that a file of a newer
 // build is called that and not a file with unknown fields.
-func strict(b []byte, want string, v any) error {
-	if len(b) > MaxFileBytes {
-		return fail(ErrMalformed, "%d bytes, limit %d", len(b), MaxFileBytes)
+func strict(b []byte, limit int, want string, v any) error {
+	if len(b) > limit {
+		return fail(ErrMalformed, "%d bytes, limit %d", len(b), limit)
 	}
-	var head struct {
-		Format string `json:"format"`
+	format, err := FormatOf(b)
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(b, &head); err != nil {
-		return fmt.Errorf("proof: %w: %w", ErrMalformed, err)
-	}
-	if head.Format != want {
-		return fail(ErrMalformed, "format %.40q, need %q: another kind of file, or one of a newer tutti", head.Format, want)
+	if format != want {
+		return fail(ErrMalformed, "format %.40q, need %q: another kind of file, or one of a newer tutti", format, want)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -201,4 +201,15 @@ func strict(b []byte, want string, v any) error {
 		return fmt.Errorf("proof: %w: %w", ErrMalformed, err)
 	}
 	return nil
+}
+
+// FormatOf is the name of the format of a JSON file, to choose its decoder by.
+func FormatOf(b []byte) (string, error) {
+	var head struct {
+		Format string `json:"format"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return "", fmt.Errorf("proof: %w: %w", ErrMalformed, err)
+	}
+	return head.Format, nil
 }

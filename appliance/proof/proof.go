@@ -10,14 +10,16 @@
 //   - Accounts: the same for several accounts of a shard at once.
 //   - Block: a final header, its body, and the outcomes of the receipts it consumed; enough to check every
 //     transaction of a block at once.
+//   - Handover: the last block of an epoch, final, and the next epoch's committee.
 //
 // All of them start from a Final: header h, the headers that link it to the block that was voted final, and the
-// finalize certificate. Trust is a genesis file: the genesis hash and the committee of each shard.
+// finalize certificate. Trust begins with a genesis file, the genesis hash and the committee of each shard, or with a
+// Checkpoint, and goes on from there by hand-overs.
 //
 // # What verifying proves
 //
-// That more than two thirds of the voting power of the shard's genesis committee signed the block to be final, that
-// the block holds the transaction (by id: kind, accounts, amount, nonce) with that outcome, and for a credit that the
+// That more than two thirds of the voting power of the shard's committee of the block's epoch signed the block to be final,
+// that the block holds the transaction (by id: kind, accounts, amount, nonce) with that outcome, and for a credit that the
 // destination's committee did the same for the receipt. The client's signature in the envelope is carried for
 // resending and is not proven: the id covers the content only, and validators checked the signature before voting.
 //
@@ -25,10 +27,34 @@
 //
 // Finality, Account and Accounts are JSON files: a format name, a statement for people, then the evidence in hex. The decoder
 // is bounded, refuses unknown fields and trailing data, and refuses a file whose statement is not the one that its
-// evidence makes, so the readable part can not lie. Block is binary. Golden vectors are in testdata/.
+// evidence makes, so the readable part can not lie. Checkpoint and State are JSON too; Block and Handover are binary. Golden vectors are in testdata/.
 //
-// Source: system.md 3.6. Deviation: the committee's path from a checkpoint is the genesis committee itself, since
-// committees do not change yet; a proof of another epoch is refused by name (ErrCommittee).
+// # Epochs
+//
+// A block whose NextCommittee is not its Committee ends its epoch, and names the committee of the next one by its hash, which
+// covers shard, epoch, seed, keys and powers. Until it is final its committee extends it with echoes: headers without a body,
+// which are no blocks. A Final may lead through echoes to its certificate, and never proves one.
+//
+// A Handover costs one signature check, whatever the epoch held. Possession of the new keys is not proved in it: a key gets
+// power only in genesis or by a transaction that proves possession, each validator checks that before it votes for the block
+// that names the committee, and so does it stand behind the certificate. That, like everything that a Final proves, holds as
+// long as at most a third of the power that signed was faulty. What a forged committee would need is two thirds.
+//
+// # What a chain of hand-overs is worth, and a checkpoint
+//
+// It says whom each committee made its successor, and nothing about when. A committee's keys do not forget: whoever gets hold
+// of the keys of more than two thirds of an old committee, bought, stolen or leaked long after their validators left and have
+// no stake to lose, can sign another last block of its epoch, and another chain from there. Nobody can tell by signatures
+// alone which was first. So do not follow hand-overs out of an epoch whose validators may have taken their stake out and gone;
+// until the chain fixes that time, take two weeks for its measure. Who begins anew, or was away for longer, takes a
+// Checkpoint from somebody they trust today (a friend's light client, an exchange, several explorers that agree) and begins
+// there. Trust.Check compares a chain that was followed with one. A client that comes back within that time needs none.
+//
+// The same goes for proofs of old epochs. They verify for ever, since the hash of each epoch's committee is kept, and the
+// committee is fetched again when it is needed. What was kept shuts out forged last blocks and forged blocks above them, but
+// no forged block below: a proof that is first shown long after its epoch is worth what its committee's old keys are.
+//
+// Source: system.md 3.6.
 package proof
 
 import (
@@ -57,57 +83,23 @@ var (
 	ErrMalformed   = errors.New("malformed proof")
 	ErrGenesis     = errors.New("the proof is from another network")
 	ErrShard       = errors.New("the proof is from the wrong shard")
-	ErrCommittee   = errors.New("the block is of a committee that this genesis does not know")
+	ErrCommittee   = errors.New("the block is of another committee than its epoch's")
+	ErrEpoch       = errors.New("the epoch's committee is not known")
+	ErrEcho        = errors.New("the header is an echo of an epoch's last block, and no block of the chain")
 	ErrChain       = errors.New("the headers do not form a chain")
 	ErrCertificate = errors.New("the finality certificate does not verify")
 	ErrOutcome     = errors.New("the outcome is not under the block's outcomes root")
 	ErrReceipt     = errors.New("the receipt is not the one that the transaction made")
 	ErrBody        = errors.New("the body is not the one that the header commits to")
 	ErrAccount     = errors.New("the account is not under the header's state root")
+	ErrNotLast     = errors.New("the block does not end its epoch")
+	ErrNext        = errors.New("the next committee is not the one that the epoch's last block names")
+	ErrFollowed    = errors.New("it contradicts the hand-overs that were followed")
 )
 
 func fail(kind error, format string, args ...any) error {
 	return fmt.Errorf("proof: %w: %s", kind, fmt.Sprintf(format, args...))
 }
-
-// Trust is what a verifier believes before it sees a proof: which chain, which committees, which shard keeps which
-// accounts. Immutable and safe for concurrent use.
-type Trust struct {
-	genesis consensus.Hash
-	members map[consensus.ShardID]member
-	shardOf func(tx.ID) consensus.ShardID
-}
-
-type member struct {
-	committee *consensus.Committee
-	keys      consensus.Keys
-}
-
-// NewTrust takes the genesis hash, the genesis committee of each shard and the partition table. shardOf must be
-// pure and safe for concurrent use. It fails if two committees are of one shard or a voting key is not valid.
-func NewTrust(genesis consensus.Hash, committees []*consensus.Committee, shardOf func(tx.ID) consensus.ShardID) (*Trust, error) {
-	t := &Trust{genesis: genesis, members: make(map[consensus.ShardID]member, len(committees)), shardOf: shardOf}
-	for _, c := range committees {
-		if _, twice := t.members[c.Shard]; twice {
-			return nil, fmt.Errorf("proof: two committees for shard %d", c.Shard)
-		}
-		keys, err := consensus.NewKeys(c)
-		if err != nil {
-			return nil, fmt.Errorf("proof: committee of shard %d: %w", c.Shard, err)
-		}
-		t.members[c.Shard] = member{c, keys}
-	}
-	return t, nil
-}
-
-// Genesis is the hash of the trusted chain.
-func (t *Trust) Genesis() consensus.Hash { return t.genesis }
-
-// ShardOf is the shard that keeps an account.
-func (t *Trust) ShardOf(id tx.ID) consensus.ShardID { return t.shardOf(id) }
-
-// Shards is the number of shards.
-func (t *Trust) Shards() int { return len(t.members) }
 
 // Final shows that a header is final. Headers[0] is that header; each further one names the one before it as its
 // parent; Cert is a finalize certificate for the last. Headers is never empty in a decoded Final.
@@ -127,38 +119,83 @@ type Quorum struct {
 	Total   consensus.Power `json:"total"`   // voting power of the committee
 }
 
-// Verify checks chain, links and certificate against t. The cost is one pairing check.
+// Verify checks chain, links and certificate against t. The cost is one pairing check. If t does not know the committee of
+// the header's epoch, the error is an *EpochError, which says what would show it.
 func (f *Final) Verify(t *Trust) (Quorum, error) {
-	h, last := f.Headers[0], f.Headers[len(f.Headers)-1]
+	h := f.Headers[0]
 	if h.Chain != t.genesis {
 		return Quorum{}, fail(ErrGenesis, "its genesis hash is %s, the trusted one %s", h.Chain.Short(), t.genesis.Short())
 	}
-	m, ok := t.members[h.Shard]
-	if !ok {
-		return Quorum{}, fail(ErrShard, "shard %d is not in the trusted genesis, which has %d", h.Shard, len(t.members))
+	k, err := t.span(h.Shard, h.Epoch)
+	if err != nil {
+		return Quorum{}, err
 	}
-	for i, x := range f.Headers {
-		if x.Chain != h.Chain || x.Shard != h.Shard {
-			return Quorum{}, fail(ErrChain, "header %d is of another chain or shard", i)
-		}
-		if x.Epoch != m.committee.Epoch || x.Committee != m.committee.Hash() {
-			return Quorum{}, fail(ErrCommittee, "header %d is of epoch %d, the trusted committee of epoch %d", i, x.Epoch, m.committee.Epoch)
-		}
-		if i > 0 && (x.Parent != f.Headers[i-1].Hash() || x.Height != f.Headers[i-1].Height+1) {
-			return Quorum{}, fail(ErrChain, "header %d, of height %d, does not follow the one before", i, x.Height)
-		}
+	return f.verify(t.genesis, k)
+}
+
+// verify checks everything but the chain's name against what is known of the epoch.
+func (f *Final) verify(genesis consensus.Hash, k span) (Quorum, error) {
+	if err := f.links(k); err != nil {
+		return Quorum{}, err
 	}
+	h, last := f.Headers[0], f.Headers[len(f.Headers)-1]
 	want := consensus.Statement{Kind: consensus.Finalize, Shard: h.Shard, Epoch: h.Epoch, View: last.View, Block: last.Hash()}
 	if f.Cert.Statement != want {
 		return Quorum{}, fail(ErrCertificate, "it is a %s for block %s, not a finalize for %s", f.Cert.Kind, f.Cert.Block.Short(), want.Block.Short())
 	}
-	if err := m.committee.VerifyCertificate(t.genesis, m.keys, &f.Cert); err != nil {
+	if err := k.committee.VerifyCertificate(genesis, k.keys, &f.Cert); err != nil {
 		return Quorum{}, fmt.Errorf("proof: %w: %w", ErrCertificate, err)
 	}
 	return Quorum{
-		Signers: f.Cert.Signers.Count(), Of: len(m.committee.Validators),
-		Power: m.committee.PowerOf(f.Cert.Signers), Total: m.committee.Total(),
+		Signers: f.Cert.Signers.Count(), Of: len(k.committee.Validators),
+		Power: k.committee.PowerOf(f.Cert.Signers), Total: k.committee.Total(),
 	}, nil
+}
+
+// links checks that the headers are one chain of blocks of the epoch, and after its last block of echoes. The first one is a
+// block. View and time are the committee's business: it signed them.
+func (f *Final) links(k span) error {
+	h := f.Headers[0]
+	for i, x := range f.Headers {
+		if x.Chain != h.Chain || x.Shard != h.Shard {
+			return fail(ErrChain, "header %d is of another chain or shard", i)
+		}
+		if x.Epoch != k.committee.Epoch || x.Committee != k.committee.Hash() {
+			return fail(ErrCommittee, "header %d is of epoch %d and committee %s, the known one of epoch %d is %s",
+				i, x.Epoch, x.Committee.Short(), k.committee.Epoch, k.committee.Hash().Short())
+		}
+		if i > 0 && (x.Parent != f.Headers[i-1].Hash() || x.Height != f.Headers[i-1].Height+1) {
+			return fail(ErrChain, "header %d, of height %d, does not follow the one before", i, x.Height)
+		}
+		switch {
+		case i > 0 && ends(f.Headers[i-1]):
+			if !echoes(x, f.Headers[i-1]) {
+				return fail(ErrChain, "header %d follows the last block of epoch %d and is no echo of it", i, h.Epoch)
+			}
+		case x.Body.Codec == consensus.CodecNone:
+			if i == 0 {
+				return fail(ErrEcho, "header %s has no body", x.Hash().Short())
+			}
+			return fail(ErrChain, "header %d is an echo of a block that does not end its epoch", i)
+		default:
+			if err := k.place(x); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ends reports whether a block is the last of its epoch, or an echo of that.
+func ends(h *consensus.Header) bool { return h.NextCommittee != h.Committee }
+
+// echoes reports whether x is an echo of its parent, which is the last block of an epoch or an echo: the same header, without
+// a body, at another place.
+func echoes(x, parent *consensus.Header) bool {
+	want := *parent
+	want.View, want.Height, want.TimeMs, want.Parent = x.View, x.Height, x.TimeMs, x.Parent
+	want.Body = consensus.BodyRef{Codec: consensus.CodecNone}
+	return x.Hash() == want.Hash()
 }
 
 // Append appends the encoding: header count 2, then for each a length 4 and the header, certificate length 2,

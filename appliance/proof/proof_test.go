@@ -125,7 +125,7 @@ func TestFinalityRefused(t *testing.T) {
 		"unknown shard":               {s.localProof, shard1, nil, proof.ErrShard},
 		"impostors":                   {s.localProof, impostors, nil, proof.ErrCommittee},
 		"payer elsewhere":             {s.localProof, moved, nil, proof.ErrShard},
-		"other epoch":                 {s.localProof, nil, func(f *proof.Finality) { f.Final.Headers[0].Epoch++ }, proof.ErrCommittee},
+		"other epoch":                 {s.localProof, nil, func(f *proof.Finality) { f.Final.Headers[0].Epoch++ }, proof.ErrEpoch},
 		"other chain in a link":       {s.localProof, nil, func(f *proof.Finality) { f.Final.Headers[1].Chain[0]++ }, proof.ErrChain},
 		"header changed under a link": {s.localProof, nil, func(f *proof.Finality) { f.Final.Headers[0].TimeMs++ }, proof.ErrChain},
 		"link skips a height":         {s.localProof, nil, func(f *proof.Finality) { f.Final.Headers[1].Height++ }, proof.ErrChain},

@@ -5,6 +5,7 @@ package prooftest
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"tutti/accel/bls"
@@ -17,23 +18,30 @@ import (
 // Network is a few shards with a committee each. Not safe for concurrent use.
 type Network struct {
 	Genesis    consensus.Hash
-	Committees []*consensus.Committee
-	Trust      *proof.Trust
-	State      consensus.Hash // state root of the headers made from now on; zero: any
+	Committees []*consensus.Committee // of the genesis
+	Trust      *proof.Trust           // knows the genesis, and what a test makes it learn
+	State      consensus.Hash         // state root of the headers made from now on; zero: any
 
 	tb     testing.TB
-	keys   [][]*bls.SecretKey
 	shards []shard
 }
 
 type shard struct {
+	epochs  []seats // from the genesis' on; blocks are made in the last one
 	tip     *consensus.Header
 	view    consensus.View
 	pending []*proof.Block // without certificate
 	sent    map[consensus.ShardID]uint64
 }
 
-// New makes a network of shards with four validators each. The same seed gives the same network.
+// seats is a committee with its secrets.
+type seats struct {
+	committee *consensus.Committee
+	secrets   []*bls.SecretKey
+	keys      consensus.Keys
+}
+
+// New makes a network of shards with four validators each. The same seed gives the same network. The genesis has epoch 1.
 func New(tb testing.TB, seed string, shards int) *Network {
 	tb.Helper()
 	n := &Network{Genesis: sha256.Sum256([]byte("genesis of " + seed)), tb: tb, shards: make([]shard, shards)}
@@ -53,16 +61,37 @@ func New(tb testing.TB, seed string, shards int) *Network {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		n.Committees, n.keys = append(n.Committees, c), append(n.keys, keys)
-		n.shards[s] = shard{tip: n.genesisHeader(c), sent: map[consensus.ShardID]uint64{}}
+		n.Committees = append(n.Committees, c)
+		n.shards[s] = shard{epochs: []seats{n.seats(c, keys)}, tip: n.genesisHeader(c), sent: map[consensus.ShardID]uint64{}}
 	}
-	trust, err := proof.NewTrust(n.Genesis, n.Committees, n.ShardOf)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	n.Trust = trust
+	n.Trust = n.NewTrust()
 	return n
 }
+
+// NewTrust knows the genesis only.
+func (n *Network) NewTrust() *proof.Trust {
+	trust, err := proof.NewTrust(n.Genesis, n.Committees, n.ShardOf)
+	if err != nil {
+		n.tb.Fatal(err)
+	}
+	return trust
+}
+
+func (n *Network) seats(c *consensus.Committee, secrets []*bls.SecretKey) seats {
+	n.tb.Helper()
+	keys, err := consensus.NewKeys(c)
+	if err != nil {
+		n.tb.Fatal(err)
+	}
+	return seats{c, secrets, keys}
+}
+
+// Committee is a shard's committee of the epoch in which blocks are made now.
+func (n *Network) Committee(s consensus.ShardID) *consensus.Committee {
+	return n.shards[s].now().committee
+}
+
+func (sh *shard) now() seats { return sh.epochs[len(sh.epochs)-1] }
 
 func (n *Network) genesisHeader(c *consensus.Committee) *consensus.Header {
 	return &consensus.Header{
@@ -99,6 +128,10 @@ func (n *Network) Receipt(t tx.Signed) tx.Receipt {
 // Add puts a block on top of a shard's chain, not final yet. All transactions succeed but those in failed; all
 // receipts of the bundles are credited.
 func (n *Network) Add(s consensus.ShardID, txs []tx.Signed, bundles []tx.Bundle, failed ...int) *consensus.Header {
+	return n.add(s, n.Committee(s).Hash(), txs, bundles, failed...)
+}
+
+func (n *Network) add(s consensus.ShardID, next consensus.Hash, txs []tx.Signed, bundles []tx.Bundle, failed ...int) *consensus.Header {
 	body := tx.Body{Txs: txs, Bundles: bundles, Outcomes: make([]bool, len(txs))}
 	for i := range body.Outcomes {
 		body.Outcomes[i] = true
@@ -123,6 +156,7 @@ func (n *Network) Add(s consensus.ShardID, txs []tx.Signed, bundles []tx.Bundle,
 	enc := body.Append(nil)
 	h := *sh.tip
 	h.View, h.Height, h.TimeMs, h.Parent = sh.view, sh.tip.Height+1, sh.tip.TimeMs+200, sh.tip.Hash()
+	h.Epoch, h.Committee, h.NextCommittee = n.Committee(s).Epoch, n.Committee(s).Hash(), next
 	h.Body, h.Outcomes = consensus.NewBodyRef(enc), merkle.ListRoot(leaves)
 	if h.State = n.State; h.State.IsZero() {
 		h.State = sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(h.Height)))
@@ -138,7 +172,10 @@ func (n *Network) Add(s consensus.ShardID, txs []tx.Signed, bundles []tx.Bundle,
 }
 
 // Finalise makes the tip of a shard final and returns the blocks that became final with it, lowest first.
-func (n *Network) Finalise(s consensus.ShardID) []*proof.Block {
+func (n *Network) Finalise(s consensus.ShardID) []*proof.Block { return n.finalise(s, nil) }
+
+// finalise makes the highest of the echoes of a shard's tip final, or the tip.
+func (n *Network) finalise(s consensus.ShardID, echoes []*consensus.Header) []*proof.Block {
 	sh := &n.shards[s]
 	out := sh.pending
 	sh.pending = nil
@@ -146,36 +183,75 @@ func (n *Network) Finalise(s consensus.ShardID) []*proof.Block {
 	for _, b := range out {
 		headers = append(headers, b.Final.Headers[0])
 	}
-	cert := n.Certify(s, sh.tip)
+	headers = append(headers, echoes...)
+	if len(headers) == 0 {
+		return nil
+	}
+	cert := n.Certify(s, headers[len(headers)-1])
 	for i, b := range out {
 		b.Final = proof.Final{Headers: headers[i:], Cert: cert}
 	}
 	return out
 }
 
-// Certify makes a finalize certificate for h by validators 0 to 2.
+// HandOver ends a shard's epoch: it adds the last block and so many echoes, makes the highest final and goes on in the next
+// epoch, in whose committee one seat has another key and another power. It also returns the blocks that became final, lowest
+// first; the hand-over's is the last of them.
+func (n *Network) HandOver(s consensus.ShardID, echoes int) (*proof.Handover, []*proof.Block) {
+	n.tb.Helper()
+	sh := &n.shards[s]
+	next := n.successor(sh.now())
+	n.add(s, next.committee.Hash(), nil, nil)
+	b := sh.tip
+	chain := []*consensus.Header{b}
+	for range echoes {
+		h := *chain[len(chain)-1]
+		h.View, h.Height, h.TimeMs, h.Parent = h.View+1, h.Height+1, h.TimeMs+1, chain[len(chain)-1].Hash()
+		h.Body = consensus.BodyRef{Codec: consensus.CodecNone}
+		chain = append(chain, &h)
+	}
+	blocks := n.finalise(s, chain[1:])
+	sh.epochs, sh.view = append(sh.epochs, next), 0
+	return &proof.Handover{Final: proof.Final{Headers: chain, Cert: blocks[len(blocks)-1].Final.Cert}, Next: next.committee}, blocks
+}
+
+// successor is the next epoch's committee.
+func (n *Network) successor(old seats) seats {
+	n.tb.Helper()
+	c := old.committee
+	e := c.Epoch + 1
+	validators, secrets := slices.Clone(c.Validators), slices.Clone(old.secrets)
+	seed := sha256.Sum256(binary.BigEndian.AppendUint64(append(c.Seed[:], byte(c.Shard)), uint64(e)))
+	k, err := bls.NewSecretKey(seed[:])
+	if err != nil {
+		n.tb.Fatal(err)
+	}
+	i := int(e) % len(validators)
+	validators[i], secrets[i] = consensus.Validator{Key: k.Public(), Node: seed, Power: consensus.Power(10 + e%7)}, k
+	next, err := consensus.NewCommittee(c.Shard, e, seed, validators)
+	if err != nil {
+		n.tb.Fatal(err)
+	}
+	return n.seats(next, secrets)
+}
+
+// Certify makes a finalize certificate for h by its epoch's committee, the first validators that are a quorum.
 func (n *Network) Certify(s consensus.ShardID, h *consensus.Header) consensus.Certificate {
-	c := n.Committees[s]
+	n.tb.Helper()
+	of := n.shards[s].epochs[h.Epoch-n.Committees[s].Epoch]
 	st := consensus.Statement{Kind: consensus.Finalize, Shard: s, Epoch: h.Epoch, View: h.View, Block: h.Hash()}
-	cert := consensus.Certificate{Statement: st, Signers: consensus.NewSigners(len(c.Validators))}
-	var sigs [][96]byte
-	var pubs [][48]byte
-	for i, k := range n.keys[s] {
-		pubs = append(pubs, k.Public())
-		if i < 3 {
+	cert := consensus.Certificate{Statement: st, Signers: consensus.NewSigners(len(of.secrets))}
+	var sigs []consensus.Signature
+	for i, k := range of.secrets {
+		if !of.committee.IsQuorum(of.committee.PowerOf(cert.Signers)) {
 			cert.Signers.Add(i)
 			sigs = append(sigs, k.Sign(consensus.VoteMessage(n.Genesis, st)))
 		}
 	}
-	set, err := bls.NewKeySet(pubs)
-	if err != nil {
+	var err error
+	if cert.Signature, err = of.keys.Aggregate(sigs); err != nil {
 		n.tb.Fatal(err)
 	}
-	sum, err := set.Aggregate(sigs)
-	if err != nil {
-		n.tb.Fatal(err)
-	}
-	cert.Signature = sum
 	return cert
 }
 
