@@ -41,6 +41,14 @@ const (
 // MaxEvidence is the most proofs of slashable votes in one answer.
 const MaxEvidence = 100
 
+// Limits of one answer of hand-overs; it has at least one where there is one.
+const (
+	MaxHandovers      = 64
+	maxHandoversBytes = 2 << 20 // encoded; hex doubles it
+	// MaxHandoversAnswer bounds the JSON of an answer.
+	MaxHandoversAnswer = 2*(maxHandoversBytes+proof.MaxHandoverBytes) + MaxHandovers*512 + 512
+)
+
 // MaxTransactions is the most transactions in one call.
 const MaxTransactions = 4096
 

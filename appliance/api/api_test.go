@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -156,11 +157,41 @@ func contradiction(view consensus.View) *evidence.Proof {
 	}}
 }
 
+// TestHandoversAreBounded: an answer ends before it is too long, and the next one goes on there.
+func TestHandoversAreBounded(t *testing.T) {
+	_, w := start(t, nil)
+	h, _ := w.net.HandOver(0, 0)
+	h.Final.Headers = slices.Repeat([]*consensus.Header{long(h.Final.Header())}, 20) // a megabyte
+	w.backend.AddHandovers(h, h, h, h, h, h)
+	a := w.do(t, "GET", "/v1/handovers?shard=0&from=1", "", nil)
+	got := decode[api.Handovers](t, a)
+	if n := len(got.Handovers); n != 3 || got.Newest != 7 || len(a.body) > api.MaxHandoversAnswer {
+		t.Errorf("%d hand-overs in %d bytes", n, len(a.body))
+	}
+	if _, err := proof.DecodeHandover(got.Handovers[2].Handover); err != nil {
+		t.Error(err)
+	}
+}
+
+// long is a header as long as one can be.
+func long(h *consensus.Header) *consensus.Header {
+	x := *h
+	x.Links = make([]consensus.Link, consensus.MaxShards)
+	for i := range x.Links {
+		x.Links[i].Shard = consensus.ShardID(i)
+	}
+	return &x
+}
+
 func TestRoutes(t *testing.T) {
 	d := load(t)
 	_, w := start(t, nil)
 	for view := range consensus.View(3) {
 		w.backend.AddEvidence(contradiction(view))
+	}
+	for range 3 {
+		h, _ := w.net.HandOver(0, 1)
+		w.backend.AddHandovers(h)
 	}
 	id := w.net.ID(w.across).String()
 	account := w.net.Account(0, 9).String()
@@ -209,6 +240,15 @@ func TestRoutes(t *testing.T) {
 		{"evidence from", "/v1/evidence", "/v1/evidence?from=-1", 400, `from must be a number`},
 		{"evidence twice", "/v1/evidence", "/v1/evidence?from=1&from=2", 400, `given once`},
 		{"evidence parameter", "/v1/evidence", "/v1/evidence?after=1", 400, `"unknown_parameter"`},
+		{"hand-overs", "/v1/handovers", "/v1/handovers?shard=0", 200, `{"shard":0,"from":0,"newest":4,"handovers":[{"epoch":1,"height":2,"block":"`},
+		{"hand-overs page", "/v1/handovers", "/v1/handovers?shard=0&from=2&limit=1", 200, `"from":2,"newest":4,"handovers":[{"epoch":2,"height":3,`},
+		{"hand-overs end", "/v1/handovers", "/v1/handovers?shard=0&from=4", 200, `{"shard":0,"from":4,"newest":4,"handovers":[]}`},
+		{"hand-overs of no shard", "/v1/handovers", "/v1/handovers?from=4", 400, `name the shard`},
+		{"hand-overs elsewhere", "/v1/handovers", "/v1/handovers?shard=1", 421, `"wrong_shard"`},
+		{"hand-overs shard", "/v1/handovers", "/v1/handovers?shard=65536", 400, `shard must be a number from 0 to 65535`},
+		{"hand-overs from", "/v1/handovers", "/v1/handovers?shard=0&from=-1", 400, `from must be a number`},
+		{"hand-overs limit", "/v1/handovers", "/v1/handovers?shard=0&limit=65", 400, `limit must be a number from 0 to 64`},
+		{"hand-overs parameter", "/v1/handovers", "/v1/handovers?shard=0&to=4", 400, `"unknown_parameter"`},
 		{"status", "/v1/status", "/v1/status", 200, `"final_height":1`},
 		{"network", "/v1/network", "/v1/network", 200, `"shards":[{"shard":0`},
 		{"params", "/v1/params", "/v1/params", 200, `"max_transactions":4096`},

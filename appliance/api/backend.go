@@ -51,6 +51,10 @@ type Backend interface {
 	// from number from on, and how many there are.
 	Evidence(from, limit int) Evidence
 
+	// Handovers are those of a shard's committees out of epoch from and the following ones, in order, at most limit, and
+	// the newest epoch that this node knows; none where that is not above from. Errors: WrongShard, Pruned.
+	Handovers(ctx context.Context, shard consensus.ShardID, from consensus.Epoch, limit int) (newest consensus.Epoch, list []*proof.Handover, err error)
+
 	// Status is this node as it sees itself now.
 	Status() Status
 
@@ -310,6 +314,24 @@ type AccusedValidator struct {
 	Index int             `json:"index"`
 	Name  string          `json:"name"`
 	Power consensus.Power `json:"power"`
+}
+
+// Handovers is the answer of GET /v1/handovers.
+type Handovers struct {
+	Shard     consensus.ShardID `json:"shard"`
+	From      consensus.Epoch   `json:"from"`
+	Newest    consensus.Epoch   `json:"newest"` // epoch that this node knows
+	Handovers []Handover        `json:"handovers"`
+}
+
+// Handover leads from one epoch to the next. All but Handover repeats what is in it, for people.
+type Handover struct {
+	Epoch      consensus.Epoch  `json:"epoch"`      // that it leads out of
+	Height     consensus.Height `json:"height"`     // of that epoch's last block
+	Block      proof.Digest     `json:"block"`      // its hash
+	Committee  proof.Digest     `json:"committee"`  // hash of the next epoch's
+	Validators int              `json:"validators"` // in it
+	Handover   proof.Hex        `json:"handover"`   // appliance/proof.Handover
 }
 
 // NodeAPI is where a node's API is.

@@ -95,7 +95,7 @@ var refusals = []Refusal{
 	{ZeroAmount, 422, "The amount is zero.", "Send at least one unit."},
 	{PoolFull, 503, "This node holds as many waiting transactions as it can.", "Wait a second and send the same bytes again, or use another node."},
 	{AccountLimit, 429, "The account has as many waiting transactions as this node holds for one.", "Wait until one is final, then send the same bytes again."},
-	{WrongShard, 421, "The account is kept by another shard.", "Use a node of the shard that the detail names; GET /v1/network lists them."},
+	{WrongShard, 421, "Another shard keeps it.", "Use a node of the shard that the detail names; GET /v1/network lists them."},
 
 	{NotFinal, 409, "It is not final yet, so there is no proof of it.", "Wait a second and ask again."},
 	{Pruned, 410, "This node no longer keeps it.", "Ask another node, or one that keeps the whole history."},

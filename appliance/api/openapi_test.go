@@ -203,6 +203,7 @@ func TestOpenAPIStructs(t *testing.T) {
 		"Supply": api.Supply{}, "Memory": api.Memory{}, "MemoryKind": api.MemoryKind{}, "Writes": api.Writes{}, "WriteRate": api.WriteRate{}, "ValidatorStatus": api.ValidatorStatus{}, "LinkStatus": api.LinkStatus{},
 		"Network": api.Network{}, "ShardStatus": api.ShardStatus{}, "NodeAPI": api.NodeAPI{}, "Params": api.Params{},
 		"Evidence": api.Evidence{}, "EvidenceProof": api.EvidenceProof{}, "AccusedValidator": api.AccusedValidator{},
+		"Handovers": api.Handovers{}, "Handover": api.Handover{},
 		"Statement": proof.Statement{}, "CreditStatement": proof.CreditStatement{}, "Where": proof.Where{},
 	}
 	// made by MarshalJSON of package proof; TestRoutes holds their answers to the schemas

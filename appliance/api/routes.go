@@ -49,6 +49,7 @@ func (s *Server) routes() []route {
 		{Method: "GET", Pattern: "/v1/blocks/{height}/raw", handle: s.rawBlock},
 		{Method: "GET", Pattern: "/v1/finality", Query: []string{"ids", "body"}, Stream: true, handle: s.follow},
 		{Method: "GET", Pattern: "/v1/evidence", Query: []string{"from", "limit"}, handle: s.evidence},
+		{Method: "GET", Pattern: "/v1/handovers", Query: []string{"shard", "from", "limit"}, handle: s.handovers},
 		{Method: "GET", Pattern: "/v1/status", Always: true, handle: s.status},
 		{Method: "GET", Pattern: "/v1/network", handle: s.network},
 		{Method: "GET", Pattern: "/v1/params", Always: true, handle: s.params},
@@ -420,17 +421,55 @@ func (s *Server) evidence(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, e)
 }
 
+func (s *Server) handovers(w http.ResponseWriter, r *http.Request) error {
+	if len(r.URL.Query()["shard"]) == 0 {
+		return Refuse(Malformed, "name the shard: ?shard=0&from=0")
+	}
+	shard, err := number(r, "shard", 0, math.MaxUint16)
+	if err != nil {
+		return err
+	}
+	from, err := number(r, "from", 0, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	limit, err := count(r, "limit", MaxHandovers, MaxHandovers)
+	if err != nil {
+		return err
+	}
+	newest, list, err := s.backend.Handovers(r.Context(), consensus.ShardID(shard), consensus.Epoch(from), limit)
+	if err != nil {
+		return err
+	}
+	out := Handovers{Shard: consensus.ShardID(shard), From: consensus.Epoch(from), Newest: newest, Handovers: []Handover{}}
+	for size, i := 0, 0; i < len(list) && size < maxHandoversBytes; i++ {
+		h, b := list[i], list[i].Final.Header()
+		enc := h.Append(nil)
+		size += len(enc)
+		out.Handovers = append(out.Handovers, Handover{
+			Epoch: h.Epoch(), Height: b.Height, Block: proof.Digest(b.Hash()), Committee: proof.Digest(h.Next.Hash()),
+			Validators: len(h.Next.Validators), Handover: enc,
+		})
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
 // count reads a query parameter that is a number up to most, or standard where it is not there.
 func count(r *http.Request, name string, standard, most int) (int, error) {
+	n, err := number(r, name, uint64(standard), uint64(most))
+	return int(n), err
+}
+
+func number(r *http.Request, name string, standard, most uint64) (uint64, error) {
 	v := r.URL.Query()[name]
 	if len(v) == 0 {
 		return standard, nil
 	}
-	n, err := strconv.ParseUint(v[0], 10, 31)
-	if err != nil || len(v) > 1 || int(n) > most {
+	n, err := strconv.ParseUint(v[0], 10, 63)
+	if err != nil || len(v) > 1 || n > most {
 		return 0, Refuse(Malformed, "%s must be a number from 0 to %d, and given once", name, most)
 	}
-	return int(n), nil
+	return n, nil
 }
 
 func (s *Server) network(w http.ResponseWriter, r *http.Request) error {

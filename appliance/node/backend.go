@@ -263,6 +263,14 @@ func (b backend) Block(_ context.Context, height consensus.Height) (*proof.Block
 	return b.n.history.block(height)
 }
 
+// Handovers implements api.Backend. Committees do not change yet: the genesis' is the newest.
+func (b backend) Handovers(_ context.Context, shard consensus.ShardID, _ consensus.Epoch, _ int) (consensus.Epoch, []*proof.Handover, error) {
+	if shard != b.n.shard {
+		return 0, nil, api.Refuse(api.WrongShard, "this node is of shard %d", b.n.shard)
+	}
+	return b.n.committees[shard].Epoch, nil, nil
+}
+
 // FinalHeight implements api.Backend.
 func (b backend) FinalHeight() consensus.Height { return b.n.history.height() }
 

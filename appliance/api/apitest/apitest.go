@@ -31,6 +31,7 @@ type Backend struct {
 	ready     error
 	apis      []api.NodeAPI
 	evidence  []*evidence.Proof
+	handovers []*proof.Handover
 }
 
 // New makes a node of a shard.
@@ -97,6 +98,25 @@ func (b *Backend) AddEvidence(proofs ...*evidence.Proof) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.evidence = append(b.evidence, proofs...)
+}
+
+// AddHandovers gives the node more hand-overs of its shard, out of the genesis' epoch and the following ones.
+func (b *Backend) AddHandovers(list ...*proof.Handover) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.handovers = append(b.handovers, list...)
+}
+
+// SpoilHandover makes the node show another hand-over as its i-th.
+func (b *Backend) SpoilHandover(i int, change func(*proof.Handover)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h, err := proof.DecodeHandover(b.handovers[i].Append(nil))
+	if err != nil {
+		panic(err)
+	}
+	change(h)
+	b.handovers[i] = h
 }
 
 // SetAccount gives the node the proof of an account.
@@ -284,6 +304,18 @@ func Evidence(all []*evidence.Proof, from, limit int) api.Evidence {
 		e.Proofs = append(e.Proofs, x)
 	}
 	return e
+}
+
+// Handovers implements api.Backend.
+func (b *Backend) Handovers(_ context.Context, shard consensus.ShardID, from consensus.Epoch, limit int) (consensus.Epoch, []*proof.Handover, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if shard != b.Shard {
+		return 0, nil, api.Refuse(api.WrongShard, "this node is of shard %d", b.Shard)
+	}
+	first, n := b.Net.Committees[shard].Epoch, len(b.handovers)
+	at := min(int(max(from, first)-first), n)
+	return first + consensus.Epoch(n), b.handovers[at:min(at+limit, n)], nil
 }
 
 // Status implements api.Backend.

@@ -479,6 +479,13 @@ func (s *testshard) Evidence(from, limit int) api.Evidence {
 	return apitest.Evidence(s.evidence, from, limit)
 }
 
+func (s *testshard) Handovers(_ context.Context, shard consensus.ShardID, from consensus.Epoch, limit int) (consensus.Epoch, []*proof.Handover, error) {
+	if shard != s.id {
+		return 0, nil, api.Refuse(api.WrongShard, "this node is of shard %d", s.id)
+	}
+	return s.committee.Epoch, nil, nil
+}
+
 func (s *testshard) Ready() error { return nil }
 
 // TestWallet runs the wallet's scripts on a testnet that all of them share.
