@@ -44,7 +44,8 @@ func (c *Client) proofFrom(ctx context.Context, shard consensus.ShardID, id tx.H
 		if f, err = proof.DecodeFinality(b); err != nil {
 			return err
 		}
-		if p, err = f.Verify(c.trust); err == nil && tx.Hash(p.ID) != id {
+		err = c.proven(ctx, func() error { p, err = f.Verify(c.trust); return err })
+		if err == nil && tx.Hash(p.ID) != id {
 			err = fmt.Errorf("%w: a proof of transaction %s, asked for %s", ErrAnswer, p.ID, id)
 		}
 		return err
@@ -60,13 +61,12 @@ func (c *Client) proofFrom(ctx context.Context, shard consensus.ShardID, id tx.H
 		if full.Credit, err = proof.DecodeCredit(b); err != nil {
 			return err
 		}
-		p, err = full.Verify(c.trust)
-		return err
+		return c.proven(ctx, func() error { p, err = full.Verify(c.trust); return err })
 	})
 	if err == nil {
 		return p, &full, nil
 	}
-	p, err = f.Verify(c.trust) // the debit alone is proven all the same
+	err = c.proven(ctx, func() error { p, err = f.Verify(c.trust); return err }) // the debit alone is proven all the same
 	return p, f, err
 }
 

@@ -5,6 +5,11 @@
 // like a node that fails: another one is asked. What carries none (Account, Transaction, Status, Network, Params,
 // Genesis) is passed on as that node's word.
 //
+// A proof may be of an epoch whose committee the Trust does not know yet. The client then asks the nodes of its shard for the
+// hand-overs that lead there, and verifies them, one signature check each; a node that shows a wrong one, or none, is named
+// (Options.Trouble) and the next one is asked. Sync does the same ahead of any proof. What one node alone keeps back nobody
+// can see: give the addresses of several.
+//
 // Every call takes a context and runs in the caller's goroutine; nothing outlives it but idle connections, which Close
 // ends. A request that fails in passing is repeated on the other nodes of the shard, in rounds with growing pauses. A
 // transaction is always sent again with the same bytes, so it can not be paid twice.
@@ -45,6 +50,9 @@ type Options struct {
 	HTTP        *http.Client  // nil: one of its own, which Close closes. It must not have a timeout, for Follow
 	CallTimeout time.Duration // for one request to one node; 10 s
 	Rounds      int           // over the nodes of a shard, before a call fails; 3
+	// Trouble, if set, is told of a node that did not show hand-overs as it should have. It is called in the goroutine of
+	// the call that asked, of one at a time.
+	Trouble func(url string, err error)
 }
 
 // Errors of calls. An error of a node is an *api.Error, to be told by its code:
@@ -79,6 +87,8 @@ type Client struct {
 	timeout time.Duration
 	rounds  int
 	turn    atomic.Uint64 // rotates over the nodes
+	trouble func(string, error)
+	learner chan struct{} // holds a token while a call follows hand-overs: no two do at once
 
 	mu    sync.Mutex // guards nodes
 	nodes []*node
@@ -99,7 +109,7 @@ func (n *node) strange() bool {
 
 // New makes a client. No node is asked yet.
 func New(opt Options) (*Client, error) {
-	c := &Client{trust: opt.Trust, http: opt.HTTP, timeout: opt.CallTimeout, rounds: opt.Rounds}
+	c := &Client{trust: opt.Trust, http: opt.HTTP, timeout: opt.CallTimeout, rounds: opt.Rounds, trouble: opt.Trouble, learner: make(chan struct{}, 1)}
 	if c.timeout == 0 {
 		c.timeout = 10 * time.Second
 	}
@@ -461,8 +471,7 @@ func (c *Client) ProvenAccount(ctx context.Context, id tx.ID) (s *proof.AccountS
 		if p.ID != id {
 			return fmt.Errorf("%w: a proof of account %s, asked for %s", ErrAnswer, p.ID, id)
 		}
-		s, err = p.Verify(c.trust)
-		return err
+		return c.proven(ctx, func() error { s, err = p.Verify(c.trust); return err })
 	})
 	if err != nil {
 		return nil, nil, err
@@ -515,11 +524,13 @@ func (c *Client) provenTogether(ctx context.Context, ids []tx.ID, shown map[tx.I
 		if !slices.Equal(p.IDs, ids) {
 			return fmt.Errorf("%w: a proof of %d accounts, asked for %d others", ErrAnswer, len(p.IDs), len(ids))
 		}
-		statements, err := p.Verify(c.trust)
-		for _, s := range statements {
-			shown[s.ID] = s
-		}
-		return err
+		return c.proven(ctx, func() error {
+			statements, err := p.Verify(c.trust)
+			for _, s := range statements {
+				shown[s.ID] = s
+			}
+			return err
+		})
 	})
 	return p, err
 }
@@ -535,8 +546,7 @@ func (c *Client) Block(ctx context.Context, shard consensus.ShardID, height cons
 		if h := block.Final.Header(); h.Shard != shard || h.Height != height {
 			return fmt.Errorf("%w: block %d of shard %d, asked for %d of %d", ErrAnswer, h.Height, h.Shard, height, shard)
 		}
-		k, err = block.Verify(c.trust)
-		return err
+		return c.proven(ctx, func() error { k, err = block.Verify(c.trust); return err })
 	})
 	if err != nil {
 		return nil, err

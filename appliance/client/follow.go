@@ -187,7 +187,7 @@ func (f *follower) event(ctx context.Context, kind string, data []byte) error {
 		if err := f.fill(ctx, e.Height-1); err != nil {
 			return err
 		}
-		return f.final(&e, received)
+		return f.final(ctx, &e, received)
 	case "end":
 		var why api.ErrorBody
 		if err := json.Unmarshal(data, &why); err != nil {
@@ -199,13 +199,13 @@ func (f *follower) event(ctx context.Context, kind string, data []byte) error {
 }
 
 // final verifies an event of height next and delivers it.
-func (f *follower) final(e *api.FinalEvent, received time.Time) error {
+func (f *follower) final(ctx context.Context, e *api.FinalEvent, received time.Time) error {
 	if !f.opt.Body {
 		final, err := proof.DecodeFinal(e.Final)
 		if err != nil {
 			return err
 		}
-		if _, err := final.Verify(f.c.trust); err != nil {
+		if err := f.c.proven(ctx, func() error { _, err := final.Verify(f.c.trust); return err }); err != nil {
 			return err
 		}
 		return f.deliver(Event{Header: final.Header(), Received: received})
@@ -214,8 +214,8 @@ func (f *follower) final(e *api.FinalEvent, received time.Time) error {
 	if err != nil {
 		return err
 	}
-	contents, err := block.Verify(f.c.trust)
-	if err != nil {
+	var contents *proof.Contents
+	if err := f.c.proven(ctx, func() error { contents, err = block.Verify(f.c.trust); return err }); err != nil {
 		return err
 	}
 	return f.deliver(Event{Header: contents.Header, Contents: contents, Received: received})

@@ -32,6 +32,8 @@ type Backend struct {
 	apis      []api.NodeAPI
 	evidence  []*evidence.Proof
 	handovers []*proof.Handover
+	keepBack  bool // all of them but shown
+	shown     int
 }
 
 // New makes a node of a shard.
@@ -117,6 +119,13 @@ func (b *Backend) SpoilHandover(i int, change func(*proof.Handover)) {
 	}
 	change(h)
 	b.handovers[i] = h
+}
+
+// KeepBack makes the node show only so many of its hand-overs; it still says how many there are.
+func (b *Backend) KeepBack(show int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keepBack, b.shown = true, show
 }
 
 // SetAccount gives the node the proof of an account.
@@ -314,8 +323,12 @@ func (b *Backend) Handovers(_ context.Context, shard consensus.ShardID, from con
 		return 0, nil, api.Refuse(api.WrongShard, "this node is of shard %d", b.Shard)
 	}
 	first, n := b.Net.Committees[shard].Epoch, len(b.handovers)
-	at := min(int(max(from, first)-first), n)
-	return first + consensus.Epoch(n), b.handovers[at:min(at+limit, n)], nil
+	show := n
+	if b.keepBack {
+		show = min(n, b.shown)
+	}
+	at := min(int(max(from, first)-first), show)
+	return first + consensus.Epoch(n), b.handovers[at:min(at+limit, show)], nil
 }
 
 // Status implements api.Backend.
