@@ -28,6 +28,7 @@ import (
 //	receipts/         finality proofs that `tutti wallet` saved
 //	data/             FORMAT, blocks/, votes/, state/; SYNC while they are copied from other validators; evidence: proofs
 //	                  that a validator signed a contradiction
+//	light.json        state of the light client: the hand-overs that it has followed
 //	accel-timings.json how fast the cryptographic kernels were here; made anew if missing
 //	log/              log files
 type Home string
@@ -46,6 +47,7 @@ func (h Home) join(parts ...string) string {
 
 func (h Home) Config() string         { return h.join("config.toml") }
 func (h Home) Genesis() string        { return h.join("genesis.json") }
+func (h Home) Light() string          { return h.join("light.json") }
 func (h Home) Keys() string           { return h.join("keys") }
 func (h Home) VotingKey() string      { return h.join("keys", "voting.json") }
 func (h Home) NodeKey() string        { return h.join("keys", "node.json") }

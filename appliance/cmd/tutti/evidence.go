@@ -112,9 +112,13 @@ func evidenceVerifyCommand(a *app) *cobra.Command {
 		Short: "Check all proofs in FILE against the genesis file; no node is asked",
 		Long: `Check all proofs in FILE against the genesis file; no node is asked.
 
+For a proof of a later epoch than the genesis' the state of 'tutti light sync' is needed as well: light.json in the home
+folder, or what --light names. It keeps the committees of the newest epochs; 'tutti light verify FILE' asks nodes for others.
+
 The exit status is 0 if every proof holds, and 1 if one does not or there is none.`,
 		Example: `  tutti evidence verify proofs.json
-  tutti evidence verify proofs.json --genesis genesis.json --json`,
+  tutti evidence verify proofs.json --genesis genesis.json --json
+  tutti evidence verify proofs.json --genesis genesis.json --light light.json`,
 		Args: arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			h, err := a.home()
@@ -133,31 +137,43 @@ The exit status is 0 if every proof holds, and 1 if one does not or there is non
 			if err != nil {
 				return fmt.Errorf("%w (%s)", err, args[0])
 			}
-			if len(proofs) == 0 {
-				return fmt.Errorf("%s holds no proof", args[0])
-			}
-			judged, bad := net.judge(proofs), 0
-			for i := range judged {
-				if !judged[i].Holds {
-					bad++
-				}
-				if !a.json {
-					a.say("%s", judged[i].text())
-				}
-			}
-			if a.json {
-				if err := a.printJSON(judged); err != nil {
-					return err
-				}
-			}
-			if bad > 0 {
-				return fmt.Errorf("%s of %s proofs in %s prove nothing", number(bad), number(len(judged)), args[0])
-			}
-			return nil
+			return a.sayJudged(net, proofs, args[0])
 		},
 	}
 	c.Flags().StringVar(&n.genesis, "genesis", "", "genesis file to check against (default: genesis.json in the home folder)")
+	n.addLight(c)
 	return a.jsonFlag(c)
+}
+
+// sayJudged prints what the proofs in a file are worth. The error says how many prove nothing, or can not be judged.
+func (a *app) sayJudged(net *network, proofs []*evidence.Proof, path string) error {
+	if len(proofs) == 0 {
+		return fmt.Errorf("%s holds no proof", path)
+	}
+	judged, bad, unknown := net.judge(proofs), 0, 0
+	for i := range judged {
+		switch {
+		case judged[i].Unknown:
+			unknown++
+		case !judged[i].Holds:
+			bad++
+		}
+		if !a.json {
+			a.say("%s", judged[i].text())
+		}
+	}
+	if a.json {
+		if err := a.printJSON(judged); err != nil {
+			return err
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("%s of %s proofs in %s prove nothing", number(bad), number(len(judged)), path)
+	}
+	if unknown > 0 {
+		return fmt.Errorf("%s of %s proofs in %s can not be judged", number(unknown), number(len(judged)), path)
+	}
+	return nil
 }
 
 // absentFile refuses a name that something has.
@@ -191,7 +207,8 @@ func (a *app) gatherEvidence(c *cobra.Command, n *networkFlags) (*network, []*ev
 type judgement struct {
 	ID         proof.Digest      `json:"id"`
 	Holds      bool              `json:"holds"`
-	Error      string            `json:"error,omitempty"` // why it proves nothing
+	Unknown    bool              `json:"unknown,omitempty"` // the committee of its epoch is not known: it can not be judged
+	Error      string            `json:"error,omitempty"`   // why it proves nothing, or can not be judged
 	Shard      consensus.ShardID `json:"shard"`
 	Epoch      consensus.Epoch   `json:"epoch"`
 	View       consensus.View    `json:"view"`
@@ -215,10 +232,9 @@ type guilty struct {
 	Key   proof.Hex       `json:"key"`
 }
 
-// judge checks proofs against the genesis. Committees of later epochs than the first are not in it.
+// judge checks proofs against the committees that are known.
 func (n *network) judge(proofs []*evidence.Proof) []judgement {
 	out := make([]judgement, len(proofs))
-	keys := map[consensus.ShardID]consensus.Keys{}
 	for i, p := range proofs {
 		st := p.Statements()
 		out[i] = judgement{
@@ -228,8 +244,8 @@ func (n *network) judge(proofs []*evidence.Proof) []judgement {
 		if p.Certificates != nil {
 			out[i].By = "certificates"
 		}
-		if err := n.judgeOne(p, keys, &out[i]); err != nil {
-			out[i].Error = err.Error()
+		if err := n.judgeOne(p, &out[i]); err != nil {
+			out[i].Error, out[i].Unknown = withRemedy(err).Error(), errors.Is(err, proof.ErrEpoch)
 		}
 	}
 	return out
@@ -244,40 +260,45 @@ func statementOf(st consensus.Statement) signedStatement {
 	return s
 }
 
-func (n *network) judgeOne(p *evidence.Proof, keys map[consensus.ShardID]consensus.Keys, j *judgement) error {
+func (n *network) judgeOne(p *evidence.Proof, j *judgement) error {
 	if p.Chain != consensus.Hash(n.hash) {
 		return fmt.Errorf("%w (the proof's is %s, the genesis file's %s)", evidence.ErrOtherChain, p.Chain.Short(), consensus.Hash(n.hash).Short())
 	}
 	if int(j.Shard) >= len(n.genesis.Shards) {
 		return fmt.Errorf("the network has no shard %d", j.Shard)
 	}
-	c, err := n.genesis.Committee(j.Shard)
+	c, keys, err := n.trust.Committee(j.Shard, j.Epoch)
 	if err != nil {
 		return err
 	}
-	if j.Epoch != c.Epoch {
-		return fmt.Errorf("the genesis file has the committee of epoch %d, and the proof is of epoch %d", c.Epoch, j.Epoch)
-	}
-	if keys[j.Shard] == nil {
-		if keys[j.Shard], err = consensus.NewKeys(c); err != nil {
-			return err
-		}
-	}
-	f, err := evidence.Verify(p, consensus.Hash(n.hash), c, keys[j.Shard])
+	f, err := evidence.Verify(p, consensus.Hash(n.hash), c, keys)
 	if err != nil {
 		return err
 	}
 	j.Holds, j.Power, j.Total = true, f.Power, f.Total
 	for _, i := range f.Guilty {
-		v := n.genesis.Shards[j.Shard].Validators[i]
-		j.Validators = append(j.Validators, guilty{Index: i, Name: v.Name, Power: v.Power, Key: v.Key[:]})
+		v := c.Validators[i]
+		j.Validators = append(j.Validators, guilty{Index: i, Name: n.nameOf(j.Shard, v.Key), Power: v.Power, Key: v.Key[:]})
 	}
 	return nil
+}
+
+// nameOf is a validator's name in the genesis file, or for one that came later the beginning of its voting key.
+func (n *network) nameOf(shard consensus.ShardID, key consensus.PublicKey) string {
+	for _, v := range n.genesis.Shards[shard].Validators {
+		if v.Key == key {
+			return v.Name
+		}
+	}
+	return fmt.Sprintf("%x", key[:8])
 }
 
 // text is a judgement in one line.
 func (j *judgement) text() string {
 	what := fmt.Sprintf("shard %d, epoch %d, view %d: %s and %s", j.Shard, j.Epoch, j.View, j.First.text(), j.Second.text())
+	if j.Unknown {
+		return what + ": can not be judged: " + j.Error
+	}
 	if !j.Holds {
 		return what + ": PROVES NOTHING: " + j.Error
 	}

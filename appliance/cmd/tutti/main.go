@@ -115,7 +115,7 @@ addresses of nodes from --api, $TUTTI_API, or the home folder.`,
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		initCommand(a), genesisCommand(a), keysCommand(a), runCommand(a), localnetCommand(a),
-		stateCommand(a), protectionCommand(a), evidenceCommand(a), walletCommand(a), statusCommand(a), benchCommand(a), doctorCommand(a), versionCommand(a),
+		stateCommand(a), protectionCommand(a), evidenceCommand(a), walletCommand(a), lightCommand(a), statusCommand(a), benchCommand(a), doctorCommand(a), versionCommand(a),
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -56,9 +57,20 @@ func TestSignal(t *testing.T) {
 }
 
 // TestScripts runs the command line as a user does, without any network: testdata/script/*.txtar.
-func TestScripts(t *testing.T) { runScripts(t, "testdata/script", nil) }
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script", nil, nil) }
 
-func runScripts(t *testing.T, dir string, env map[string]string) {
+// runScripts runs scripts with variables and commands of their own.
+func runScripts(t *testing.T, dir string, env map[string]string, own map[string]func(*testscript.TestScript, bool, []string)) {
+	cmds := map[string]func(*testscript.TestScript, bool, []string){
+		"mode": func(ts *testscript.TestScript, neg bool, args []string) { // mode OCTAL FILE: the file has these permissions
+			info, err := os.Stat(ts.MkAbs(args[1]))
+			ts.Check(err)
+			if got := info.Mode().Perm(); (got.String() == permText(ts, args[0])) == neg {
+				ts.Fatalf("%s has mode %04o", args[1], got)
+			}
+		},
+	}
+	maps.Copy(cmds, own)
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(e *testscript.Env) error {
@@ -67,15 +79,7 @@ func runScripts(t *testing.T, dir string, env map[string]string) {
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"mode": func(ts *testscript.TestScript, neg bool, args []string) { // mode OCTAL FILE: the file has these permissions
-				info, err := os.Stat(ts.MkAbs(args[1]))
-				ts.Check(err)
-				if got := info.Mode().Perm(); (got.String() == permText(ts, args[0])) == neg {
-					ts.Fatalf("%s has mode %04o", args[1], got)
-				}
-			},
-		},
+		Cmds: cmds,
 	})
 }
 

@@ -101,5 +101,5 @@ func TestProtection(t *testing.T) {
 	runScripts(t, "testdata/protection", map[string]string{
 		"ONE": string(one), "OLD": string(old), "EMPTY": string(empty), "OTHER": string(home("s0v1")), "NODATA": string(none),
 		"KEY": hex.EncodeToString(key[:]), "GENESIS": net.Genesis.Hash().String(),
-	})
+	}, nil)
 }

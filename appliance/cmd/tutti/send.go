@@ -398,9 +398,11 @@ func walletReceiptCommand(a *app, n *networkFlags) *cobra.Command {
 		Short: "Check the proof of a payment against the genesis file, offline; fetch and keep it first if need be",
 		Long: `Check the proof of a payment against the genesis file, offline; fetch and keep it first if need be.
 
-A FILE is checked without any network. For an ID the proof kept in the home folder is checked; if there is none yet, or
+A FILE is checked without any network. If it is of a later epoch than the genesis', the state of 'tutti light sync' is needed
+as well: light.json in the home folder, or what --light names. For an ID the proof kept in the home folder is checked; if there is none yet, or
 the credit in another shard is still missing in it, it is fetched from a node.`,
 		Example: `  tutti wallet receipt payment.json --genesis genesis.json
+  tutti wallet receipt payment.json --genesis genesis.json --light light.json
   tutti wallet receipt ID`,
 		Args: arguments("FILE or ID"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -445,7 +447,7 @@ func checkReceipt(path string, trust *proof.Trust) (*proof.Proven, error) {
 	}
 	p, err := f.Verify(trust)
 	if err != nil {
-		return nil, fmt.Errorf("%w (%s)", err, path)
+		return nil, fmt.Errorf("%w (%s)", withRemedy(err), path)
 	}
 	return p, nil
 }

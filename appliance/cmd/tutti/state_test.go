@@ -13,7 +13,7 @@ func TestState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runScripts(t, "testdata/state", map[string]string{"STATE": golden})
+	runScripts(t, "testdata/state", map[string]string{"STATE": golden}, nil)
 }
 
 func TestProgress(t *testing.T) {

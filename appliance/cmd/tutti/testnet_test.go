@@ -4,16 +4,22 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"tutti/accel/bls"
 	"tutti/accel/ed25519"
@@ -42,15 +48,14 @@ type testnet struct {
 
 // testshard implements api.Backend.
 type testshard struct {
-	net       *testnet
-	id        consensus.ShardID
-	committee *consensus.Committee
-	keys      consensus.Keys
-	secrets   []*bls.SecretKey
-	ledger    *ledger.Ledger
-	evidence  []*evidence.Proof // set before the shard serves
+	net      *testnet
+	id       consensus.ShardID
+	ledger   *ledger.Ledger
+	evidence []*evidence.Proof // set before the shard serves
 
-	// guarded by testnet.mu
+	// guarded by testnet.mu once the shard runs
+	epochs    []testseats // from epoch 0 on
+	handovers []*proof.Handover
 	tip       *consensus.FinalHeader
 	blocks    []*proof.Contents // by height from 1
 	opened    map[tx.Hash]tx.ID
@@ -58,6 +63,15 @@ type testshard struct {
 	consumed  map[tx.Hash]*proof.Credit
 	busyUntil consensus.Height
 }
+
+// testseats is a committee with its secrets.
+type testseats struct {
+	committee *consensus.Committee
+	keys      consensus.Keys
+	secrets   []*bls.SecretKey
+}
+
+func (s *testshard) now() testseats { return s.epochs[len(s.epochs)-1] }
 
 const testBeat = 30 * time.Millisecond
 
@@ -87,12 +101,14 @@ func startTestnet(t testing.TB, home config.Home) *testnet {
 	for s := range 2 {
 		sh := &testshard{net: n, id: consensus.ShardID(s), busyUntil: 1 + consensus.StateLag, opened: map[tx.Hash]tx.ID{}, consumed: map[tx.Hash]*proof.Credit{}}
 		var seats genesis.Shard
+		var secrets []*bls.SecretKey
 		for i := range 4 {
 			k := must(bls.NewSecretKey(bytes.Repeat([]byte{byte(16*s + i + 1)}, 32)))
 			v := genesis.Validator{Name: string(rune('a'+4*s+i)) + "-node", Key: k.Public(), Node: [32]byte{byte(s), byte(i), 1}, Power: 100}
 			v.Possession = k.ProvePossession(genesis.ValidatorMessage(g.Name, v.Node, v.Key))
-			sh.secrets, seats.Validators = append(sh.secrets, k), append(seats.Validators, v)
+			secrets, seats.Validators = append(secrets, k), append(seats.Validators, v)
 		}
+		sh.epochs = []testseats{{secrets: secrets}}
 		g.Shards, n.shards = append(g.Shards, seats), append(n.shards, sh)
 	}
 	demo, friend := must(keys.New(keys.Wallet)), must(keys.New(keys.Wallet))
@@ -128,8 +144,8 @@ func startTestnet(t testing.TB, home config.Home) *testnet {
 // open makes the shard's ledger.
 func (s *testshard) open(t testing.TB) {
 	v := s.net.genesis
-	s.committee = must(v.Committee(s.id))
-	s.keys = must(consensus.NewKeys(s.committee))
+	s.epochs[0].committee = must(v.Committee(s.id))
+	s.epochs[0].keys = must(consensus.NewKeys(s.now().committee))
 	p := ledger.Params{
 		GenesisHash: tx.Hash(v.Hash()), Shard: uint16(s.id), Shards: 2, Table: v.Table, Fees: v.Parameters.Fees,
 		OpenDeposit: v.Parameters.OpenDeposit, OpenCap: v.Parameters.OpenCap, AccountLimit: v.Parameters.AccountLimit,
@@ -157,16 +173,19 @@ func (s *testshard) open(t testing.TB) {
 	s.tip = &consensus.FinalHeader{Header: header}
 }
 
+// vote is a vote of view 9 in the epoch of now.
+func (s *testshard) vote(i int, k consensus.Kind, block byte) consensus.Vote {
+	st := consensus.Statement{Kind: k, Shard: s.id, Epoch: s.now().committee.Epoch, View: 9}
+	if k != consensus.Nullify {
+		st.Block = consensus.Hash{block}
+	}
+	return consensus.Vote{Statement: st, Validator: uint16(i), Signature: s.now().secrets[i].Sign(consensus.VoteMessage(s.net.genesis.Hash(), st))}
+}
+
 // contradict gives the shards proofs: shard 0 has one of two finalize by b-node and one by certificates, shard 1 has one that
 // is forged.
 func (n *testnet) contradict() {
-	vote := func(s *testshard, i int, k consensus.Kind, block byte) consensus.Vote {
-		st := consensus.Statement{Kind: k, Shard: s.id, View: 9}
-		if k != consensus.Nullify {
-			st.Block = consensus.Hash{block}
-		}
-		return consensus.Vote{Statement: st, Validator: uint16(i), Signature: s.secrets[i].Sign(consensus.VoteMessage(n.genesis.Hash(), st))}
-	}
+	vote := (*testshard).vote
 	certificate := func(s *testshard, k consensus.Kind, block byte, signers ...int) consensus.Certificate {
 		c := consensus.Certificate{Statement: vote(s, 0, k, block).Statement, Signers: consensus.NewSigners(4)}
 		var sigs []consensus.Signature
@@ -174,18 +193,18 @@ func (n *testnet) contradict() {
 			c.Signers.Add(i)
 			sigs = append(sigs, vote(s, i, k, block).Signature)
 		}
-		c.Signature = must(s.keys.Aggregate(sigs))
+		c.Signature = must(s.now().keys.Aggregate(sigs))
 		return c
 	}
 	zero, one := n.shards[0], n.shards[1]
 	zero.evidence = []*evidence.Proof{
-		must(evidence.FromVotes(n.genesis.Hash(), zero.committee, vote(zero, 1, consensus.Finalize, 0xaa), vote(zero, 1, consensus.Finalize, 0xbb))),
-		must(evidence.FromCertificates(n.genesis.Hash(), zero.committee,
+		must(evidence.FromVotes(n.genesis.Hash(), zero.now().committee, vote(zero, 1, consensus.Finalize, 0xaa), vote(zero, 1, consensus.Finalize, 0xbb))),
+		must(evidence.FromCertificates(n.genesis.Hash(), zero.now().committee,
 			certificate(zero, consensus.Finalize, 0xaa, 0, 1, 2), certificate(zero, consensus.Nullify, 0, 1, 2, 3))),
 	}
 	forged := vote(one, 1, consensus.Nullify, 0)
 	forged.Signature = vote(one, 2, consensus.Nullify, 0).Signature
-	one.evidence = []*evidence.Proof{must(evidence.FromVotes(n.genesis.Hash(), one.committee, vote(one, 1, consensus.Finalize, 0xaa), forged))}
+	one.evidence = []*evidence.Proof{must(evidence.FromVotes(n.genesis.Hash(), one.now().committee, vote(one, 1, consensus.Finalize, 0xaa), forged))}
 }
 
 // testVerifier checks signatures on the chain of a genesis hash.
@@ -205,7 +224,8 @@ func (n *testnet) Verify(source uint16, b []byte) (ledger.ForeignHeader, error) 
 		return ledger.ForeignHeader{}, err
 	}
 	s := n.shards[source]
-	if err := s.committee.VerifyCertificate(n.genesis.Hash(), s.keys, &f.Cert); err != nil {
+	of := s.epochs[f.Header.Epoch]
+	if err := of.committee.VerifyCertificate(n.genesis.Hash(), of.keys, &f.Cert); err != nil {
 		return ledger.ForeignHeader{}, err
 	}
 	h := ledger.ForeignHeader{Shard: source, Epoch: uint64(f.Header.Epoch), Height: uint64(f.Header.Height)}
@@ -268,13 +288,42 @@ func (s *testshard) extend(ctx context.Context) error {
 	if parent.Height >= s.busyUntil {
 		return nil
 	}
+	_, err := s.block(ctx, s.now().committee.Hash(), 0)
+	return err
+}
+
+// handOver ends the epoch: its last block is final by its second echo. In the next committee one seat is another's.
+func (n *testnet) handOver(t testing.TB, shard consensus.ShardID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.shards[shard]
+	old := s.now()
+	e := old.committee.Epoch + 1
+	next := testseats{secrets: slices.Clone(old.secrets)}
+	seats := slices.Clone(old.committee.Validators)
+	i := int(e) % len(seats)
+	next.secrets[i] = must(bls.NewSecretKey(bytes.Repeat([]byte{0x80 + byte(shard), byte(e)}, 16)))
+	seats[i] = consensus.Validator{Key: next.secrets[i].Public(), Node: [32]byte{byte(e)}, Power: 100 + consensus.Power(e)}
+	next.committee = must(consensus.NewCommittee(shard, e, consensus.Hash{byte(e)}, seats))
+	next.keys = must(consensus.NewKeys(next.committee))
+	final, err := s.block(t.Context(), next.committee.Hash(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.handovers = append(s.handovers, &proof.Handover{Final: final, Next: next.committee})
+	s.epochs = append(s.epochs, next)
+}
+
+// block makes one final block, the last of its epoch if next is another committee; it is final by so many echoes.
+func (s *testshard) block(ctx context.Context, next consensus.Hash, echoes int) (final proof.Final, err error) {
+	other, parent := s.net.shards[1-s.id], s.tip.Header
 	var bundles []tx.Bundle
 	if other.tip.Header.Height > 0 {
 		sent, received := other.tip.Header.Links[0].Sent, parent.Links[0].Received
 		if sent > received {
 			receipts, err := other.ledger.Receipts(uint16(s.id), received, sent)
 			if err != nil {
-				return err
+				return final, err
 			}
 			bundles = append(bundles, tx.Bundle{Source: uint16(other.id), Proof: other.tip.Append(nil), First: received, Receipts: receipts})
 		}
@@ -284,30 +333,43 @@ func (s *testshard) extend(ctx context.Context) error {
 		MaxBytes: 1 << 20, MaxTxs: 1000,
 	})
 	if err != nil {
-		return err
+		return final, err
 	}
 	s.pending = nil
 	c := built.Commitments
 	h := *parent
 	h.View, h.Height, h.Parent, h.TimeMs = parent.View+1, parent.Height+1, parent.Hash(), max(time.Now().UnixMilli(), parent.TimeMs+1)
 	h.Body, h.Outcomes, h.State, h.Diff = consensus.NewBodyRef(built.Body), consensus.Hash(c.Outcomes), consensus.Hash(c.State), consensus.Hash(c.Diff)
+	h.Epoch, h.Committee, h.NextCommittee = s.now().committee.Epoch, s.now().committee.Hash(), next
+	if h.Epoch != parent.Epoch {
+		h.View = 1
+	}
 	h.Links = []consensus.Link{{Shard: other.id, Sent: c.Links[0].Sent, Received: c.Links[0].Received, Root: consensus.Hash(c.Links[0].Root)}}
 	name := h.Hash()
 	done, err := s.ledger.Execute(ctx, ledger.ExecuteInput{Parent: tx.Hash(h.Parent), Block: tx.Hash(name), Height: uint64(h.Height), Body: built.Body, Want: c})
 	if err != nil {
-		return err
+		return final, err
 	}
 	if err := s.ledger.Finalise(ctx, tx.Hash(name)); err != nil {
-		return err
+		return final, err
 	}
-	cert, err := s.certify(&h)
-	if err != nil {
-		return err
+	final.Headers = []*consensus.Header{&h}
+	for range echoes {
+		x := *final.Headers[len(final.Headers)-1]
+		x.Parent, x.View, x.Height, x.TimeMs, x.Body = x.Hash(), x.View+1, x.Height+1, x.TimeMs+1, consensus.BodyRef{Codec: consensus.CodecNone}
+		final.Headers = append(final.Headers, &x)
 	}
-	block := &proof.Block{Final: proof.Final{Headers: []*consensus.Header{&h}, Cert: cert}, Body: built.Body, Credits: done.Credits}
+	if final.Cert, err = s.certify(final.Headers[echoes]); err != nil {
+		return final, err
+	}
+	block := &proof.Block{Final: final, Body: built.Body, Credits: done.Credits}
 	contents, err := block.Open()
 	if err != nil {
-		return err
+		return final, err
+	}
+	cert, err := s.certify(&h) // what the other shard is shown
+	if err != nil {
+		return final, err
 	}
 	s.tip, s.blocks = &consensus.FinalHeader{Header: &h, Cert: cert}, append(s.blocks, contents)
 	for k := range contents.Consumed {
@@ -316,22 +378,22 @@ func (s *testshard) extend(ctx context.Context) error {
 	for _, o := range done.Opened {
 		s.opened[done.IDs[o.Tx]] = o.ID
 	}
-	return nil
+	return final, nil
 }
 
 // certify signs a finalization by three of the four validators.
 func (s *testshard) certify(h *consensus.Header) (consensus.Certificate, error) {
 	cert := consensus.Certificate{
 		Statement: consensus.Statement{Kind: consensus.Finalize, Shard: s.id, Epoch: h.Epoch, View: h.View, Block: h.Hash()},
-		Signers:   consensus.NewSigners(len(s.secrets)),
+		Signers:   consensus.NewSigners(len(s.now().secrets)),
 	}
 	var sigs []consensus.Signature
-	for i, k := range s.secrets[:3] {
+	for i, k := range s.now().secrets[:3] {
 		cert.Signers.Add(i)
 		sigs = append(sigs, k.Sign(consensus.VoteMessage(s.net.genesis.Hash(), cert.Statement)))
 	}
 	var err error
-	cert.Signature, err = s.keys.Aggregate(sigs)
+	cert.Signature, err = s.now().keys.Aggregate(sigs)
 	return cert, err
 }
 
@@ -483,7 +545,10 @@ func (s *testshard) Handovers(_ context.Context, shard consensus.ShardID, from c
 	if shard != s.id {
 		return 0, nil, api.Refuse(api.WrongShard, "this node is of shard %d", s.id)
 	}
-	return s.committee.Epoch, nil, nil
+	s.net.mu.Lock()
+	defer s.net.mu.Unlock()
+	at := min(int(from), len(s.handovers))
+	return s.now().committee.Epoch, s.handovers[at:min(at+limit, len(s.handovers))], nil
 }
 
 func (s *testshard) Ready() error { return nil }
@@ -500,5 +565,33 @@ func TestWallet(t *testing.T) {
 		"NET": string(home), "API": n.urls[0], "API1": n.urls[1], "FRIEND": friend.Accounts[0].ID.String(), "FRIENDKEY": hex.EncodeToString(friend.Key[:]),
 		"STRANGER": tx.MakeID(3, 77).String(), "NOWHERE": tx.MakeID(5000, 0).String(),
 		"STRANGER1": tx.MakeID(200, 77).String(), "HASH": n.genesis.Hash().String(),
+	}, nil)
+}
+
+// TestLight runs the light client's script on a testnet whose committees change when the script says so.
+func TestLight(t *testing.T) {
+	home := config.Home(filepath.Join(t.TempDir(), "home"))
+	n := startTestnet(t, home)
+	demo := must(keys.Store{Dir: home.Wallets()}.Get("demo"))
+	env := map[string]string{"NET": string(home), "API": n.urls[0], "API1": n.urls[1], "DEMO": demo.Accounts[0].ID.String()}
+	runScripts(t, "testdata/light", env, map[string]func(*testscript.TestScript, bool, []string){
+		"handover": func(ts *testscript.TestScript, _ bool, args []string) { // handover SHARD COUNT: so many epochs end
+			for range must(strconv.Atoi(args[1])) {
+				n.handOver(t, consensus.ShardID(must(strconv.Atoi(args[0]))))
+			}
+		},
+		"contradict": func(ts *testscript.TestScript, _ bool, args []string) { // contradict FILE SEAT: evidence of shard 0's present epoch
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			s, seat := n.shards[0], must(strconv.Atoi(args[1]))
+			p := must(evidence.FromVotes(n.genesis.Hash(), s.now().committee, s.vote(seat, consensus.Finalize, 0xaa), s.vote(seat, consensus.Finalize, 0xbb)))
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), must(evidence.EncodeFile([]*evidence.Proof{p})), 0o600))
+		},
+		"accountproof": func(ts *testscript.TestScript, _ bool, args []string) { // accountproof FILE PATH: what shard 0's node answers
+			resp, err := http.Get(n.urls[0] + args[1])
+			ts.Check(err)
+			defer resp.Body.Close()
+			ts.Check(os.WriteFile(ts.MkAbs(args[0]), must(io.ReadAll(resp.Body)), 0o600))
+		},
 	})
 }
