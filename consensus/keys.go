@@ -8,12 +8,23 @@ import (
 
 // NewKeys decodes and checks a committee's voting keys once (about 0.1 ms each). Possession of their secrets was
 // proved when the keys entered genesis or stake. The result is safe for concurrent use.
-func NewKeys(c *Committee) (Keys, error) {
+func NewKeys(c *Committee) (Keys, error) { return decode(c, bls.NewKeySet) }
+
+// NewKeysFrom is NewKeys where before holds the keys of a committee that shares most of them, such as the one before: only
+// the others are decoded.
+func NewKeysFrom(before Keys, c *Committee) (Keys, error) {
+	if b, ok := before.(keySet); ok {
+		return decode(c, b.set.With)
+	}
+	return NewKeys(c)
+}
+
+func decode(c *Committee, keys func([][48]byte) (*bls.KeySet, error)) (Keys, error) {
 	raw := make([][48]byte, len(c.Validators))
 	for i, v := range c.Validators {
 		raw[i] = v.Key
 	}
-	set, err := bls.NewKeySet(raw)
+	set, err := keys(raw)
 	if err != nil {
 		return nil, fmt.Errorf("consensus: committee of shard %d, epoch %d: %w", c.Shard, c.Epoch, err)
 	}

@@ -559,3 +559,61 @@ func BenchmarkAggregate(b *testing.B) {
 		})
 	}
 }
+
+// decoding counts the keys that an engine decodes.
+type decoding struct {
+	curve.Engine
+	keys int
+}
+
+func (d *decoding) DecodeG1(b *[48]byte) (curve.G1, bool) {
+	d.keys++
+	return d.Engine.DecodeG1(b)
+}
+
+// TestKeySetWith: a set made from another one is the same as a new one, and only what is new in it is decoded.
+func TestKeySetWith(t *testing.T) {
+	var secrets []*SecretKey
+	var keys [][48]byte
+	for i := range 6 {
+		k, err := NewSecretKey(bytes.Repeat([]byte{byte(i + 1)}, 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets, keys = append(secrets, k), append(keys, k.Public())
+	}
+	e := &decoding{Engine: engine()}
+	first, err := newKeySet(e, keys[:5])
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := []int{3, 5, 0, 1} // one is new, one has gone, and others sit elsewhere
+	var next [][48]byte
+	var sigs [][96]byte
+	msg := []byte("message")
+	for _, i := range order {
+		next, sigs = append(next, keys[i]), append(sigs, secrets[i].Sign(msg))
+	}
+	before := e.keys
+	set, err := first.With(next)
+	if err != nil || e.keys != before+1 {
+		t.Fatalf("%d keys decoded, %v", e.keys-before, err)
+	}
+	for i := range order {
+		if !set.Verify(i, msg, sigs[i]) || set.Verify((i+1)%4, msg, sigs[i]) {
+			t.Errorf("signature %d", i)
+		}
+	}
+	sum, err := set.Aggregate(sigs)
+	if err != nil || !set.VerifyAggregate([]byte{0b1111}, msg, sum) || set.VerifyAggregate([]byte{0b111}, msg, sum) {
+		t.Errorf("aggregate: %v", err)
+	}
+	bad := next[1]
+	bad[7]++
+	if _, err := first.With([][48]byte{keys[0], bad}); err == nil {
+		t.Error("a key that is no point is taken")
+	}
+	if _, err := first.With(nil); err == nil {
+		t.Error("no keys are taken")
+	}
+}

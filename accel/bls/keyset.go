@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/bits"
+	"slices"
 	"sync/atomic"
 
 	"tutti/accel/bls/internal/curve"
@@ -15,6 +16,7 @@ import (
 type KeySet struct {
 	engine curve.Engine
 	keys   []curve.G1
+	coded  [][48]byte  // the same, as they came
 	total  curve.G1Jac // sum of all keys
 
 	// A committee signs few messages many times, and hashing one to the curve is a sixth of a verification. Each slot
@@ -36,18 +38,29 @@ const memoBytes = 256
 func NewKeySet(keys [][48]byte) (*KeySet, error) { return newKeySet(engine(), keys) }
 
 func newKeySet(e curve.Engine, keys [][48]byte) (*KeySet, error) {
+	return (&KeySet{engine: e}).With(keys)
+}
+
+// With is a set of other keys. Those that are in s are not decoded again, which is what most of the time goes for.
+func (s *KeySet) With(keys [][48]byte) (*KeySet, error) {
+	old := make(map[[48]byte]int, len(s.coded))
+	for i, k := range s.coded {
+		old[k] = i
+	}
 	if len(keys) == 0 {
 		return nil, errors.New("bls: no keys")
 	}
-	s := &KeySet{engine: e, keys: make([]curve.G1, len(keys)), seed: maphash.MakeSeed()}
+	next := &KeySet{engine: s.engine, keys: make([]curve.G1, len(keys)), coded: slices.Clone(keys), seed: maphash.MakeSeed()}
 	for i := range keys {
-		var ok bool
-		if s.keys[i], ok = e.DecodeG1(&keys[i]); !ok {
+		at, ok := old[keys[i]]
+		if ok {
+			next.keys[i] = s.keys[at]
+		} else if next.keys[i], ok = s.engine.DecodeG1(&keys[i]); !ok {
 			return nil, fmt.Errorf("bls: key %d is not a valid public key", i)
 		}
 	}
-	s.total = e.SumG1(s.keys)
-	return s, nil
+	next.total = s.engine.SumG1(next.keys)
+	return next, nil
 }
 
 // Len is the number of keys.
