@@ -634,3 +634,25 @@ func FuzzDecodeState(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkAdvance is a light client's cost of an epoch.
+func BenchmarkAdvance(b *testing.B) {
+	for _, seats := range []int{4, 100} {
+		b.Run(fmt.Sprint(seats), func(b *testing.B) {
+			n := prooftest.NewOf(b, "benchmark", 1, seats)
+			first, _ := n.HandOver(0, 0)
+			second, _ := n.HandOver(0, 0)
+			for b.Loop() {
+				b.StopTimer()
+				t := n.NewTrust()
+				if err := t.Advance(first); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				if err := t.Advance(second); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

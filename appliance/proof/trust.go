@@ -52,7 +52,7 @@ type record struct {
 
 type member struct {
 	committee *consensus.Committee
-	keys      consensus.Keys
+	keys      counted
 }
 
 // counted counts the signature checks of keys.
@@ -108,7 +108,7 @@ func NewTrust(genesis consensus.Hash, committees []*consensus.Committee, shardOf
 	return t, nil
 }
 
-// member decodes a committee's keys, which is most of the cost of a hand-over in a large committee.
+// member decodes a committee's keys.
 func (t *Trust) member(c *consensus.Committee) (member, error) {
 	keys, err := consensus.NewKeys(c)
 	if err != nil {
@@ -146,7 +146,10 @@ func (t *Trust) Newest(shard consensus.ShardID) consensus.Epoch {
 // Committee is the committee of an epoch, with its keys. The error is an *EpochError while it is not known.
 func (t *Trust) Committee(shard consensus.ShardID, epoch consensus.Epoch) (*consensus.Committee, consensus.Keys, error) {
 	k, err := t.span(shard, epoch)
-	return k.committee, k.keys, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return k.committee, k.keys, nil
 }
 
 func (c *chain) newest() consensus.Epoch { return c.first + consensus.Epoch(len(c.records)-1) }
@@ -243,7 +246,7 @@ func (k *span) place(h *consensus.Header) error {
 }
 
 // Advance verifies a hand-over and takes the next committee from it. One out of the newest epoch costs one signature check
-// and the decoding of the keys. One out of an older epoch is compared with what was followed, and brings its committee back
+// and the decoding of the keys that are new. One out of an older epoch is compared with what was followed, and brings its committee back
 // for proofs of that epoch; it costs no signature check. One out of an epoch that is not known gives an *EpochError.
 func (t *Trust) Advance(h *Handover) error {
 	b := h.Final.Header()
@@ -272,10 +275,11 @@ func (t *Trust) Advance(h *Handover) error {
 	if _, err := h.Final.verify(t.genesis, k); err != nil {
 		return err
 	}
-	m, err := t.member(h.Next)
+	keys, err := consensus.NewKeysFrom(k.keys.Keys, h.Next)
 	if err != nil {
 		return fmt.Errorf("proof: %w: %w", ErrNext, err)
 	}
+	m := member{h.Next, counted{keys, &t.checks}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.chains[b.Shard]

@@ -42,13 +42,16 @@ type seats struct {
 }
 
 // New makes a network of shards with four validators each. The same seed gives the same network. The genesis has epoch 1.
-func New(tb testing.TB, seed string, shards int) *Network {
+func New(tb testing.TB, seed string, shards int) *Network { return NewOf(tb, seed, shards, 4) }
+
+// NewOf is New with so many validators a shard, at most 256.
+func NewOf(tb testing.TB, seed string, shards, size int) *Network {
 	tb.Helper()
 	n := &Network{Genesis: sha256.Sum256([]byte("genesis of " + seed)), tb: tb, shards: make([]shard, shards)}
 	for s := range shards {
 		var validators []consensus.Validator
 		var keys []*bls.SecretKey
-		for i := range 4 {
+		for i := range size {
 			ikm := sha256.Sum256([]byte{byte(s), byte(i), seed[0]})
 			k, err := bls.NewSecretKey(ikm[:])
 			if err != nil {
