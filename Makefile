@@ -108,6 +108,11 @@ soak-faults: ## N runs of the fault test (default 20), added to bench/results/so
 soak-crash: ## N crashes of everything (default 200) and the planted bug, added to bench/results/soak-crash.tsv; goes on where it stopped
 	$(GO) test ./bench/faults -run '^TestCrashes(Catch)?$$' -count=1 -timeout 0 -v -args -keep -runs $(or $(N),200) -results $(CURDIR)/bench/results/soak-crash.tsv
 
+.PHONY: soak-kills
+soak-kills: ## validators killed while they send: N kills of each kind (default 500) in one process and PROCESS (default 25) of the real binary, and planted bugs, added to bench/results/soak-kills.tsv; goes on where it stopped
+	$(GO) test ./consensus/engine -run '^TestKills(Catch)?$$' -count=1 -timeout 0 -v -args -kills $(or $(N),500) -commit $(COMMIT) -results $(CURDIR)/bench/results/soak-kills.tsv
+	$(GO) test ./bench/faults -run '^TestProcessKills(Catch)?$$' -count=1 -timeout 0 -v -args -keep -kills $(or $(PROCESS),25) -results $(CURDIR)/bench/results/soak-kills.tsv
+
 .PHONY: soak-state-crash
 soak-state-crash: ## N recoveries of the ledger (default 10,000) from power cuts and failing disks, added to bench/results/state-crash.tsv; goes on where it stopped; SEED=S runs one alone
 	bench/scripts/state-crash.sh $(or $(N),10000) $(SEED)

@@ -131,7 +131,7 @@ func (n *Node) startEngine(ctx context.Context, committee consensus.Keys, voting
 	n.inboxes = network.run
 	n.engine, err = engine.Start(ctx, engine.Config{
 		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: c, Keys: committee, Signer: consensus.NewSigner(secret),
-		Index: n.index, Log: n.blocks, App: n.app, Network: network, Observer: observer{n},
+		Index: n.index, Log: n.blocks, App: n.app, Network: gated(n, network), Observer: observer{n},
 	})
 	if err != nil {
 		return err

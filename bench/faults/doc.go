@@ -29,6 +29,10 @@
 // lose what was not synced (appliance/node/disk_unsynced.go). With the tag tutti_skipsync one sync is skipped, and the
 // campaign must find out.
 //
+// Kills (kills.go) runs a build with the tag tutti_kills as well, in which a validator kills itself while it sends a chosen
+// kind of message, before, in the midst or after which of its copies (consensus/killpoint); every vote that anybody heard is
+// compared with its sender's others. `make soak-kills` does the bulk in consensus/engine's tests, in one process.
+//
 // # Canaries
 //
 // check_test.go plants each kind of contradiction in records and nodes and demands that it is reported.

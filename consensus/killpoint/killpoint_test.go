@@ -158,3 +158,20 @@ func TestTally(t *testing.T) {
 		t.Errorf("%v, %d bad, %v", done, bad, err)
 	}
 }
+
+// TestHeard: lines come back as they were.
+func TestHeard(t *testing.T) {
+	for _, h := range []Heard{
+		{From: 2, Sum: Sum{1}},
+		{From: 0, Sum: Sum{2}, Votes: []Cast{{3, vote(consensus.Finalize, 9, 4)}, {1, vote(consensus.Nullify, 9, 0)}}},
+	} {
+		if got, err := ParseHeard(h.Line()); err != nil || !reflect.DeepEqual(got, h) {
+			t.Errorf("%+v came back as %+v: %v", h, got, err)
+		}
+	}
+	for _, line := range []string{"", "1", "x y", "1 zz", "1 " + Heard{}.Line()[2:] + " 1:2", "1 " + Heard{}.Line()[2:] + " 1:2:3:4:5:ff"} {
+		if h, err := ParseHeard(line); err == nil {
+			t.Errorf("%q is %+v", line, h)
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tutti/consensus"
 )
 
 // Tally is a file of what a campaign has done, a line for each network, target and point: commit, seed, where (engine: in one
@@ -81,4 +83,50 @@ func (t Tally) Append(seed uint64, kind string, points map[Point]int, took time.
 	}
 	_, err = f.WriteString(text)
 	return err
+}
+
+// Heard is a payload that a member was sent: a line of text in the file of what it heard.
+type Heard struct {
+	From  int
+	Sum   Sum
+	Votes []Cast
+}
+
+// Line is the text, without a line's end: from, sum, and for each vote validator:kind:shard:epoch:view:block.
+func (h Heard) Line() string {
+	text := fmt.Sprintf("%d %x", h.From, h.Sum[:])
+	for _, c := range h.Votes {
+		st := c.Statement
+		text += fmt.Sprintf(" %d:%d:%d:%d:%d:%x", c.Validator, st.Kind, st.Shard, st.Epoch, st.View, st.Block[:])
+	}
+	return text
+}
+
+// ParseHeard reads a line.
+func ParseHeard(line string) (h Heard, err error) {
+	fields := strings.Fields(line)
+	if len(fields) < 2 {
+		return h, fmt.Errorf("killpoint: %q is nothing that was heard", line)
+	}
+	if h.From, err = strconv.Atoi(fields[0]); err != nil {
+		return h, fmt.Errorf("killpoint: %q: %w", line, err)
+	}
+	if err := h.Sum.UnmarshalText([]byte(fields[1])); err != nil {
+		return h, err
+	}
+	for _, f := range fields[2:] {
+		var c Cast
+		var block Sum
+		head, tail := f[:strings.LastIndexByte(f, ':')+1], f[strings.LastIndexByte(f, ':')+1:]
+		st := &c.Statement
+		if _, err := fmt.Sscanf(head, "%d:%d:%d:%d:%d:", &c.Validator, &st.Kind, &st.Shard, &st.Epoch, &st.View); err != nil {
+			return h, fmt.Errorf("killpoint: %q: %w", f, err)
+		}
+		if err := block.UnmarshalText([]byte(tail)); err != nil {
+			return h, err
+		}
+		st.Block = consensus.Hash(block)
+		h.Votes = append(h.Votes, c)
+	}
+	return h, nil
 }
