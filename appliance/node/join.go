@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"tutti/accel/bls"
 	"tutti/appliance/api"
+	"tutti/appliance/host"
 	"tutti/appliance/keys"
 	"tutti/appliance/metrics"
 	"tutti/appliance/proof"
@@ -39,7 +41,8 @@ const (
 //
 //  1. state/ is filled with proven parts (state/statesync) and becomes a ledger, final at some height
 //  2. blocks/ is begun there (engine.Follower.Adopt, with a vote floor) or, where this validator's own log is intact,
-//     brought up to there (Extend): then its votes are kept and there is no need of a floor
+//     brought up to there (Extend), or begun there with its votes if nobody keeps what it lacks (Carry): so its votes are
+//     kept and there is no need of a floor
 //  3. the mark is taken away
 type joining struct {
 	n         *Node
@@ -157,7 +160,10 @@ func finalIn(dir string, params ledger.Params) (uint64, error) {
 // log makes a consensus log that holds the final block at a height.
 func (j *joining) log(ctx context.Context, height consensus.Height) error {
 	n := j.n
-	l, err := n.openLog(true)
+	if err := n.nameCarried(); err != nil {
+		return err
+	}
+	l, err := n.openLog(n.home.Blocks(), true)
 	if errors.As(err, new(*blocklog.CorruptionError)) {
 		n.log.Warn("the consensus log is damaged: it is moved aside, and a vote floor takes its place", "err", err)
 		l, err = n.freshLog()
@@ -165,30 +171,61 @@ func (j *joining) log(ctx context.Context, height consensus.Height) error {
 	if err != nil {
 		return err
 	}
-	err = j.follow(ctx, l, height)
-	if errors.Is(err, engine.ErrNoAnswer) && voted(l) {
-		n.log.Warn("the others do not keep the blocks that this validator's log lacks: it is moved aside, and a vote floor takes its place", "err", err)
-		if err = l.Close(); err == nil {
-			l, err = n.freshLog()
-		}
-		if err != nil {
-			return err
-		}
-		err = j.follow(ctx, l, height)
-	}
-	return errors.Join(err, l.Close())
-}
-
-// follow brings a log to a height, its own or an empty one. The others may be busy, or not be there for a moment.
-func (j *joining) follow(ctx context.Context, l *blocklog.Log, height consensus.Height) (err error) {
 	bring := j.follower.Adopt
 	if voted(l) {
 		bring = j.follower.Extend
 	}
+	err = j.follow(ctx, func() error { return bring(ctx, l, height) })
+	if errors.Is(err, engine.ErrNoAnswer) && voted(l) {
+		n.log.Info("the others do not keep the blocks that this validator's log lacks: it begins anew with its votes", "reason", err)
+		err = j.follow(ctx, func() error { return j.carry(ctx, l, height) })
+		if err = errors.Join(err, l.Close()); err == nil {
+			if _, err = moveAside(n.home.Blocks()); err == nil {
+				err = n.nameCarried()
+			}
+		}
+		return err
+	}
+	return errors.Join(err, l.Close())
+}
+
+// carriedSuffix is added to the name of a consensus log that is made of another one's votes. The old one goes when it is whole.
+const carriedSuffix = ".carried"
+
+// carry makes a log that begins at a height and has the votes of another one.
+func (j *joining) carry(ctx context.Context, old *blocklog.Log, height consensus.Height) error {
+	dir := j.n.home.Blocks() + carriedSuffix
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	l, err := j.n.openLog(dir, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(j.follower.Carry(ctx, old, l, height), l.Close())
+}
+
+// nameCarried gives a log that carry has made the old one's name, if that has gone.
+func (n *Node) nameCarried() error {
+	from, to := n.home.Blocks()+carriedSuffix, n.home.Blocks()
+	if _, err := os.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(from, to); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return host.SyncDir(n.home.Data())
+}
+
+// follow tries to bring a log to a height until it is there. The others may be busy, or not be there for a moment. That they
+// say that they do not hold what is needed is final for now.
+func (j *joining) follow(ctx context.Context, bring func() error) (err error) {
 	pause := time.NewTicker(joinRetry)
 	defer pause.Stop()
 	for range joinTries {
-		if err = bring(ctx, l, height); !errors.Is(err, engine.ErrNoAnswer) {
+		if err = bring(); !errors.Is(err, engine.ErrNoAnswer) || errors.Is(err, engine.ErrNotKept) {
 			return err
 		}
 		select {
@@ -217,7 +254,7 @@ func (n *Node) freshLog() (*blocklog.Log, error) {
 	if _, err := moveAside(n.home.Blocks()); err != nil {
 		return nil, err
 	}
-	return n.openLog(true)
+	return n.openLog(n.home.Blocks(), true)
 }
 
 // followed is a follower as state sync sees it.

@@ -144,13 +144,39 @@ type Node struct {
 	closers       []io.Closer // in the order of opening
 }
 
-// Run runs a node until ctx ends or something fatal happens.
-func Run(ctx context.Context, opt Options) (err error) {
+// Run runs a node until ctx ends or something fatal happens. What is missing or contradicts the others, and can be copied from
+// them, ends a node and not Run: it goes on with a copy (mend.go).
+func Run(ctx context.Context, opt Options) error {
 	release, err := opt.Home.Lock()
 	if err != nil {
 		return err
 	}
 	defer release()
+	told := "" // address
+	ready := func(api string) {
+		if opt.Ready != nil && told == "" {
+			opt.Ready(api)
+		}
+		told = api
+	}
+	for mended := 0; ; mended++ {
+		err := once(ctx, opt, ready)
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // it was told to stop while it recovered
+			return nil
+		}
+		again, worse := mend(err, opt.Home, mended, opt.Log)
+		if worse != nil {
+			err = errors.Join(err, worse)
+		}
+		if !again {
+			return explain(err, opt.Home)
+		}
+		opt.Source = AsItIs
+	}
+}
+
+// once runs a node until ctx ends or something fatal happens.
+func once(ctx context.Context, opt Options, ready func(api string)) (err error) {
 	n := &Node{cfg: opt.Config, build: opt.Build, log: opt.Log, home: opt.Home, started: time.Now(), endEarly: func() {}}
 	defer func() {
 		n.endEarly()
@@ -160,23 +186,13 @@ func Run(ctx context.Context, opt Options) (err error) {
 			}
 		}
 	}()
-	told := "" // address
-	ready := func(api string) {
-		if opt.Ready != nil && told == "" {
-			opt.Ready(api)
-		}
-		told = api
-	}
 	if err := n.open(ctx, opt, ready); err != nil {
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) { // it was told to stop while it recovered
-			return nil
-		}
-		return explain(err, opt.Home)
+		return err
 	}
 	ready(n.listener.Addr().String())
 	n.log.Info("node runs", "shard", n.shard, "validator", n.index, "node", n.transport.Self().Short(),
 		"api", n.listener.Addr().String(), "final_height", n.history.height(), "start_ms", time.Since(n.started).Milliseconds())
-	return explain(n.serve(ctx), opt.Home)
+	return n.serve(ctx)
 }
 
 // explain adds what to do to errors of the machine that people meet.

@@ -42,7 +42,7 @@ func Trust(v *genesis.Verified) (*proof.Trust, error) {
 
 // wire connects blocks, pool and the other shards.
 func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
-	if n.blocks, err = n.openLog(false); err != nil {
+	if n.blocks, err = n.openLog(n.home.Blocks(), false); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.blocks)
@@ -78,10 +78,10 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 	return nil
 }
 
-// openLog opens the consensus log, and may make it if it is not there.
-func (n *Node) openLog(create bool) (*blocklog.Log, error) {
+// openLog opens the consensus log in a folder, and may make it if it is not there.
+func (n *Node) openLog(dir string, create bool) (*blocklog.Log, error) {
 	return blocklog.Open(blocklog.Options{
-		FS: countedFS{disk(), &n.logWritten}, Dir: n.home.Blocks(), Chain: consensus.Hash(n.chain), Shard: n.shard, Create: create,
+		FS: countedFS{disk(), &n.logWritten}, Dir: dir, Chain: consensus.Hash(n.chain), Shard: n.shard, Create: create,
 		Retention: keptBlocks(n.cfg.Storage.RetentionBlocks),
 	})
 }

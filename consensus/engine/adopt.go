@@ -171,9 +171,10 @@ func (f *Follower) adoptBlocks(ctx context.Context, log *blocklog.Log, from, at 
 
 // run fetches and verifies a run, from the first member that has one.
 func (f *Follower) run(ctx context.Context, from consensus.Height) (found run, err error) {
-	foreign := false
+	foreign, none := false, false // somebody said so
 	err = f.poll(ctx, request{typ: typeGetRun, from: from}, runTimeout, 1, func(_ int, b []byte) (bool, error) {
 		if b == nil {
+			none = true
 			return false, nil
 		}
 		r, err := decodeRun(b)
@@ -190,10 +191,16 @@ func (f *Follower) run(ctx context.Context, from consensus.Height) (found run, e
 		found = r
 		return true, nil
 	})
-	if err == nil && found.blocks == nil && foreign {
-		err = ErrForeignEpoch
-	} else if err == nil && found.blocks == nil {
-		err = fmt.Errorf("no member has it: %w", ErrNoAnswer)
+	if err == nil && found.blocks == nil {
+		switch {
+		case foreign:
+			return found, ErrForeignEpoch
+		case none:
+			err = ErrNotKept
+		default:
+			err = ErrNoAnswer
+		}
+		err = fmt.Errorf("no member has it: %w", err)
 	}
 	return found, err
 }

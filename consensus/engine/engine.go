@@ -48,7 +48,8 @@
 // A node with an empty disk takes its state from peers (state sync, not here). Follower gives it the verified final headers
 // to check that state against (follower.go), and makes it a log that begins where the state is, with the vote floor
 // without which a validator that lost its votes must not vote (adopt.go; simplex, rule R17). Blocks that no member's log
-// holds any more can't be fetched: a node whose state is below all of them has to join in this way as well.
+// holds any more can't be fetched (ErrBehind): a node whose state is below all of them has to join in this way as well, with
+// a log that begins there too and has the old one's votes (Carry, in extend.go).
 //
 // Deviation from the design page: App.Await is separate from App.Build, so that waiting for transactions never keeps a
 // verdict or a finalization waiting.
@@ -182,6 +183,7 @@ var (
 	ErrContradiction  = errors.New("this node's state contradicts a finalised block: keep its folder for inspection, then resync it from a peer")
 	ErrStateAhead     = errors.New("the application's state is ahead of the consensus log, as after a restored backup of one of them: restore both from the same moment, or resync")
 	ErrPruned         = errors.New("the consensus log no longer holds the blocks that the application's state lacks: resync the state")
+	ErrBehind         = errors.New("the other validators no longer hold the blocks that this node lacks: its state has to be copied from them")
 	ErrOtherValidator = errors.New("the vote log is another validator's: point --home at the right folder; two validators never share one")
 	ErrKeyElsewhere   = errors.New("this validator's key has signed a vote that is not in this vote log, and this node has stopped voting: if another process uses the key, stop one of the two for good; if none does, the data folder is an old copy: move its blocks folder aside and run 'tutti run --resync' once, which asks the others above which view it is safe to vote")
 	ErrOtherEpoch     = errors.New("the consensus log is in another epoch, or its epoch's last block names another committee: start with the committee of the epoch that engine.EpochOf says")

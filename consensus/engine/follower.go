@@ -39,6 +39,8 @@ type Lie struct {
 var (
 	// ErrNoAnswer: no member, or too few, gave a usable answer.
 	ErrNoAnswer = errors.New("too few members of the committee gave a usable answer: check the network, then try again")
+	// ErrNotKept: of the members that answered nobody holds a block any more, or yet.
+	ErrNotKept = fmt.Errorf("the members that answered do not hold it: %w", ErrNoAnswer)
 	// ErrAboveTip: the height is not known to be final yet.
 	ErrAboveTip = errors.New("the height is above the highest finalization that was verified: call Advance, or ask for less")
 	// ErrEpochOver: the epoch whose committee the follower was made with is over.

@@ -52,8 +52,11 @@ func (e *Engine) nextRun() error {
 	e.sync.cancel = cancel
 	e.spawn(func() {
 		defer cancel()
-		r, ok := e.runFrom(ctx, peers, tip.Height+1)
+		r, ok, pruned := e.runFrom(ctx, peers, tip.Height+1)
 		e.post(func() error {
+			if 3*pruned > e.c.Committee.Total() { // an honest one is among them
+				return fatal(fmt.Sprintf("block %d", tip.Height+1), ErrBehind)
+			}
 			if !ok {
 				e.sync.rest = restTicks
 				return nil
@@ -64,12 +67,16 @@ func (e *Engine) nextRun() error {
 	return nil
 }
 
-// runFrom fetches and verifies a run, from the first peer that has one.
-func (e *Engine) runFrom(ctx context.Context, peers []int, from consensus.Height) (run, bool) {
+// runFrom fetches and verifies a run, from the first peer that has one. If none has, pruned is the power of those that
+// prove a later block final and say that they do not hold this one.
+func (e *Engine) runFrom(ctx context.Context, peers []int, from consensus.Height) (r run, ok bool, pruned consensus.Power) {
 	for _, to := range peers {
 		b, err := e.ask(ctx, to, request{typ: typeGetRun, from: from}, runTimeout)
 		if ctx.Err() != nil {
 			break
+		}
+		if err == nil && b == nil && e.isAbove(ctx, to, from) {
+			pruned += e.c.Committee.Validators[to].Power
 		}
 		if err != nil || b == nil {
 			continue
@@ -82,9 +89,29 @@ func (e *Engine) runFrom(ctx context.Context, peers []int, from consensus.Height
 			e.blame(to, err.Error())
 			continue
 		}
-		return r, true
+		return r, true, 0
 	}
-	return run{}, false
+	return run{}, false, pruned
+}
+
+// isAbove reports whether a peer proves that a block above a height is final.
+func (e *Engine) isAbove(ctx context.Context, to int, height consensus.Height) bool {
+	b, err := e.ask(ctx, to, request{typ: typeGetLatest}, fetchTimeout)
+	if err != nil || b == nil {
+		return false
+	}
+	final, err := decodeLatest(b)
+	if err == nil {
+		if final.Header.Height <= height {
+			return false
+		}
+		err = e.c.verifier().certificate(&final.Cert)
+	}
+	if err != nil {
+		e.blame(to, err.Error())
+		return false
+	}
+	return final.Header.Chain == e.c.Chain
 }
 
 // execute has the worker certify a run, which its certificate proves to be final.
