@@ -87,6 +87,10 @@ bench-committee: ## simulate committees of 4 to 400 over a wide area network; ta
 	$(GO) test ./bench/committee -run '^TestBenchCommittee$$' -count=1 -timeout 0 -v -args -full -tsv $(CURDIR)/bench/results/committee.tsv \
 	  -plot $(CURDIR)/bench/results/committee.svg -title "make bench-committee, commit $(COMMIT): 4,000 tx/s, ten regions" $(ARGS)
 
+.PHONY: bench-away
+bench-away: ## a validator that was away for a block, a minute, BLOCKS blocks (default 1,000,000), or was fed a fork, returns under load: times, added to bench/results/away.tsv
+	$(GO) test ./bench/faults -run '^TestAway$$' -count=1 -timeout 0 -v -args -away $(or $(BLOCKS),1000000) -results $(CURDIR)/bench/results/away.tsv
+
 .PHONY: deps
 deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test, z3 for the proof of the voting rule
 	@missing=; for p in chromium z3; do command -v $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \

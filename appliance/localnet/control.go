@@ -82,10 +82,10 @@ func (n *Network) Continue(names ...string) error { return n.signal(syscall.SIGC
 func (n *Network) Restart(names ...string) error {
 	for _, name := range names {
 		c, err := n.child(name)
-		if err != nil {
+		if err != nil && !slices.Contains(n.opt.Absent, name) {
 			return err
 		}
-		if !c.over() {
+		if err == nil && !c.over() {
 			return fmt.Errorf("localnet: %s is running", name)
 		}
 		if err := n.launch(name); err != nil {

@@ -108,7 +108,7 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 		return nil, err
 	}
 	g := &genesis.Genesis{
-		Name: "localnet", TimeMs: time.Now().UnixMilli(), Table: table, Shards: make([]genesis.Shard, n.opt.Shards),
+		Name: "localnet", TimeMs: n.began().UnixMilli(), Table: table, Shards: make([]genesis.Shard, n.opt.Shards),
 		Parameters: genesis.Parameters{
 			Fees: []uint64{1, 10}, OpenDeposit: openDeposit, OpenCap: openingsABlock, AccountLimit: accountLimit,
 			ReceiptWindow: receiptWindow, MaxBodyBytes: maxBodyBytes, MaxBlockTxs: maxBlockTxs,
@@ -266,6 +266,14 @@ func (n *Network) nodeConfig(k int, seats []seat) config.Config {
 		n.opt.Config(&c)
 	}
 	return c
+}
+
+// began is when the network says that it began.
+func (n *Network) began() time.Time {
+	if n.opt.Began.IsZero() {
+		return time.Now()
+	}
+	return n.opt.Began
 }
 
 func (n *Network) seedFile() string { return filepath.Join(string(n.Home), "crowd.seed") }

@@ -48,6 +48,8 @@ type Options struct {
 	Profiles   string               // existing folder for a CPU profile of each node, NAME.pprof, written when it stops; empty: none
 	LoadTPS    int                  // demo load for RunLoad
 	Load       Load                 // nil: no load
+	Began      time.Time            // of the genesis blocks; default now
+	Absent     []string             // nodes that Start leaves alone; Restart starts them
 	HomeFlag   string               // how the commands to try should name the home; empty: they find it
 	Out        io.Writer            // progress lines of Prepare and Start; nil: none
 	Terminal   bool                 // Out is one: lines may be drawn over
@@ -92,7 +94,7 @@ type Network struct {
 	Crowd      genesis.Crowd
 	Population genesis.Population
 	APIs       [][]string // http addresses, by shard and validator
-	PIDs       []int      // in the order of Names
+	PIDs       []int      // in the order of Names, those that were absent last
 	Names      []string   // s0v0, s0v1, ...
 	DemoID     tx.ID      // account of DemoWallet, on shard 0
 	FriendID   tx.ID      // an account on the last shard to send to
@@ -172,6 +174,9 @@ func Start(ctx context.Context, opt Options) (_ *Network, err error) {
 		}
 	}()
 	for _, name := range n.Names {
+		if slices.Contains(opt.Absent, name) {
+			continue
+		}
 		if err := n.launch(name); err != nil {
 			return nil, err
 		}
@@ -222,7 +227,10 @@ func (n *Network) awaitReady(ctx context.Context) error {
 	shown := n.progress("waiting for the validators", uint64(len(n.Names)))
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
-	for k := range n.Names {
+	for k, name := range n.Names {
+		if slices.Contains(n.opt.Absent, name) {
+			continue
+		}
 		url := "http://" + n.apiAddr(k) + "/readyz"
 		for !answers(ctx, url) {
 			select {

@@ -80,6 +80,9 @@ func Begin(v *genesis.Verified, shard consensus.ShardID, done func(accounts uint
 // reportEvery is how many accounts go by between two calls of done.
 const reportEvery = 1 << 16
 
+// Header is that of the shard's genesis block.
+func (b *Beginning) Header() *consensus.Header { return b.header }
+
 // Close releases the memory.
 func (b *Beginning) Close() error { return b.state.Close() }
 

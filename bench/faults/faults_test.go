@@ -23,7 +23,12 @@ var (
 	keep    = flag.Bool("keep", false, "keep the homes of runs that failed")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(buildFolder)
+		os.Exit(code)
+	}))
+}
 
 // build builds tutti from this tree.
 func build(t *testing.T, tags string) string {

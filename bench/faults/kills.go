@@ -47,12 +47,15 @@ type Kills struct {
 	victim    int
 	heard     []int64 // bytes of each member's file that were read
 	votes     killpoint.Votes
-	next      *killpoint.Plan // is there already
+	next      *killpoint.Plan  // is there already
+	copied    consensus.Height // the victim may tell no blocks below
 	convicted bool
 }
 
 // Open makes a network.
-func (k *Kills) Open(ctx context.Context) (err error) {
+func (k *Kills) Open(ctx context.Context) error { return k.openSize(ctx, killsSize) }
+
+func (k *Kills) openSize(ctx context.Context, sz size) (err error) {
 	k.random = rand.New(rand.NewPCG(k.Seed, 0x111))
 	k.victim, k.heard = k.random.IntN(killsSize.validators), make([]int64, killsSize.validators)
 	if k.dir, err = os.MkdirTemp(k.Dir, "tutti-kills-"); err != nil {
@@ -61,7 +64,7 @@ func (k *Kills) Open(ctx context.Context) (err error) {
 	if err := os.Setenv(killsFolder, k.dir); err != nil {
 		return err
 	}
-	k.w, err = open(ctx, k.Binary, k.Dir, killsSize, k.Seed, k.Logf)
+	k.w, err = open(ctx, k.Binary, k.Dir, sz, k.Seed, k.Logf)
 	return err
 }
 
@@ -85,14 +88,7 @@ func (k *Kills) Kill(ctx context.Context) (d killpoint.Death, err error) {
 	if err := k.provoke(ctx); err != nil {
 		return d, errors.Join(err, k.judge(ctx))
 	}
-	b, err := os.ReadFile(k.file("death", k.victim))
-	if err == nil {
-		err = json.Unmarshal(b, &d)
-	}
-	if err != nil {
-		return d, err
-	}
-	if err := os.Remove(k.file("death", k.victim)); err != nil {
+	if d, err = k.death(); err != nil {
 		return d, err
 	}
 	if k.random.IntN(atOnce) == 0 {
@@ -112,14 +108,28 @@ func (k *Kills) Kill(ctx context.Context) (d killpoint.Death, err error) {
 	return d, k.judge(ctx)
 }
 
+// death is how the victim died.
+func (k *Kills) death() (d killpoint.Death, err error) {
+	b, err := os.ReadFile(k.file("death", k.victim))
+	if err == nil {
+		err = json.Unmarshal(b, &d)
+	}
+	return d, errors.Join(err, os.Remove(k.file("death", k.victim)))
+}
+
 // plan draws the next plan.
 func (k *Kills) plan() error {
 	p := k.Target.Draw(k.random)
+	k.next = &p
+	return k.write(p)
+}
+
+// write gives the victim a plan.
+func (k *Kills) write(p killpoint.Plan) error {
 	b, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	k.next = &p
 	made := filepath.Join(k.dir, "made")
 	if err := os.WriteFile(made, b, 0o644); err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,7 +18,8 @@ var kills = flag.Int("kills", 0, "kills of each kind at this commit, those in -r
 // killsANetwork is how many kills a network goes through.
 const killsANetwork = 25
 
-// What is planted: leaders that send small bodies in shards too, which is legal, and a validator that forgets to log its votes.
+// What is planted: leaders that send small bodies in shards too, which is legal; a validator that forgets to log its votes; and
+// one that calls a good block invalid, once.
 var killBugs = []plant.Bug{
 	{
 		Name: "shards", File: "../../appliance/node/app.go",
@@ -28,11 +31,26 @@ var killBugs = []plant.Bug{
 		Old: "	for _, r := range p.Records {\n",
 		New: "	for _, r := range p.Records {\n		if planted(%q) && r.Vote != nil {\n			continue\n		}\n",
 	},
+	{
+		Name: "contradicts", File: "../../appliance/node/app.go",
+		Old: "	if errors.Is(err, ledger.ErrInvalidBody) {\n",
+		New: "	if err == nil && planted(%q) && plantedCalls.Add(1) == 20 {\n		a.ledger.Abandon(tx.Hash(hash))\n		err = ledger.ErrInvalidBody\n	}\n	if errors.Is(err, ledger.ErrInvalidBody) {\n",
+	},
 }
+
+// builtKills is made once, in a folder that TestMain removes.
+var builtKills = sync.OnceValues(func() (string, error) {
+	if err := os.MkdirAll(buildFolder, 0o755); err != nil {
+		return "", err
+	}
+	return plant.Program(buildFolder, "tutti/appliance/cmd/tutti", killBugs, "-tags", "tutti_unsynced,tutti_kills")
+})
+
+var buildFolder = filepath.Join(os.TempDir(), fmt.Sprintf("tutti-kills-build-%d", os.Getpid()))
 
 func buildKills(t *testing.T) string {
 	t.Helper()
-	binary, err := plant.Program(t.TempDir(), "tutti/appliance/cmd/tutti", killBugs, "-tags", "tutti_unsynced,tutti_kills")
+	binary, err := builtKills()
 	if err != nil {
 		t.Fatal(err)
 	}
