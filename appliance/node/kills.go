@@ -213,7 +213,7 @@ func (g *gatedNetwork) die(d killpoint.Death) {
 		g.mu.Unlock()
 		_, text, _ := strings.Cut(line, " ")
 		for began := time.Now(); g.arrived(to, from, text) < want && time.Since(began) < arrivesIn; {
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 	}
 	if err := os.WriteFile(g.path("death", g.n.index), d.Encode(), 0o644); err != nil {

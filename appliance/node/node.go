@@ -6,8 +6,8 @@
 //
 // # Fatal and not
 //
-// A failed write or sync, a state that contradicts a certified root, and contradicting votes in the log end Run with an
-// error that says what to do; nothing is sent after it. Everything about one peer, one request or one transaction is
+// A failed write or sync, and contradicting votes in the log end Run with an error that says what to do; nothing is sent after
+// it. So does a state that contradicts a certified root, unless a copy of the others' mends it (mend.go). Everything about one peer, one request or one transaction is
 // refused, counted, and goes no further.
 //
 // # Commit point

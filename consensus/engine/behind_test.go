@@ -114,3 +114,84 @@ func TestCarry(t *testing.T) {
 		must(t, l.Close())
 	}
 }
+
+// TestFromFork: a member that alone saw a block notarized, certified it and voted to finalize it comes back from a crash after the
+// others have nullified its view and gone on: with its vote, and without the block.
+func TestFromFork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4)
+		const lone = 3
+		view := consensus.View(8)
+		for c.committee.Leader(view) != lone {
+			view++
+		}
+		var cut, forked, back bool // the wire's mutex
+		c.wire.sent = func(from, to int, class Class, payload []byte) bool {
+			if cut && (from == lone || to == lone) {
+				return false
+			}
+			in, err := decodeInbound(class, payload)
+			if err != nil || in.proposal != nil || in.part != nil {
+				return err == nil
+			}
+			st := consensus.Statement{}
+			if in.vote != nil {
+				st = in.vote.Statement
+			} else {
+				st = in.cert.Statement
+			}
+			switch {
+			case st.View != view || back:
+				return true
+			case from == lone && st.Kind == consensus.Finalize:
+				cut, forked = true, true
+				return false
+			case st.Kind == consensus.Notarize:
+				return to == lone && from != lone // nobody else learns of the quorum
+			}
+			return true
+		}
+		c.start(all(4)...)
+		c.await("the fork", 5*time.Minute, func() bool {
+			c.wire.mu.Lock()
+			defer c.wire.mu.Unlock()
+			return forked
+		})
+		undecided := slices.DeleteFunc(c.nodes[lone].log.Undecided(), func(hash consensus.Hash) bool {
+			h, err := c.nodes[lone].log.Header(hash)
+			return err != nil || h.View != view
+		})
+		c.crash(lone)
+		h, _ := c.nodes[0].disk.final()
+		c.reach(h+5, 5*time.Minute, 0, 1, 2)
+		c.wire.mu.Lock()
+		cut, back = false, true
+		c.wire.mu.Unlock()
+		c.start(lone)
+		finalize := slices.ContainsFunc(c.nodes[lone].log.Records(), func(r simplex.Record) bool {
+			return r.Vote != nil && r.Vote.Kind == consensus.Finalize && r.Vote.View == view && slices.Contains(undecided, r.Vote.Block)
+		})
+		if !finalize {
+			t.Errorf("the vote to finalize the fork at view %d is not in the log", view)
+		}
+		above, _ := c.nodes[0].disk.final()
+		c.await("its signature", time.Minute, func() bool {
+			final, _ := c.nodes[0].log.Final()
+			for h := above + 1; h <= final; h++ {
+				if _, cert, err := c.nodes[0].log.Finalization(h); err == nil && cert.Signers.Has(lone) {
+					return true
+				}
+			}
+			return false
+		})
+		for _, hash := range undecided {
+			for _, n := range c.nodes {
+				if slices.Contains(n.disk.chainOf(), hash) {
+					t.Errorf("%s, which the others gave up, is final", hash.Short())
+				}
+			}
+		}
+		c.agree()
+		c.stop(all(4)...)
+	})
+}

@@ -175,3 +175,17 @@ func TestHeard(t *testing.T) {
 		}
 	}
 }
+
+// FuzzHeard: what is read is written the same, whatever the line.
+func FuzzHeard(f *testing.F) {
+	f.Add(Heard{From: 1, Sum: Sum{2}, Votes: []Cast{{3, vote(consensus.Finalize, 9, 4)}}}.Line())
+	f.Fuzz(func(t *testing.T, line string) {
+		h, err := ParseHeard(line)
+		if err != nil {
+			return
+		}
+		if again, err := ParseHeard(h.Line()); err != nil || !reflect.DeepEqual(again, h) {
+			t.Errorf("%+v came back as %+v: %v", h, again, err)
+		}
+	})
+}
