@@ -3,6 +3,7 @@ package faults
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -106,7 +107,9 @@ func TestProcessKills(t *testing.T) {
 	tally := killpoint.Tally{Path: *results, Commit: commit(t), Where: "process"}
 	for round := 0; ; round++ {
 		did := false
-		for i, target := range killpoint.Targets() {
+		targets := killpoint.Targets() // in any order, so that campaigns that share the file share the work
+		rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
+		for i, target := range targets {
 			name := killpoint.Plan{Kind: target.Kind, Again: target.Again}.Target()
 			n := 2
 			if *kills > 0 {
@@ -118,7 +121,7 @@ func TestProcessKills(t *testing.T) {
 					t.Fatalf("%d lines of %s at this commit are failures", bad, *results)
 				}
 				n = min(*kills-done[name], killsANetwork)
-			} else if (uint64(i)+freshSeed())%11 > 0 {
+			} else if i >= 2 {
 				continue
 			}
 			if n <= 0 {
