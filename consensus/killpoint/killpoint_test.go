@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,14 +66,14 @@ func TestGate(t *testing.T) {
 // TestGateWaits: a message to one member alone ends when nothing follows.
 func TestGateWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		died := 0
-		g := NewGate(1, 4, Plan{Kind: Notarize, Nth: 1, Point: All}, func(Death) { died++ })
+		var died atomic.Int32
+		g := NewGate(1, 4, Plan{Kind: Notarize, Nth: 1, Point: All}, func(Death) { died.Add(1) })
 		g.Send(2, payload(vote(consensus.Notarize, 7, 1)), func() {})
-		if time.Sleep(settles / 2); died != 0 {
+		if time.Sleep(settles / 2); died.Load() != 0 {
 			t.Error("died at once")
 		}
-		if time.Sleep(settles); died != 1 || !g.Dead() {
-			t.Errorf("died %d times", died)
+		if time.Sleep(settles); died.Load() != 1 || !g.Dead() {
+			t.Errorf("died %d times", died.Load())
 		}
 	})
 }
