@@ -201,7 +201,7 @@ func explain(err error, home config.Home) error {
 	case err == nil:
 	case isDiskFull(err):
 		return fmt.Errorf("the disk of %s is full: free space there and start again, nothing is lost (%w)", home, err)
-	case errors.Is(err, store.ErrCorrupt) || errors.Is(err, engine.ErrContradiction) || errors.Is(err, engine.ErrPruned) ||
+	case errors.Is(err, store.ErrCorrupt) || errors.Is(err, engine.ErrContradiction) || errors.Is(err, engine.ErrPruned) || errors.Is(err, engine.ErrBehind) ||
 		errors.As(err, new(*blocklog.CorruptionError)):
 		return fmt.Errorf("%w. To repair it, run once: tutti run --home %s --resync. It moves what is damaged aside, copies the state from the other validators, and keeps this validator's votes where they are intact", err, home)
 	}

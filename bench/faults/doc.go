@@ -33,6 +33,10 @@
 // kind of message, before, in the midst or after which of its copies (consensus/killpoint); every vote that anybody heard is
 // compared with its sender's others. `make soak-kills` does the bulk in consensus/engine's tests, in one process.
 //
+// Away (away.go) has a validator come back under load from an absence of a block, of a minute, of a million blocks that nobody
+// keeps any more, from a fork of its own and from a state that contradicts a final block, without any help. The homes of the
+// million are made by bench/endless. `make bench-away` prints the times.
+//
 // # Canaries
 //
 // check_test.go plants each kind of contradiction in records and nodes and demands that it is reported.
