@@ -39,6 +39,9 @@ var fixed = []symbol{
 	{name: "right", parameters: "(b Block)", sort: "Bool"},
 	{name: "valid", parameters: "(b Block)", sort: "Bool"},
 	{name: "ancestor", parameters: "(b Block) (h View)", sort: "Block"}, // the ancestor of b, or b, at height h
+	{name: "ends", parameters: "(b Block)", sort: "Bool"},
+	{name: "echo", parameters: "(b Block)", sort: "Bool"},
+	{name: "last", parameters: "(b Block)", sort: "Block"},
 	// What validators base a choice on that no obligation depends on: it may be anything at any time.
 	{name: "reason", parameters: "(i Validator) (v View)", sort: "Bool"},
 	{name: "decided", parameters: "(i Validator)", sort: "Int"},

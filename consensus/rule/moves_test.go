@@ -116,7 +116,14 @@ func (w *world) child(parent *consensus.Header, view consensus.View) consensus.B
 	if w.rng.IntN(10) == 0 {
 		body = append([]byte("x"), body...)
 	}
-	return simtest.Child(w.c, parent, view, body)
+	if parent.Ends() && w.rng.IntN(8) > 0 {
+		return consensus.Block{Header: consensus.Echo(parent, view)}
+	}
+	b := simtest.Child(w.c, parent, view, body)
+	if w.rng.IntN(16) == 0 {
+		b.Header.NextCommittee[0]++
+	}
+	return b
 }
 
 func (w *world) sign(st consensus.Statement, i int) consensus.Vote {

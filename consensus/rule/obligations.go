@@ -78,6 +78,10 @@ func withNone() string {
 const (
 	isAncestorAt = "(forall ((h View)) (= (ancestor %[1]s h) (ite (<= (height %[1]s) h) %[1]s (ancestor (parent %[1]s) h))))"
 	descends     = "(and (>= (height %[1]s) (height f)) (= (ancestor %[1]s (height f)) f))"
+	atF          = "(= (ancestor %[1]s (height f)) (ite (<= (height %[1]s) (height f)) %[1]s (ancestor (parent %[1]s) (height f))))"
+	leadsDown    = "(= (last b) (ite (echo b) (last (parent b)) b))"
+	above        = "(and (notarization (view c) c) (> (height c) (height f)) (= (ancestor c (height f)) f))"
+	onlyEchoes   = "(and (ends %[1]s) (echo %[1]s) (= (last %[1]s) (last f)))"
 	finalF       = "(and (> (view f) 0) (finalization (view f) f))"
 )
 
@@ -173,6 +177,31 @@ func Obligations(r Rule) []Obligation {
 			claim: fmt.Sprintf(descends, "g"),
 		},
 		Obligation{
+			Name: "echoes-follow", Of: []int{21},
+			Says: "above a final block that ends the epoch nothing is notarized but echoes of the same last block, if that holds of lower heights",
+			kind: consequence, values: []symbol{{name: "f", sort: "Block"}, {name: "b", sort: "Block"}},
+			uses: []string{
+				"genesis", "some-honest", "certificate-stands", "notarize-stands", "counted-is-notarized", "final-is-notarized",
+			},
+			given: []string{
+				finalF, "(ends f)", "(>= (height f) 0)", leadsDown, fmt.Sprintf(atF, "b"), fmt.Sprintf(atF, "(parent b)"), fmt.Sprintf(atF, "genesis"),
+				strings.ReplaceAll(above, " c", " b"),
+				"(forall ((c Block)) (=> (and " + above + " (< (height c) (height b))) " + fmt.Sprintf(onlyEchoes, "c") + "))",
+			},
+			claim: fmt.Sprintf(onlyEchoes, "b"),
+		},
+		Obligation{
+			Name: "one-last-block", Of: []int{20, 22},
+			Says: "whatever is final from the end of an epoch on leads down to one last block",
+			kind: consequence, values: []symbol{{name: "f", sort: "Block"}, {name: "g", sort: "Block"}},
+			uses: []string{"some-honest", "certificate-stands", "final-is-notarized", "one-chain", "echoes-follow"},
+			given: []string{
+				finalF, "(ends f)", "(>= (height f) 0)",
+				"(finalization (view g) g)", "(>= (view g) (view f))", fmt.Sprintf(isAncestorAt, "g"), fmt.Sprintf(isAncestorAt, "f"),
+			},
+			claim: "(and (ends g) (= (last g) (last f)))",
+		},
+		Obligation{
 			Name: "final-is-certified", Of: []int{5, 6, 9, 16},
 			Says: "some honest validator judged a finalised block valid, and before it its parent, if that was not final",
 			kind: consequence, values: []symbol{{name: "f", sort: "Block"}},
@@ -188,6 +217,9 @@ func Obligations(r Rule) []Obligation {
 func (o *Obligation) lemma() string {
 	if o.Name == "later-descends" {
 		return "(forall ((c Block)) (=> (and (notarization (view c) c) (>= (view c) (view f))) " + fmt.Sprintf(descends, "c") + "))"
+	}
+	if o.Name == "echoes-follow" {
+		return "(forall ((c Block)) (=> " + above + " " + fmt.Sprintf(onlyEchoes, "c") + "))"
 	}
 	return o.claim
 }

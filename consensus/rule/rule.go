@@ -22,7 +22,11 @@
 // views, and its obligation is the step. Powers come in by one fact only, that two quorums share an honest validator; it
 // is proved by arithmetic, by induction over the validators.
 //
-// Not in the model: time, and so liveness; signatures, which are taken as unforgeable; the encodings; the change of epochs.
+// The model is of one epoch. What it says of the next is that there is one block to start from: whatever is proven final at the
+// end of an epoch, of the last block or of an echo, leads down to the same last block (one-last-block), which the machines of the
+// next epoch have for genesis. So the chains of all epochs are one.
+//
+// Not in the model: time, and so liveness; signatures, which are taken as unforgeable; the encodings.
 // A certificate that a machine acts on is taken to exist, which R10 has checked. Bodies are valid or not, the same for
 // everybody (R5). A synced or adopted root is taken as a parent because it is final.
 //
@@ -30,6 +34,7 @@
 //
 // The parameters i, v and b are a validator, a view and a block. Sorts: Validator, View (integers), Block, Quorum. Of a
 // block: (view b), (height b), (time b), (parent b), (right b) for R3's header, (valid b) for R5's body; genesis is in view 0.
+// (ends b): its header ends the epoch; (echo b): it is an echo; (last b): b itself, or of an echo the block that it leads down to.
 // Of a validator: (recall-notarize i v b), (recall-nullify i v), (recall-finalize i v b) are its own votes by its vote log;
 // (judged i b): its verdict on b is valid; (leading i): the highest view it holds a certificate of, 0 for none;
 // (decided i): the highest view it holds a finalization of; (floor i), R17; (lost i): it lost its vote log and has no floor
@@ -111,6 +116,7 @@ func Simplex() Rule {
 			{Name: "view-above-parent", Of: 3, Text: "(> v (view (parent b)))", Lasting: true},
 			{Name: "height-above-parent", Of: 3, Text: "(= (height b) (+ (height (parent b)) 1))", Lasting: true},
 			{Name: "time-above-parent", Of: 3, Text: "(> (time b) (time (parent b)))", Lasting: true},
+			{Name: "echo-where-due", Of: 21, Text: "(and (= (echo b) (ends (parent b))) (=> (echo b) (ends b)))", Lasting: true},
 			{Name: "parent-notarized", Of: 3, Text: "(counted (parent b))", Lasting: true},
 			{Name: "parent-certified", Of: 3, Text: certifiedParent, Lasting: true},
 			{

@@ -35,61 +35,64 @@ func Twins() []Twin {
 		{"power-may-be-negative", 10, []string{"powers-add-up"}, func(r *Rule) { r.Power = "true" }},
 		{"quorum-of-a-half", 10, []string{
 			"quorums-overlap", "evidence-is-a-third", "floor-is-high-enough", "one-notarized-block",
-			"nullified-or-final", "later-descends", "one-chain", "quorum-has-an-honest-member",
+			"nullified-or-final", "later-descends", "one-chain", "quorum-has-an-honest-member", "one-last-block",
 		}, func(r *Rule) { r.Quorum = "(> (* 2 p) total)" }},
 		{"quorum-of-a-third", 10, []string{
 			"quorum-has-an-honest-member", "quorums-overlap", "evidence-is-a-third", "floor-is-high-enough",
-			"one-notarized-block", "nullified-or-final", "later-descends", "one-chain",
+			"one-notarized-block", "nullified-or-final", "later-descends", "one-chain", "one-last-block",
 		}, func(r *Rule) { r.Quorum = "(> (* 3 p) total)" }},
 		{"faulty-to-a-half", 10, []string{
 			"quorums-overlap", "floor-is-high-enough", "one-notarized-block", "nullified-or-final", "later-descends",
-			"one-chain",
+			"one-chain", "one-last-block",
 		}, func(r *Rule) { r.Faulty = "(<= (* 2 p) total)" }},
 		{"starts-without-its-votes", 15, []string{"start"}, without("no-votes")},
 		{"sends-before-it-logs", 8, []string{"memory"}, without("logged-before-sent")},
 		{"votes-without-its-log", 17, []string{
 			"one-notarize", "never-both", "answers-are-high", "one-notarized-block", "nullified-or-final",
-			"later-descends", "one-chain",
+			"later-descends", "one-chain", "one-last-block",
 		}, without("has-its-log")},
 		{"votes-up-to-the-floor", 17, []string{
-			"one-notarize", "never-both", "one-notarized-block", "nullified-or-final", "later-descends", "one-chain",
+			"one-notarize", "never-both", "one-notarized-block", "nullified-or-final", "later-descends", "one-chain", "one-last-block",
 		}, without("above-the-floor")},
 		{"votes-ahead", 1, []string{"view-follows-certificate"}, without("view-was-reached")},
 		{"notarizes-twice", 8, []string{
-			"one-notarize", "one-notarized-block", "later-descends", "one-chain",
+			"one-notarize", "one-notarized-block", "later-descends", "one-chain", "one-last-block",
 		}, without("one-notarize")},
 		{"notarizes-in-another-view", 3, []string{"notarize-stands", "block-of-its-view"}, without("view-of-the-block")},
 		{"parent-of-a-later-view", 3, []string{
-			"notarize-stands", "later-descends", "one-chain",
+			"notarize-stands", "later-descends", "one-chain", "one-last-block",
 		}, without("view-above-parent")},
-		{"any-height", 3, []string{"notarize-stands", "later-descends", "one-chain"}, without("height-above-parent")},
+		{"any-height", 3, []string{"notarize-stands", "later-descends", "one-chain", "one-last-block", "echoes-follow"}, without("height-above-parent")},
 		{"parent-not-notarized", 4, []string{
-			"notarize-stands", "counted-is-notarized", "later-descends", "one-chain", "final-is-notarized",
+			"notarize-stands", "counted-is-notarized", "later-descends", "one-chain", "final-is-notarized", "one-last-block", "echoes-follow",
 		}, without("parent-notarized")},
 		{"parent-not-certified", 3, []string{"notarize-stands"}, without("parent-certified")},
+		{"content-on-the-last-block", 21, []string{
+			"notarize-stands", "echoes-follow", "one-last-block",
+		}, without("echo-where-due")},
 		{"no-nullifications-between", 3, []string{
-			"notarize-stands", "later-descends", "one-chain",
+			"notarize-stands", "later-descends", "one-chain", "one-last-block",
 		}, without("nullified-between")},
 		{"nullifies-after-finalize", 7, []string{
-			"never-both", "nullified-or-final", "later-descends", "one-chain",
+			"never-both", "nullified-or-final", "later-descends", "one-chain", "one-last-block",
 		}, without("nullify-without-finalize")},
 		{"finalizes-after-nullify", 6, []string{
-			"never-both", "nullified-or-final", "later-descends", "one-chain",
+			"never-both", "nullified-or-final", "later-descends", "one-chain", "one-last-block",
 		}, without("finalize-without-nullify")},
 		// Finalizing twice alone breaks nothing, for there are no two notarized blocks to finalize.
 		{"finalizes-twice", 8, []string{
 			"later-descends", "one-chain", "finalize-stands", "one-finalize", "counted-is-notarized",
-			"final-is-notarized",
+			"final-is-notarized", "one-last-block", "echoes-follow",
 		}, without("one-finalize", "final-notarized")},
 		{"finalizes-what-is-not-notarized", 6, []string{
-			"finalize-stands", "final-is-notarized", "one-chain", "counted-is-notarized", "later-descends",
+			"finalize-stands", "final-is-notarized", "one-chain", "counted-is-notarized", "later-descends", "one-last-block", "echoes-follow",
 		}, without("final-notarized")},
 		{"finalizes-uncertified", 6, []string{"finalize-stands", "final-is-certified"}, without("final-certified")},
 		{"judges-without-the-parent", 5, []string{
 			"verdict-stands", "final-is-certified",
 		}, without("judged-on-its-parent")},
 		{"counts-anything", 4, []string{
-			"counted-is-notarized", "final-is-notarized", "later-descends", "one-chain",
+			"counted-is-notarized", "final-is-notarized", "later-descends", "one-chain", "one-last-block", "echoes-follow",
 		}, without("counted-for-a-reason")},
 		{"answers-without-its-log", 17, []string{"answers-are-high"}, without("answers-from-its-log")},
 		{"answers-up-to-its-floor", 17, []string{"answers-are-high"}, without("answers-above-its-floor")},

@@ -104,6 +104,7 @@ type simulation struct {
 	queue   events
 	hosts   []*host // the committee, or all who are ever in one, then one observer, then the second machines of twins
 	eras    []Era
+	highest consensus.View
 	before  []consensus.View // by epoch: the views of those before it, up to the ones that ended them
 	calm    bool
 	groups  []int // partition by host; nil: none
@@ -220,14 +221,14 @@ func (s *simulation) trace(format string, args ...any) {
 	}
 }
 
-// view is the highest view of an honest host.
-func (s *simulation) view() (v consensus.View) {
+// view is the highest view of an honest host that there was, counted over all epochs.
+func (s *simulation) view() consensus.View {
 	for _, h := range s.hosts {
 		if h.up && !h.adversary {
-			v = max(v, s.line(consensus.Epoch(h.era), h.node.Status().View))
+			s.highest = max(s.highest, s.line(consensus.Epoch(h.era), h.node.Status().View))
 		}
 	}
-	return v
+	return s.highest
 }
 
 // lowest is the lowest height that is final at an honest host.

@@ -228,9 +228,12 @@
 //	     rule.TestVerifyMachineFollowsRule
 //	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing
 //	R19  tested: simplex.TestTraces/shards, sim.TestVerifySeeds, sim.TestAdversaries
-//	R20  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, sim.TestVerifySeeds, engine.TestEpochs, engine.TestEchoesEndAnEpoch
-//	R21  tested: simplex.TestTraces/epoch, simplex.TestEchoes, simplex.TestEchoRoom, sim.TestVerifySeeds, engine.TestEchoesEndAnEpoch
-//	R22  tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, simplex.TestRoots, sim.TestVerifySeeds, engine.TestMissedEpochs,
+//	R20  proved: one-last-block
+//	     tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, sim.TestVerifySeeds, engine.TestEpochs, engine.TestEchoesEndAnEpoch
+//	R21  proved: echoes-follow
+//	     tested: simplex.TestTraces/epoch, simplex.TestEchoes, simplex.TestEchoRoom, sim.TestVerifySeeds, engine.TestEchoesEndAnEpoch
+//	R22  proved: one-last-block
+//	     tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, simplex.TestRoots, sim.TestVerifySeeds, engine.TestMissedEpochs,
 //	     engine.TestPowerLossOverEpochs
 //
 // # Bounds
