@@ -36,7 +36,8 @@ type children struct {
 	inner *os.File // read end, inherited by every child as descriptor ParentFD
 	all   []*child
 	ended chan *child
-	grace time.Duration // from SIGTERM to SIGKILL
+	grace time.Duration                          // from SIGTERM to SIGKILL
+	spawn func(name string, cmd *exec.Cmd) error // nil: cmd.Start
 }
 
 // ParentFD is the descriptor on which a child waits for its parent's end.
@@ -73,7 +74,11 @@ func (c *children) start(name, stderr, binary string, args ...string) error {
 	ch.cmd.Stderr = f
 	ch.cmd.ExtraFiles = []*os.File{c.inner}
 	ch.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches us alone; we stop them in order
-	if err := ch.cmd.Start(); err != nil {
+	spawn := c.spawn
+	if spawn == nil {
+		spawn = func(_ string, cmd *exec.Cmd) error { return cmd.Start() }
+	}
+	if err := spawn(name, ch.cmd); err != nil {
 		return fmt.Errorf("localnet: start %s: %w", name, err)
 	}
 	c.put(ch)

@@ -127,6 +127,9 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 			return nil, err
 		}
 		v := genesis.Validator{Name: s.name, Key: k.Public(), Node: [32]byte(s.node.Public()), Power: 1}
+		if n.opt.Powers != nil {
+			v.Power = consensus.Power(n.opt.Powers[len(g.Shards[s.shard].Validators)])
+		}
 		v.Possession = k.ProvePossession(genesis.ValidatorMessage(g.Name, v.Node, v.Key))
 		g.Shards[s.shard].Validators = append(g.Shards[s.shard].Validators, v)
 	}
@@ -250,7 +253,7 @@ func (n *Network) createNode(k int, s seat, seats []seat, v *genesis.Verified, b
 
 // nodeConfig is the options of the k-th node.
 func (n *Network) nodeConfig(k int, seats []seat) config.Config {
-	addrs := func(k int) []string { return config.ListenAddrs("127.0.0.1", n.opt.APIPort+portsApart+k) }
+	addrs := func(k int) []string { return config.ListenAddrs(n.host(k), n.opt.APIPort+portsApart+k) }
 	c := config.Default()
 	c.Network.Listen = addrs(k)
 	c.API.Listen = n.apiAddr(k)

@@ -23,6 +23,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -45,14 +46,19 @@ type Options struct {
 	Reset      bool                 // remove an existing local network first
 	Binary     string               // tutti; default this program
 	Config     func(*config.Config) // changes a new node's options; nil: none
-	Profiles   string               // existing folder for a CPU profile of each node, NAME.pprof, written when it stops; empty: none
-	LoadTPS    int                  // demo load for RunLoad
-	Load       Load                 // nil: no load
-	Began      time.Time            // of the genesis blocks; default now
-	Absent     []string             // nodes that Start leaves alone; Restart starts them
-	HomeFlag   string               // how the commands to try should name the home; empty: they find it
-	Out        io.Writer            // progress lines of Prepare and Start; nil: none
-	Terminal   bool                 // Out is one: lines may be drawn over
+	Hosts      []string             // IPv4 address of each validator, shard by shard; nil: 127.0.0.1
+	Powers     []uint64             // of the validators of each shard; nil: 1 each
+	// Spawn starts the process of a node, and is called in Start and Restart alone; nil: cmd.Start. Tests put a node on a
+	// machine of its own by it.
+	Spawn    func(name string, cmd *exec.Cmd) error
+	Profiles string    // existing folder for a CPU profile of each node, NAME.pprof, written when it stops; empty: none
+	LoadTPS  int       // demo load for RunLoad
+	Load     Load      // nil: no load
+	Began    time.Time // of the genesis blocks; default now
+	Absent   []string  // nodes that Start leaves alone; Restart starts them
+	HomeFlag string    // how the commands to try should name the home; empty: they find it
+	Out      io.Writer // progress lines of Prepare and Start; nil: none
+	Terminal bool      // Out is one: lines may be drawn over
 }
 
 // Load sends transactions to n, tps a second, until ctx ends. report may be called now and then.
@@ -123,6 +129,10 @@ func (o *Options) withDefaults() error {
 	switch {
 	case o.Home == "":
 		return errors.New("localnet: no home folder")
+	case o.Hosts != nil && len(o.Hosts) != nodes:
+		return fmt.Errorf("localnet: %d hosts for %d validators: name one for each", len(o.Hosts), nodes)
+	case o.Powers != nil && len(o.Powers) != o.Validators:
+		return fmt.Errorf("localnet: %d powers for %d validators: name one for each", len(o.Powers), o.Validators)
 	case o.Shards < 1 || o.Shards > maxShards:
 		return fmt.Errorf("localnet: %d shards: choose 1 to %d", o.Shards, maxShards)
 	case o.Validators < 1 || o.Validators > maxValidators:
@@ -168,6 +178,7 @@ func Start(ctx context.Context, opt Options) (_ *Network, err error) {
 	if n.children, err = newChildren(len(n.Names)); err != nil {
 		return nil, err
 	}
+	n.children.spawn = opt.Spawn
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.children.stop())
@@ -206,11 +217,21 @@ func (n *Network) nodeHome(name string) string { return filepath.Join(string(n.H
 
 // apiAddr is where the k-th node's API listens.
 func (n *Network) apiAddr(k int) string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.opt.APIPort+k))
+	return net.JoinHostPort(n.host(k), strconv.Itoa(n.opt.APIPort+k))
+}
+
+func (n *Network) host(k int) string {
+	if n.opt.Hosts == nil {
+		return "127.0.0.1"
+	}
+	return n.opt.Hosts[k]
 }
 
 // portsFree says in one line which port is taken, before eight processes say it.
 func (n *Network) portsFree() error {
+	if n.opt.Hosts != nil {
+		return nil // they may be of other machines
+	}
 	for k := range n.opt.Shards * n.opt.Validators {
 		if port, err := takenPort(n.opt.APIPort + k); err != nil {
 			return fmt.Errorf("port %d is taken by another program, perhaps another local network (%w): stop it, or choose other ports with --api-port and a new --home", port, err)

@@ -67,10 +67,12 @@ func TestOptions(t *testing.T) {
 		"accounts":        {Home: "x", Accounts: maxAccounts + 1},
 		"port":            {Home: "x", APIPort: -1},
 		"ports that meet": {Home: "x", APIPort: 65535 - portsApart},
+		"hosts":           {Home: "x", Hosts: []string{"192.0.2.1"}},
+		"powers":          {Home: "x", Powers: []uint64{1}},
 	} {
 		if err := o.withDefaults(); err == nil {
 			t.Errorf("%s: accepted", name)
-		} else if o.Home != "" && !strings.Contains(err.Error(), "choose") {
+		} else if o.Home != "" && !strings.Contains(err.Error(), "choose") && !strings.Contains(err.Error(), "name one for each") {
 			t.Errorf("%s: %v: says not what to do", name, err)
 		}
 	}
@@ -154,6 +156,29 @@ func TestPrepare(t *testing.T) {
 		t.Run("another number of "+name, func(t *testing.T) {
 			refused(t, other, "2 shards, 2 validators each, 3 accounts", "--reset")
 		})
+	}
+}
+
+// TestHosts: validators of different hosts and powers.
+func TestHosts(t *testing.T) {
+	o := small(t)
+	o.Shards, o.Validators = 2, 2
+	o.Hosts, o.Powers = []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"}, []uint64{3, 5}
+	n := prepared(t, o)
+	for k, name := range n.Names {
+		c, err := config.Load(config.Home(n.nodeHome(name)).Config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(c.Network.Listen[0], o.Hosts[k]) || !strings.HasPrefix(c.API.Listen, o.Hosts[k]) || n.URL(name) != "http://"+c.API.Listen {
+			t.Errorf("%s of host %s listens at %v and %s, its API is said to be at %s", name, o.Hosts[k], c.Network.Listen, c.API.Listen, n.URL(name))
+		}
+		if last := c.Peers[len(c.Peers)-1].Addrs[0]; k < 3 && !strings.Contains(last, o.Hosts[3]) {
+			t.Errorf("%s looks for %s at %s", name, n.Names[3], last)
+		}
+		if v := n.Genesis.Shards[k/2].Validators[k%2]; uint64(v.Power) != o.Powers[k%2] {
+			t.Errorf("%s has power %d", name, v.Power)
+		}
 	}
 }
 
