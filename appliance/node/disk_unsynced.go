@@ -19,8 +19,9 @@ import (
 // loses exactly what a power cut may lose. bench/faults runs it.
 //
 // Sync and SyncData hand a file's writes to the real file system, in order, at the end of a random time up to slowestSync,
-// so that a crash often comes in the midst of one. SyncTo, which promises nothing, does nothing. Closing a file syncs nothing: what was not synced stays readable in this process and is lost with
-// it. Names (create, rename, link, remove) take effect at once: a crash that loses a name which was not synced is not
+// so that a crash often comes in the midst of one; a file that TUTTI_SLOWEST_SYNC names may hold another time, such as
+// 500ms, for now. SyncTo, which promises nothing, does nothing. Closing a file syncs nothing: what was not synced stays
+// readable in this process and is lost with it. Names (create, rename, link, remove) take effect at once: a crash that loses a name which was not synced is not
 // played here.
 
 // disk is where everything that must survive a crash is written.
@@ -231,12 +232,20 @@ func (f *unsyncedFile) ReadAt(b []byte, off int64) (int, error) {
 // slowestSync is that of a poor disk.
 const slowestSync = 20 * time.Millisecond
 
+func (u *unsyncedFS) slowestNow() time.Duration {
+	b, err := os.ReadFile(os.Getenv("TUTTI_SLOWEST_SYNC"))
+	if d, err2 := time.ParseDuration(string(b)); err == nil && err2 == nil && d > 0 {
+		return d
+	}
+	return u.slowest
+}
+
 func (f *unsyncedFile) SyncTo(int64) (bool, error) { return false, nil }
 func (f *unsyncedFile) SyncData() error            { return f.Sync() }
 
 // Sync makes durable what was written.
 func (f *unsyncedFile) Sync() error {
-	<-time.After(rand.N(f.fs.slowest))
+	<-time.After(rand.N(f.fs.slowestNow()))
 	f.fs.mu.Lock()
 	name := f.c.name
 	f.fs.mu.Unlock()

@@ -126,6 +126,21 @@ func (w *Witness) CheckAccounts(ctx context.Context, n Node, ids []tx.ID) {
 	}
 }
 
+// CheckEvidence asks a node for proofs that validators contradicted themselves. It is for a network of validators that
+// run our program alone: however it was stopped and started, it must not.
+func (w *Witness) CheckEvidence(ctx context.Context, n Node) {
+	e, err := n.Evidence(ctx)
+	switch {
+	case err != nil:
+		w.Wrong("%s: evidence: %v", n.Name(), err)
+	case e.Total > 0 && len(e.Proofs) > 0:
+		p := e.Proofs[0]
+		w.Wrong("%s has %d proofs of slashable votes, the first one names %+v: in view %d %s, and %s", n.Name(), e.Total, p.Validators, p.View, p.First, p.Second)
+	case e.Total > 0:
+		w.Wrong("%s has %d proofs of slashable votes, and shows none", n.Name(), e.Total)
+	}
+}
+
 // CheckSupply waits until the nodes of each shard agree on a height and nothing is on its way between shards, and adds up
 // what all shards have. It is for a network without load.
 func (w *Witness) CheckSupply(ctx context.Context, shards [][]Node, genesis uint64) {

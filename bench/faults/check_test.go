@@ -68,6 +68,7 @@ type fakeNode struct {
 	account proof.AccountStatement
 	proven  *proof.Proven
 	status  api.Status
+	accused api.Evidence
 }
 
 var errNotFinal = api.Refuse(api.NotFinal, "forged")
@@ -75,6 +76,8 @@ var errNotFinal = api.Refuse(api.NotFinal, "forged")
 func (n *fakeNode) Name() string                                { return "b" }
 func (n *fakeNode) Shard() consensus.ShardID                    { return 0 }
 func (n *fakeNode) Status(context.Context) (*api.Status, error) { s := n.status; return &s, nil }
+
+func (n *fakeNode) Evidence(context.Context) (*api.Evidence, error) { e := n.accused; return &e, nil }
 
 func (n *fakeNode) Block(_ context.Context, h consensus.Height) (*proof.Contents, error) {
 	if c := n.blocks[h]; c != nil {

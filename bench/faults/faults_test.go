@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	InBox()
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		_ = os.RemoveAll(buildFolder)
 		os.Exit(code)
@@ -31,10 +33,10 @@ func TestMain(m *testing.M) {
 }
 
 // build builds tutti from this tree.
-func build(t *testing.T, tags string) string {
+func build(t *testing.T, tags string, flags ...string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "tutti")
-	cmd := exec.Command("go", "build", "-tags", tags, "-o", binary, "tutti/appliance/cmd/tutti")
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-tags", tags, "-o", binary}, flags, []string{"tutti/appliance/cmd/tutti"})...)
 	if os.Getenv("CGO_CFLAGS") == "" { // as the Makefile has it
 		cmd.Env = append(os.Environ(), "CGO_CFLAGS=-O2 -D__BLST_PORTABLE__")
 	}

@@ -24,6 +24,7 @@ type Node interface {
 	Block(ctx context.Context, height consensus.Height) (*proof.Contents, error)
 	Finality(ctx context.Context, id tx.Hash) (*proof.Proven, error)
 	Account(ctx context.Context, id tx.ID) (*proof.AccountStatement, error)
+	Evidence(ctx context.Context) (*api.Evidence, error)
 }
 
 // apiNode is a Node over HTTP. It asks this one node and nobody else.
@@ -124,19 +125,36 @@ func (n *apiNode) Block(ctx context.Context, height consensus.Height) (*proof.Co
 }
 
 func (n *apiNode) Finality(ctx context.Context, id tx.Hash) (*proof.Proven, error) {
-	b, err := n.get(ctx, "/v1/transactions/"+id.String()+"/proof")
+	b, err := n.get(ctx, finalityOf(id))
 	if err != nil {
 		return nil, err
 	}
+	p, _, err := n.proven(id, b)
+	return p, err
+}
+
+func finalityOf(id tx.Hash) string { return "/v1/transactions/" + id.String() + "/proof" }
+
+// proven verifies a proof that was asked for.
+func (n *apiNode) proven(id tx.Hash, b []byte) (*proof.Proven, *proof.Finality, error) {
 	f, err := proof.DecodeFinality(b)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p, err := f.Verify(n.trust)
 	if err == nil && tx.Hash(p.ID) != id {
 		err = fmt.Errorf("faults: %s: asked for a proof of %s, got one of %s", n.name, id, p.ID)
 	}
-	return p, err
+	return p, f, err
+}
+
+func (n *apiNode) Evidence(ctx context.Context) (*api.Evidence, error) {
+	b, err := n.get(ctx, "/v1/evidence")
+	if err != nil {
+		return nil, err
+	}
+	e := &api.Evidence{}
+	return e, json.Unmarshal(b, e)
 }
 
 func (n *apiNode) Account(ctx context.Context, id tx.ID) (*proof.AccountStatement, error) {

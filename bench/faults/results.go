@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Results is a file of runs, one a line: commit, seed, count of proofs that nodes were asked for again, duration in
@@ -68,8 +70,15 @@ func (r Results) AppendCanary(run Result, outcome string) error {
 	return r.line(run, canary+" "+outcome)
 }
 
-func (r Results) line(run Result, outcome string) (err error) {
-	f, err := os.OpenFile(r.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+func (r Results) line(run Result, outcome string) error {
+	return appendLine(r.Path, resultsHead, fmt.Sprintf("%s\t%d\t%d\t%.1f\t%s", r.Commit, run.Seed, run.Proofs, run.Took.Seconds(), oneLine(outcome)))
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// appendLine appends a line to a file, after a head if it is new.
+func appendLine(path, head, text string) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
@@ -78,10 +87,59 @@ func (r Results) line(run Result, outcome string) (err error) {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s\t%d\t%d\t%.1f\t%s\n", r.Commit, run.Seed, run.Proofs, run.Took.Seconds(), strings.Join(strings.Fields(outcome), " "))
-	if info.Size() == 0 {
-		text = resultsHead + "\n" + text
+	if text += "\n"; info.Size() == 0 {
+		text = head + "\n" + text
 	}
 	_, err = f.WriteString(text)
 	return err
+}
+
+// BoxResults is a file of black-box runs, one a line; boxHead names the columns. duration_s is the run's wall time, of its
+// own; runs at the same time each count theirs.
+type BoxResults struct {
+	Path   string
+	Commit string
+}
+
+const boxHead = "commit\tseed\tbuild\tshards\tvalidators\tnemeses\tblocks\tproofs\tstall_s\tsettle_s\tduration_s\toutcome"
+
+// Done adds up the time of the runs at this commit, and counts those that failed.
+func (r BoxResults) Done() (took time.Duration, bad int, err error) {
+	f, err := os.Open(r.Path)
+	if os.IsNotExist(err) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		fields := strings.Split(lines.Text(), "\t")
+		if len(fields) != 12 || fields[0] != r.Commit || strings.HasPrefix(fields[11], canary) {
+			continue
+		}
+		seconds, err := strconv.ParseFloat(fields[10], 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", r.Path, err)
+		}
+		took += time.Duration(seconds * float64(time.Second))
+		if !strings.HasPrefix(fields[11], passed) {
+			bad++
+		}
+	}
+	return took, bad, lines.Err()
+}
+
+// Append adds a run. outcome is told if it is empty.
+func (r BoxResults) Append(run BoxResult, outcome string) error {
+	switch {
+	case outcome != "":
+	case len(run.Wrongs) > 0:
+		outcome = failed + ": " + run.Wrongs[0]
+	default:
+		outcome = passed
+	}
+	return appendLine(r.Path, boxHead, fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%s\t%d\t%d\t%.1f\t%.1f\t%.1f\t%s", r.Commit, run.Seed, run.Build, run.Shards, run.Validators,
+		run.Nemeses, run.Blocks, run.Proofs, run.Stall.Seconds(), run.Settle.Seconds(), run.Took.Seconds(), oneLine(outcome)))
 }

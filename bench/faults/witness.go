@@ -144,6 +144,20 @@ func (w *Witness) pace(shard consensus.ShardID) time.Duration {
 	return gaps[few/2]
 }
 
+// Stall is the longest time that a shard was without a new block for clients, from the start until now.
+func (w *Witness) Stall(start, now time.Time) (longest time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, chain := range w.chains {
+		last := start
+		for _, t := range chain {
+			longest, last = max(longest, t.at.Sub(last)), t.at
+		}
+		longest = max(longest, now.Sub(last))
+	}
+	return longest
+}
+
 // Executed is how many transactions took effect.
 func (w *Witness) Executed() int {
 	w.mu.Lock()

@@ -58,15 +58,13 @@ type world struct {
 	follow    sync.WaitGroup
 	unfollow  context.CancelFunc
 	nextProbe uint64
-	logged    map[string]int64 // bytes of each node's log that were looked at
+	logged    map[string]int64                    // bytes of each node's log that were looked at
+	excuse    func(name string, line []byte) bool // what a node may write, and is no complaint; nil: nothing
 }
 
 // open starts a network in a new home below dir, and its load.
 func open(ctx context.Context, binary, dir string, sz size, seed uint64, logf func(string, ...any)) (_ *world, err error) {
-	w := &world{
-		size: sz, logf: logf, random: rand.New(rand.NewPCG(seed, 0xfa)), logged: map[string]int64{},
-		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: asksAtOnce}},
-	}
+	w := newWorld(sz, seed, logf)
 	if w.home, err = os.MkdirTemp(dir, "tutti-faults-"); err != nil {
 		return nil, err
 	}
@@ -74,19 +72,34 @@ func open(ctx context.Context, binary, dir string, sz size, seed uint64, logf fu
 	if err != nil {
 		return nil, err
 	}
-	if w.net, err = localnet.Start(ctx, localnet.Options{
-		Home: filepath.Join(w.home, "net"), Shards: sz.shards, Validators: sz.validators, Accounts: sz.accounts + sz.probes, APIPort: port, Binary: binary, Config: unlimited,
-	}); err != nil {
+	if err := w.launch(ctx, localnet.Options{APIPort: port, Binary: binary}, seed); err != nil {
 		return nil, err
 	}
+	return w, nil
+}
+
+func newWorld(sz size, seed uint64, logf func(string, ...any)) *world {
+	return &world{
+		size: sz, logf: logf, random: rand.New(rand.NewPCG(seed, 0xfa)), logged: map[string]int64{},
+		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: asksAtOnce}},
+	}
+}
+
+// launch starts the network below w.home, and its load. After an error nothing runs.
+func (w *world) launch(ctx context.Context, opt localnet.Options, seed uint64) (err error) {
+	opt.Home, opt.Config = filepath.Join(w.home, "net"), unlimited
+	opt.Shards, opt.Validators, opt.Accounts = w.size.shards, w.size.validators, w.size.accounts+w.size.probes
+	if w.net, err = localnet.Start(ctx, opt); err != nil {
+		return err
+	}
 	if w.trust, err = node.Trust(w.net.Genesis); err != nil {
-		return nil, errors.Join(err, w.net.Close())
+		return errors.Join(err, w.net.Close())
 	}
 	w.meet()
 	if err := w.begin(ctx, seed); err != nil {
-		return nil, errors.Join(err, w.close())
+		return errors.Join(err, w.close())
 	}
-	return w, nil
+	return nil
 }
 
 // meet makes what clients know of a network.
@@ -240,7 +253,7 @@ func (w *world) silent(name string) {
 	b, err := os.ReadFile(w.net.Stderr(name))
 	if err != nil {
 		w.witness.Wrong("%s: standard error: %v", name, err)
-	} else if b = bytes.TrimSpace(b); len(b) > 0 {
+	} else if b = bytes.TrimSpace(b); len(b) > 0 && !w.excused(name, b) {
 		w.witness.Wrong("%s wrote to standard error: %s", name, b[:min(len(b), most)])
 	}
 	f, err := os.Open(w.net.Log(name))
@@ -254,10 +267,14 @@ func (w *world) silent(name string) {
 	}
 	w.logged[name] += int64(len(b))
 	for line := range bytes.Lines(b) {
-		if bytes.Contains(line, []byte("level=ERROR")) || bytes.Contains(line, []byte("level=WARN")) {
+		if (bytes.Contains(line, []byte("level=ERROR")) || bytes.Contains(line, []byte("level=WARN"))) && !w.excused(name, line) {
 			w.witness.Wrong("%s logged: %s", name, bytes.TrimSpace(line[:min(len(line), most)]))
 		}
 	}
+}
+
+func (w *world) excused(name string, line []byte) bool {
+	return w.excuse != nil && w.excuse(name, line)
 }
 
 // kill kills nodes at one moment.

@@ -1,0 +1,94 @@
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"tutti/consensus"
+)
+
+// Cuts of power alone. Each cycle makes the disks of all but one node of each shard slow, cuts their power, lets the last
+// ones tell clients what they know before theirs goes, too, and starts the others without them: these must go on, from
+// what was told, since a quorum of them had it durable. It is the shortest way to a vote or a body that left too early.
+
+// cutPower plays cycles until the time is up.
+func (b *boxRun) cutPower() error {
+	cycles := 0
+	for began := time.Now(); time.Since(began) < b.plan.span; cycles++ {
+		if err := b.powerCycle(); err != nil {
+			return fmt.Errorf("cut %d of the power: %w", cycles+1, err)
+		}
+		if len(b.witness.Wrongs()) > 0 {
+			return fmt.Errorf("after cut %d of the power", cycles+1)
+		}
+	}
+	b.result.Nemeses = fmt.Sprintf("cut*%d", cycles)
+	return nil
+}
+
+func (b *boxRun) powerCycle() error {
+	var last, first []int // nodes
+	for shard := range b.shards {
+		last = append(last, shard*b.size.validators+b.random.IntN(b.size.validators))
+	}
+	for k := range b.nodes {
+		if !slices.Contains(last, k) {
+			first = append(first, k)
+		}
+	}
+	slowest := time.Duration(b.random.IntN(4)) * 100 * time.Millisecond
+	n := &nemesis{}
+	if err := b.slow(n, first, slowest); err != nil {
+		return err
+	}
+	for shard := range b.shards {
+		if err := b.grows(b.ctx, consensus.ShardID(shard), 2, goesOn); err != nil {
+			return err
+		}
+	}
+	pause(b.ctx, time.Duration(b.random.Int64N(int64(time.Second))))
+	if err := b.down(first); err != nil {
+		return err
+	}
+	pause(b.ctx, aloneFor)
+	if err := b.down(last); err != nil {
+		return err
+	}
+	pause(b.ctx, lastWords)
+	told := b.witness.Heights()
+	if err := b.slow(n, first, 0); err != nil {
+		return err
+	}
+	b.logf("power cut with syncs up to %s; %v were the last to go; heights %v", slowest, last, told)
+	if b.quorum(first) {
+		if err := b.up(first); err != nil {
+			return err
+		}
+		for shard, h := range told {
+			if err := b.passes(b.ctx, consensus.ShardID(shard), h+2, goesOn); err != nil {
+				return fmt.Errorf("without %v: %w", last, err)
+			}
+		}
+	} else {
+		last = append(last, first...)
+	}
+	return b.up(last)
+}
+
+// quorum reports whether nodes have more than two thirds of each shard's power.
+func (b *boxRun) quorum(nodes []int) bool {
+	for shard := range b.shards {
+		var have, all uint64
+		for i, v := range b.net.Genesis.Shards[shard].Validators {
+			all += uint64(v.Power)
+			if slices.Contains(nodes, shard*b.size.validators+i) {
+				have += uint64(v.Power)
+			}
+		}
+		if 3*have <= 2*all {
+			return false
+		}
+	}
+	return true
+}
