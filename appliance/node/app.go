@@ -103,7 +103,10 @@ func (a *application) header(hash consensus.Hash) *consensus.Header {
 func (a *application) Await(ctx context.Context, req engine.BuildRequest) error {
 	parent := req.Parent
 	ancestors := a.ancestry(parent.Hash())
-	since := func() time.Duration { return time.Since(time.UnixMilli(parent.TimeMs)) }
+	began := time.Now()
+	since := func() time.Duration {
+		return max(time.Since(time.UnixMilli(parent.TimeMs)), time.Since(began)) // whoever made the parent may have a clock that is ahead
+	}
 	if err := sleepUntil(ctx, a.pace.interval-since()); err != nil {
 		return err
 	}
