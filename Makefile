@@ -117,6 +117,10 @@ soak-kills: ## validators killed while they send: N kills of each kind (default 
 	$(GO) test ./consensus/engine -run '^TestKills(Catch)?$$' -count=1 -timeout 0 -v -args -kills $(or $(N),500) -commit $(COMMIT) -results $(CURDIR)/bench/results/soak-kills.tsv
 	$(GO) test ./bench/faults -run '^TestProcessKills(Catch)?$$' -count=1 -timeout 0 -v -args -keep -kills $(or $(PROCESS),25) -results $(CURDIR)/bench/results/soak-kills.tsv
 
+.PHONY: soak-blackbox
+soak-blackbox: ## DURATION of black-box runs (default 3h of their time, PARALLEL at once) and the planted bugs, added to bench/results/blackbox.tsv; needs root; goes on where it stopped; SEED=S runs one alone
+	$(GO) test ./bench/faults -run '^TestBlackBox$(if $(SEED),,(Catches)?)$$' -count=1 -timeout 0 -v -args -keep $(if $(SEED),-seed $(SEED),-duration $(or $(DURATION),3h)) -parallel $(or $(PARALLEL),1) -results $(CURDIR)/bench/results/blackbox.tsv
+
 .PHONY: soak-state-crash
 soak-state-crash: ## N recoveries of the ledger (default 10,000) from power cuts and failing disks, added to bench/results/state-crash.tsv; goes on where it stopped; SEED=S runs one alone
 	bench/scripts/state-crash.sh $(or $(N),10000) $(SEED)

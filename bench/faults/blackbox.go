@@ -73,7 +73,7 @@ func planBox(o BoxOptions) (p boxPlan) {
 	p.size = size{shards: 1, validators: 4, accounts: boxAccounts, rate: boxRate, eachNode: true}
 	two, seven, build, profile := r.IntN(10) < 3, r.IntN(10) < 2, r.IntN(3), r.IntN(4)
 	p.span = 60*time.Second + time.Duration(r.IntN(20))*time.Second
-	pause := 4 * time.Second
+	pause := 5 * time.Second
 	switch {
 	case o.Short:
 		p.span, pause, build, profile = 8*time.Second, 1500*time.Millisecond, 1, 1

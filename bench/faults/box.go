@@ -164,11 +164,16 @@ func (b *box) relink() {
 		if from == 0 || to == 0 {
 			return l
 		}
-		for _, link := range b.links {
-			l = l.And(link(from-1, to-1))
-		}
-		return l
+		return b.between(from-1, to-1)
 	})
+}
+
+// between is what the nemeses that act do to the link between two nodes.
+func (b *box) between(from, to int) (l lan.Link) {
+	for _, link := range b.links {
+		l = l.And(link(from, to))
+	}
+	return l
 }
 
 // down kills nodes at one moment, and keeps them down.

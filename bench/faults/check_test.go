@@ -229,6 +229,13 @@ func TestCanaries(t *testing.T) {
 			}
 			f.witness.CheckRoot(f.t.Context(), &fakeNode{status: api.Status{FinalHeight: 3, StateHeight: 1, StateRoot: proof.Digest{1}}})
 		}, "the certified header has"},
+		{"evidence against a validator", func(f *forge) {
+			f.witness.CheckEvidence(f.t.Context(), &fakeNode{accused: api.Evidence{Total: 1, Proofs: []api.EvidenceProof{{View: 7, First: "one vote", Second: "another"}}}})
+		}, "in view 7 one vote, and another"},
+		{"evidence that is not shown", func(f *forge) {
+			f.witness.CheckEvidence(f.t.Context(), &fakeNode{accused: api.Evidence{Total: 1}})
+		}, "shows none"},
+		{"no evidence", func(f *forge) { f.witness.CheckEvidence(f.t.Context(), &fakeNode{}) }, ""},
 		{"no state root", func(f *forge) {
 			f.witness.CheckRoot(f.t.Context(), &fakeNode{status: api.Status{FinalHeight: 3}})
 		}, "shows no state root"},

@@ -46,17 +46,17 @@ func build(t *testing.T, tags string, flags ...string) string {
 	return binary
 }
 
-// commit names the tree that is tested: the commit, and a few digits that tell what differs from it.
+// commit names the tree that is tested: the last commit that changed it, and a few digits that tell what differs from it.
 func commit(t *testing.T) string {
 	t.Helper()
 	if *results == "" {
 		return "" // nothing is written; the test may run where there is no git
 	}
-	hash, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
+	hash, err := exec.Command("git", "-C", "../..", "log", "-1", "--format=%h", "--abbrev=12", "--", "*.go", "go.mod", "go.sum").Output()
 	if err != nil {
-		t.Fatalf("git rev-parse: %v", err)
+		t.Fatalf("git log: %v", err)
 	}
-	changed, err := exec.Command("git", "diff", "HEAD", "--", "*.go", "go.mod", "go.sum").Output()
+	changed, err := exec.Command("git", "-C", "../..", "diff", "HEAD", "--", "*.go", "go.mod", "go.sum").Output()
 	if err != nil {
 		t.Fatalf("git diff: %v", err)
 	}

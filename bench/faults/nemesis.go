@@ -49,11 +49,12 @@ var kinds = []struct {
 type drawing struct {
 	*rand.Rand
 	nodes int
+	ahead time.Duration // when the last clock that is far ahead is set back
 }
 
 // schedule draws nemeses for a span of time: on the average one begins each pause, and all have ended when it is over.
 func schedule(r *rand.Rand, nodes int, unsynced, clock bool, span, pause time.Duration) (all []*nemesis) {
-	d := &drawing{r, nodes}
+	d := &drawing{Rand: r, nodes: nodes}
 	total := 0
 	for _, k := range kinds {
 		total += k.weight
@@ -103,9 +104,9 @@ func (d *drawing) between(least, most time.Duration) time.Duration { return leas
 func (d *drawing) some() (nodes []int) {
 	n := 1
 	switch d.IntN(10) {
-	case 0, 1:
+	case 0:
 		n = d.nodes
-	case 2, 3, 4:
+	case 1, 2, 3:
 		n = 1 + d.IntN(d.nodes)
 	}
 	nodes = d.Perm(d.nodes)[:n]
@@ -132,6 +133,9 @@ func (d *drawing) partition(n *nemesis) {
 func (d *drawing) oneWay(n *nemesis) {
 	n.lasts = d.between(500*time.Millisecond, 12*time.Second)
 	from, to := d.some(), d.some()
+	for len(from) == 1 && slices.Equal(from, to) { // that is no way
+		to = d.some()
+	}
 	cut := d.IntN(2) == 0
 	loss := 0.3 + 0.6*d.Float64()
 	what := fmt.Sprintf("%v to %v: %.0f %%", from, to, loss*100)
@@ -215,6 +219,9 @@ func (d *drawing) stop(n *nemesis) {
 	n.end = func(b *box) error { return b.move(nodes) }
 }
 
+// barelyAhead is below what validators let a proposal be ahead of their clocks, even if several nemeses add up.
+const barelyAhead = 500 * time.Millisecond
+
 // clock sets the wall clocks of nodes forth or back: from a tenth of a second to years, each order as likely.
 func (d *drawing) clock(n *nemesis) {
 	nodes := d.some()
@@ -223,10 +230,14 @@ func (d *drawing) clock(n *nemesis) {
 		by *= 10 // up to three years
 	}
 	by = time.Duration(float64(by) * (0.1 + 0.9*d.Float64()))
-	if d.IntN(2) == 0 {
+	n.lasts = d.between(500*time.Millisecond, 12*time.Second)
+	switch { // a quorum that is far ahead makes a chain of the future, and has to wait for it
+	case d.IntN(2) == 0 || by > barelyAhead && n.at < d.ahead:
 		by = -by
+	case by > barelyAhead:
+		nodes, d.ahead = nodes[:1], n.at+n.lasts
 	}
-	n.lasts, n.what = d.between(500*time.Millisecond, 12*time.Second), fmt.Sprintf("of %v by %s", nodes, by.Round(time.Millisecond))
+	n.what = fmt.Sprintf("of %v by %s", nodes, by.Round(time.Millisecond))
 	n.begin = func(b *box) error { return b.shift(nodes, by) }
 	n.end = func(b *box) error { return b.shift(nodes, -by) }
 }

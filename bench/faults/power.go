@@ -37,7 +37,7 @@ func (b *boxRun) powerCycle() error {
 			first = append(first, k)
 		}
 	}
-	slowest := time.Duration(b.random.IntN(4)) * 100 * time.Millisecond
+	slowest := time.Duration(1+b.random.IntN(4)) * 200 * time.Millisecond
 	n := &nemesis{}
 	if err := b.slow(n, first, slowest); err != nil {
 		return err
@@ -47,7 +47,11 @@ func (b *boxRun) powerCycle() error {
 			return err
 		}
 	}
-	pause(b.ctx, time.Duration(b.random.Int64N(int64(time.Second))))
+	if b.random.IntN(3) == 0 {
+		pause(b.ctx, time.Duration(b.random.Int64N(int64(time.Second))))
+	} else if err := b.grows(b.ctx, consensus.ShardID(b.random.IntN(len(b.shards))), 1, goesOn); err != nil {
+		return err
+	} // the last one, whose disk is fast, is the first to tell; the others may still be writing
 	if err := b.down(first); err != nil {
 		return err
 	}

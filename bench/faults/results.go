@@ -131,6 +131,20 @@ func (r BoxResults) Done() (took time.Duration, bad int, err error) {
 	return took, bad, lines.Err()
 }
 
+// Caught counts the planted bugs that were noticed at this commit.
+func (r BoxResults) Caught() (n int, err error) {
+	text, err := os.ReadFile(r.Path)
+	if os.IsNotExist(err) {
+		return 0, nil
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Split(line, "\t"); fields[0] == r.Commit && strings.HasPrefix(fields[len(fields)-1], canary) {
+			n++
+		}
+	}
+	return n, err
+}
+
 // Append adds a run. outcome is told if it is empty.
 func (r BoxResults) Append(run BoxResult, outcome string) error {
 	switch {
