@@ -117,6 +117,9 @@ func BoxSupported() error {
 	return nil
 }
 
+// boxLimit bounds a run. Everything in it is bounded, too; this is for what nobody thought of.
+const boxLimit = 20 * time.Minute
+
 // boxSpaces keep a run to itself: its network, its disks and its processes are gone when its first process is.
 const boxSpaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
 
@@ -139,6 +142,8 @@ func BlackBox(ctx context.Context, o BoxOptions) (r BoxResult, err error) {
 	if err != nil {
 		return r, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, boxLimit)
+	defer cancel()
 	runtime.LockOSThread() // the process ends with the thread that started it
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, self)
