@@ -378,7 +378,7 @@ func TestNobodyHelps(t *testing.T) {
 				return nil, nil, false
 			}
 			refused.Add(1)
-			return []byte{typeNothing}, nil, true
+			return nil, errBusy, true
 		}
 		c.wire.mu.Unlock()
 		c.start(3)
