@@ -316,3 +316,27 @@ func (e *epochs) afterCrash(fs vfs.FS, f consensus.Height, epoch int, v consensu
 	}
 	return nil
 }
+
+// TestFloorsOfEpochs: a floor of the next epoch takes none away from the one before, which a restart may still be in, until a
+// finalization is above it.
+func TestFloorsOfEpochs(t *testing.T) {
+	o := options(newFS(t))
+	l := mustOpen(t, o)
+	floor := func(e consensus.Epoch, v consensus.View) simplex.Floor {
+		return simplex.Floor{Shard: 3, Epoch: e, View: v}
+	}
+	for _, f := range []simplex.Floor{floor(1, 40), floor(1, 30), floor(2, 5)} {
+		must(t, l.SetFloor(f, nil))
+	}
+	must(t, l.Close())
+	l = mustOpen(t, o)
+	one, two := floor(1, 40), floor(2, 5)
+	wantRecords(t, l, simplex.Record{Floor: &one}, simplex.Record{Floor: &two})
+	cert := &consensus.Certificate{
+		Statement: consensus.Statement{Kind: consensus.Finalize, Shard: 3, Epoch: 1, View: 90, Block: consensus.Hash{1}}, Signers: consensus.Signers{7},
+	}
+	must(t, errors.Join(l.AppendRecord(simplex.Record{Cert: cert}), l.Sync(), l.Close()))
+	l = mustOpen(t, o)
+	wantRecords(t, l, simplex.Record{Floor: &two}, simplex.Record{Cert: cert})
+	must(t, l.Close())
+}

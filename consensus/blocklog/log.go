@@ -307,7 +307,7 @@ func (l *Log) Records() []simplex.Record { return l.records }
 var ErrVoted = errors.New("blocklog: the vote log holds votes of this validator, and no floor can be put under them: start with it as it is, or move the folder aside")
 
 // SetFloor makes durable that no own vote may leave in views up to the floor's (simplex, rule R17), with the certificate
-// that it was made from, if there is one. Of several floors the highest counts. Errors: ErrVoted, *WriteError. Writer only,
+// that it was made from, if there is one. Of several floors of an epoch the highest counts. Errors: ErrVoted, *WriteError. Writer only,
 // before the machine is made.
 func (l *Log) SetFloor(f simplex.Floor, leading *consensus.Certificate) error {
 	return l.guard(func() error {

@@ -208,10 +208,11 @@ func byView(a, b consensus.Statement) int {
 
 // needed picks what a restart needs, in log order and without repetitions: own votes and certificates of views above the
 // last finalization; that finalization; of each kind the own vote of the highest view, so that a validator restored
-// from an old copy of its state still knows how far it had voted; and the highest floor while it is above the last
+// from an old copy of its state still knows how far it had voted; and the highest floor of each epoch while it is above the last
 // finalization, from which on that bars the same votes (simplex, R8).
 func needed(all []simplex.Record) []simplex.Record {
-	var final, floor consensus.Statement
+	var final consensus.Statement
+	floors := map[consensus.Epoch]consensus.Statement{}
 	var highest [consensus.Finalize + 1]consensus.Statement
 	for _, r := range all {
 		switch {
@@ -219,8 +220,8 @@ func needed(all []simplex.Record) []simplex.Record {
 			final = r.Cert.Statement
 		case r.Vote != nil && byView(r.Vote.Statement, highest[r.Vote.Kind]) > 0:
 			highest[r.Vote.Kind] = r.Vote.Statement
-		case r.Floor != nil && byView(floorAt(r.Floor), floor) > 0:
-			floor = floorAt(r.Floor)
+		case r.Floor != nil && byView(floorAt(r.Floor), floors[r.Floor.Epoch]) > 0:
+			floors[r.Floor.Epoch] = floorAt(r.Floor)
 		}
 	}
 	type key struct {
@@ -241,7 +242,7 @@ func needed(all []simplex.Record) []simplex.Record {
 			need = byView(k.st, final) > 0 || k.st == final
 		case r.Floor != nil:
 			k = key{recordFloor, floorAt(r.Floor)}
-			need = byView(k.st, final) > 0 && k.st == floor
+			need = byView(k.st, final) > 0 && k.st == floors[r.Floor.Epoch]
 		}
 		if need && !seen[k] {
 			seen[k] = true
