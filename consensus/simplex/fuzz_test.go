@@ -73,8 +73,9 @@ type world struct {
 	c       *consensus.Committee
 	index   int
 	machine *simplex.Machine
-	pool    []consensus.Block // genesis first
-	chain   []consensus.Block // handed over as final
+	ever    map[consensus.Hash]bool // judged valid in any life
+	pool    []consensus.Block       // genesis first
+	chain   []consensus.Block       // handed over as final
 	valid   map[consensus.Hash]bool
 	judge   []consensus.Block // Certify not answered yet
 	builds  []simplex.Build
@@ -100,6 +101,7 @@ func newWorld(t *testing.T, in []byte) *world {
 	w.pool = []consensus.Block{{Header: simtest.Genesis(c)}}
 	w.chain = w.pool[:1:1]
 	w.index, w.tame = w.pick(4), w.pick(2) == 0
+	w.ever = map[consensus.Hash]bool{}
 	w.named, w.good = make(map[consensus.View][4]consensus.Hash), map[consensus.Hash]bool{w.pool[0].Header.Hash(): true}
 	return w
 }
@@ -155,6 +157,11 @@ func (w *world) obey(r simplex.Ready) {
 		return
 	}
 	w.blocks, w.log = append(w.blocks, r.Persist.Blocks...), append(w.log, r.Persist.Records...)
+	for _, b := range r.Persist.Blocks {
+		if _, known := w.good[b.Header.Hash()]; !known && b.Header.IsEcho() { // its own: it asked nobody
+			w.pool, w.good[b.Header.Hash()] = append(w.pool, b), w.good[b.Header.Parent]
+		}
+	}
 	for _, rec := range r.Persist.Records {
 		if rec.Vote != nil && rec.Vote.Kind == consensus.Notarize {
 			w.extends(rec.Vote)
@@ -202,11 +209,17 @@ func (w *world) act(a simplex.Action) {
 		}
 	case simplex.Finalised:
 		for _, b := range a.Blocks {
+			if b.Header.IsEcho() {
+				w.t.Fatalf("an echo handed over as height %d", b.Header.Height)
+			}
 			last := w.chain[len(w.chain)-1].Header
 			if b.Header.Parent != last.Hash() || b.Header.Height != last.Height+1 || !w.valid[b.Header.Hash()] || bytes.HasPrefix(b.Body, []byte("x")) || !w.logged(b.Header.Hash()) {
 				w.t.Fatalf("height %d final after %d", b.Header.Height, last.Height)
 			}
 			w.chain = append(w.chain, b)
+		}
+		if last := w.chain[len(w.chain)-1].Header; last.Ends() != w.machine.Status().Over {
+			w.t.Fatalf("over: %v at height %d", !last.Ends(), last.Height)
 		}
 	case simplex.Evidence:
 		if int(a.First.Validator) == w.index {
@@ -263,6 +276,9 @@ func (w *world) logged(h consensus.Hash) bool {
 
 // sent checks an own vote against the log and all own votes before.
 func (w *world) sent(v *consensus.Vote) {
+	if w.chain[len(w.chain)-1].Header.Ends() {
+		w.t.Fatalf("sends %+v when the epoch is over", v.Statement)
+	}
 	found := false
 	for _, r := range w.log {
 		found = found || (r.Vote != nil && *r.Vote == *v)
@@ -291,7 +307,14 @@ func (w *world) extends(v *consensus.Vote) {
 		known[w.pool[i].Header.Hash()] = w.pool[i].Header
 	}
 	p := known[known[v.Block].Parent]
-	if !w.valid[p.Hash()] {
+	if p.Ends() && consensus.Echo(p, v.View).Hash() != v.Block {
+		w.t.Fatalf("votes in view %d for no echo on the end of the epoch", v.View)
+	}
+	judged, is := p, w.valid
+	for judged.IsEcho() { // valid by itself, on a last block that may have been dropped since
+		judged, is = known[judged.Parent], w.ever
+	}
+	if !is[judged.Hash()] {
 		w.t.Fatalf("votes in view %d on a parent without a verdict", v.View)
 	}
 	null, notarized := make(map[consensus.View]bool), map[consensus.Hash]bool{w.chain[len(w.chain)-1].Header.Hash(): true}
@@ -324,7 +347,7 @@ func (w *world) synced() simplex.Event {
 		known[b.Header.Hash()] = b
 	}
 	var more []consensus.Block
-	for h := cert.Block; w.good[h] && h != last.Hash(); h = known[h].Header.Parent {
+	for h := cert.Block; w.good[h] && known[cert.Block].Header.View == cert.View && h != last.Hash(); h = known[h].Header.Parent {
 		if known[h].Header.Height <= last.Height {
 			more = nil
 			break
@@ -332,8 +355,11 @@ func (w *world) synced() simplex.Event {
 		more = append(more, known[h])
 	}
 	for i := len(more) - 1; i >= 0; i-- {
-		w.chain, w.blocks = append(w.chain, more[i]), append(w.blocks, more[i])
-		w.valid[more[i].Header.Hash()] = true
+		if w.blocks = append(w.blocks, more[i]); more[i].Header.IsEcho() {
+			continue
+		}
+		w.chain = append(w.chain, more[i])
+		w.valid[more[i].Header.Hash()], w.ever[more[i].Header.Hash()] = true, true
 	}
 	return simplex.Synced{Header: w.chain[len(w.chain)-1].Header, Cert: cert}
 }
@@ -367,6 +393,16 @@ func (w *world) fresh(view consensus.View) consensus.Block {
 	}
 	b := simtest.Child(w.c, parent, view, body)
 	right := w.good[b.Header.Parent] && body[0] != 'x' && view > parent.View
+	switch {
+	case parent.Ends() && w.pick(6) > 0:
+		b = consensus.Block{Header: consensus.Echo(parent, view)}
+		w.pool, w.good[b.Header.Hash()] = append(w.pool, b), w.good[b.Header.Parent] && view > parent.View
+		return b
+	case parent.Ends():
+		right = false
+	case w.pick(4) == 0:
+		b.Header.NextCommittee[0]++
+	}
 	var set cutter
 	switch w.pick(6) {
 	case 0, 1:
@@ -518,7 +554,7 @@ func (w *world) move() {
 		w.judge = w.judge[1:]
 		good := !bytes.HasPrefix(b.Body, []byte("x"))
 		if good {
-			w.valid[b.Header.Hash()] = true
+			w.valid[b.Header.Hash()], w.ever[b.Header.Hash()] = true, true
 		}
 		e = simplex.Judged{Block: b.Header.Hash(), Valid: good}
 	case 10:
