@@ -135,8 +135,7 @@ func (w *walker) walk(app *toyApp, ready chan struct{}) {
 			w.net.tb.Errorf("node %d: %v", w.i, err)
 			return
 		}
-		port := w.net.wire.plug(w.i)
-		port.members = w.net.members[epoch]
+		port := w.net.wire.plug(w.i, w.net.members[epoch]...)
 		c := Config{
 			Chain: testChain, Genesis: w.net.genesis, Committee: w.net.committees[epoch], Keys: w.net.keys[epoch],
 			Index: port.place(w.i), Log: w.log, App: app, Network: port, Limits: w.net.limits,

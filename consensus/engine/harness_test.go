@@ -228,11 +228,11 @@ func newWire(n int) *wire {
 	return w
 }
 
-// plug gives a member fresh queues and connects it.
-func (w *wire) plug(i int) *port {
+// plug gives a member fresh queues and connects it. Given members, places are those of a committee of these nodes.
+func (w *wire) plug(i int, members ...int) *port {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := &port{w: w, self: i, up: true}
+	p := &port{w: w, self: i, up: true, members: members}
 	for c := range p.in {
 		p.in[c] = make(chan Message, 1024)
 	}
