@@ -221,7 +221,8 @@ func (b *blocks) proven(hash consensus.Hash) (consensus.Hash, held, error) {
 	return hash, at, nil
 }
 
-// noteFinal extends the finalised chain up to what cert proves final, which is at that height.
+// noteFinal extends the finalised chain up to what cert proves final, which is at that height. One for a height that is final
+// already takes the place of the one before (improveFinal).
 func (b *blocks) noteFinal(at place, height consensus.Height, cert *consensus.Certificate) error {
 	hash, block, err := b.proven(cert.Block)
 	if err != nil {
@@ -229,6 +230,11 @@ func (b *blocks) noteFinal(at place, height consensus.Height, cert *consensus.Ce
 	}
 	if block.height != height {
 		return fmt.Errorf("%w: block %s is at height %d, not %d", ErrConflict, hash.Short(), block.height, height)
+	}
+	if final, ok := b.finalAt(height); ok && final == hash {
+		b.certs[height] = at
+		at.seg.maxHeight = max(at.seg.maxHeight, height)
+		return nil
 	}
 	run, err := b.link(hash)
 	if err != nil {
@@ -325,12 +331,27 @@ func (b *blocks) appendFinal(cert *consensus.Certificate) error {
 	if _, err := b.link(block); err != nil { // before anything is written
 		return err
 	}
-	meta := cert.Append(binary.BigEndian.AppendUint64(nil, uint64(at.height)))
+	return b.writeFinal(at.height, cert)
+}
+
+func (b *blocks) improveFinal(cert *consensus.Certificate) error {
+	block, at, err := b.proven(cert.Block)
+	if err != nil || cert.Kind != consensus.Finalize {
+		return fmt.Errorf("%w: %s, of a %s", ErrNotFound, cert.Block.Short(), cert.Kind)
+	}
+	if final, ok := b.finalAt(at.height); !ok || final != block {
+		return fmt.Errorf("%w: %s is not final", ErrNotFound, cert.Block.Short())
+	}
+	return b.writeFinal(at.height, cert)
+}
+
+func (b *blocks) writeFinal(height consensus.Height, cert *consensus.Certificate) error {
+	meta := cert.Append(binary.BigEndian.AppendUint64(nil, uint64(height)))
 	off, err := b.append(FormatVersion, recordFinal, meta, nil)
 	if err != nil {
 		return err
 	}
-	return b.noteFinal(place{b.segs[len(b.segs)-1], off}, at.height, cert)
+	return b.noteFinal(place{b.segs[len(b.segs)-1], off}, height, cert)
 }
 
 // append writes a record, in a new segment when the last is full or of a version that has no such records.

@@ -359,6 +359,17 @@ func (l *Log) AppendFinal(cert *consensus.Certificate) error {
 	})
 }
 
+// ImproveFinal puts cert in the place of the finalization of the same block, or of a lower echo, that is held: the caller has
+// verified it, and it has more signers. It needs no sync of its own, for losing it loses nothing. Errors: ErrNotFound where its
+// block is not final or was pruned, *WriteError. Writer only.
+func (l *Log) ImproveFinal(cert *consensus.Certificate) error {
+	return l.guard(func() error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.blocks.improveFinal(cert)
+	})
+}
+
 // Sync makes everything appended durable, blocks before votes, and then drops what retention no longer covers. Writer only.
 func (l *Log) Sync() error {
 	return l.guard(func() error {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -200,6 +201,54 @@ func TestAppendFinalRefuses(t *testing.T) {
 	if h, _ := l.Final(); h != 4 {
 		t.Errorf("final %d, want 4", h)
 	}
+}
+
+// TestImproveFinal: a finalization with more signers takes the place of the one that is held, for good, at the tip and below, in
+// the same segment and in a later one; for what is not final there is none to improve.
+func TestImproveFinal(t *testing.T) {
+	fs := newFS(t)
+	l := mustOpen(t, options(fs))
+	chain := makeChain(40, 3000)
+	for _, b := range chain {
+		must(t, l.AppendBlock(b))
+	}
+	for _, b := range chain[:39] {
+		must(t, l.AppendFinal(finalization(b)))
+	}
+	better := map[consensus.Height]consensus.Signers{}
+	for _, h := range []consensus.Height{39, 38, 3, 1, 3} {
+		c := finalization(chain[h-1])
+		c.Signers = consensus.Signers{byte(0x80 | h)}
+		must(t, l.ImproveFinal(c))
+		better[h] = c.Signers
+	}
+	must(t, l.Sync())
+	check := func(l *Log) {
+		t.Helper()
+		for h := consensus.Height(1); h <= 39; h++ {
+			want := finalization(chain[h-1]).Signers
+			if s := better[h]; s != nil {
+				want = s
+			}
+			if at, cert, err := l.Finalization(h); err != nil || at != h || !slices.Equal(cert.Signers, want) {
+				t.Errorf("height %d: %+v, %v", h, cert, err)
+			}
+		}
+		if h, _ := l.Final(); h != 39 {
+			t.Errorf("final height %d", h)
+		}
+	}
+	check(l)
+	if err := l.ImproveFinal(finalization(chain[39])); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a block that is not final: %v", err)
+	}
+	if err := l.ImproveFinal(finalization(makeBlock(5, chain[3].Header.Hash(), 10, 9))); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a block that is not held: %v", err)
+	}
+	must(t, l.Close())
+	l = mustOpen(t, options(fs))
+	check(l)
+	must(t, l.Close())
 }
 
 func TestOpenRefuses(t *testing.T) {

@@ -25,6 +25,10 @@
 // fatal: the engine stops without sending, Done is closed and Err says why, with the remedy. So is a finalised header that
 // contradicts this node's state (ErrContradiction): the node must halt and resync.
 //
+// # Late votes
+//
+// Votes for a finalization that come after the quorum are added to the certificate in the log for half a second (late.go).
+//
 // # Catching up
 //
 // Blocks near the final height are fetched by hash (fetch.go). A node further behind asks for runs of blocks by height
@@ -224,7 +228,9 @@ type Engine struct {
 	rotor      int // the peer that was asked last
 	sync       syncer
 	polling    bool
-	sinceFinal int // ticks
+	sinceFinal int                // ticks
+	late       []improving        // oldest first, at most maxLate
+	finalVotes [][]consensus.Vote // by validator, oldest first, at most keptFinals
 
 	worker worker // owned by the worker goroutine (and by Start before it begins)
 }
@@ -250,7 +256,7 @@ func Start(ctx context.Context, c Config) (*Engine, error) {
 		votes: make(chan simplex.Event, 64), proposals: make(chan simplex.Event, 2),
 		results: make(chan func() error), work: make(chan func() outcome), finals: make(chan finalJob, maxFinals),
 		penalties: newPenalties(n), limits: newLimits(n), serving: make(chan struct{}, maxServing), rebuilds: make(chan struct{}, maxRebuilds),
-		fetches: map[consensus.Hash]*fetch{}, rotor: max(c.Index, 0),
+		fetches: map[consensus.Hash]*fetch{}, rotor: max(c.Index, 0), finalVotes: make([][]consensus.Vote, n),
 		worker: worker{app: c.App, log: c.Log, known: map[consensus.Hash]knownBlock{}},
 	}
 	e.status.init(c.Committee)

@@ -70,6 +70,7 @@ func (e *Engine) step(ev simplex.Event) error {
 func (e *Engine) heard(ev simplex.Event) error {
 	if v, ok := ev.(simplex.VoteReceived); ok && v.From == int(v.Vote.Validator) {
 		e.noteVote(&v.Vote)
+		e.keepFinal(&v.Vote)
 	}
 	return e.step(ev)
 }
@@ -85,6 +86,9 @@ func (e *Engine) noteVote(v *consensus.Vote) {
 
 func (e *Engine) onTick() error {
 	if err := e.step(simplex.Tick{}); err != nil {
+		return err
+	}
+	if err := e.improveLate(); err != nil {
 		return err
 	}
 	e.sinceFinal++
@@ -139,6 +143,7 @@ func (e *Engine) persist(p simplex.Persist) error {
 		}
 		if r.Vote != nil {
 			e.noteVote(r.Vote)
+			e.keepFinal(r.Vote)
 		}
 	}
 	return e.syncLog(began)
@@ -276,6 +281,7 @@ func (e *Engine) finalise(blocks []consensus.Block, echoes []*consensus.Header, 
 	last := blocks[len(blocks)-1].Header
 	e.final, e.sinceFinal = last, 0
 	e.latest.Store(&consensus.FinalHeader{Header: certified, Cert: cert})
+	e.expectLate(cert)
 	e.enqueue(func() outcome {
 		e.worker.settle(blocks)
 		e.hand(blocks, cert)

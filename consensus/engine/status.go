@@ -27,6 +27,7 @@ type Counters struct {
 	Rebuilt          uint64 // bodies made of their parts, or found to be none
 	BadEncodings     uint64 // of them: found to be none, which shows that a leader lied
 	Finalised        uint64 // blocks that the application finalised
+	LateVotes        uint64 // votes added to finalizations that a quorum had made already
 }
 
 // ValidatorStatus is what this node has seen of one validator.
