@@ -47,6 +47,11 @@
 // here is sent what ended it, twice a second at most; who hears of a later epoch asks for what ended its own. An answer to a
 // request is always about the epoch asked for, out of the log: so a node that missed several hand-overs makes one after another.
 //
+// # One key, one process
+//
+// An engine that hears a vote by its own key that its log does not hold ends with ErrKeyElsewhere before it sends anything more
+// (simplex, rule R18). One whose log may be an old copy listens before it begins (listen.go).
+//
 // # Joining
 //
 // A node with an empty disk takes its state from peers (state sync, not here). Follower gives it the verified final headers
@@ -279,7 +284,10 @@ func Start(ctx context.Context, c Config) (*Engine, error) {
 	e.spawn(func() { e.receive(ClassVote, e.votes) })
 	e.spawn(func() { e.receive(ClassProposal, e.proposals) })
 	go func() {
-		err := e.run(ready)
+		err := e.listen()
+		if err == nil {
+			err = e.run(ready)
+		}
 		e.cancel()
 		e.wg.Wait()
 		e.err = err

@@ -71,6 +71,10 @@ func (e *Engine) heard(ev simplex.Event) error {
 	if v, ok := ev.(simplex.VoteReceived); ok && v.From == int(v.Vote.Validator) {
 		e.noteVote(&v.Vote)
 		e.keepFinal(&v.Vote)
+		e.status.keepLast(&v.Vote)
+	}
+	if p, ok := ev.(simplex.ProposalReceived); ok && p.From == int(p.Proposal.Vote.Validator) {
+		e.status.keepLast(&p.Proposal.Vote)
 	}
 	return e.step(ev)
 }

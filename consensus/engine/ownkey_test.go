@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,5 +112,129 @@ func TestKeyElsewhereSendsNothing(t *testing.T) {
 			t.Errorf("logged %+v", r)
 		}
 		must(t, c.nodes[0].log.Close())
+	})
+}
+
+// TestListensFirst: a copy of the data that is more than a minute old listens before it does anything: it stops without having
+// sent a vote while the validator itself runs, and votes after two seconds where that has ended.
+func TestListensFirst(t *testing.T) {
+	for name, runs := range map[string]bool{"the validator runs": true, "it has ended": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 4)
+				c.options = func(_ int, cfg *Config) { cfg.App.(*toyApp).every = 1500 * time.Millisecond }
+				c.start(all(4)...)
+				c.reach(3, time.Minute, all(4)...)
+				fs := c.nodes[3].fs.CrashClone(vfs.CrashCloneCfg{})
+				n := &node{fs: fs, view: fs, disk: c.nodes[3].disk.copy()}
+				if !runs {
+					c.stop(3)
+				}
+				time.Sleep(listenAfter + 5*time.Second)
+				at, _ := c.nodes[0].disk.final()
+				began := time.Now()
+				cfg := c.double(3, n)
+				var spoke atomic.Bool
+				cfg.Network = &mouth{cfg.Network.(*port), func(class Class, payload []byte) {
+					if m, err := decodeInbound(class, payload); err == nil && (m.vote != nil || m.proposal != nil) {
+						spoke.Store(true)
+					}
+				}}
+				e, err := Start(context.Background(), cfg)
+				must(t, err)
+				n.Engine = e
+				if runs {
+					c.await("the copy stops", time.Second, func() bool { return n.Err() != nil })
+					if !errors.Is(n.Err(), ErrKeyElsewhere) || spoke.Load() {
+						t.Errorf("ended with %v, voted %v", n.Err(), spoke.Load())
+					}
+				} else {
+					c.wire.mu.Lock()
+					c.wire.ports[3], c.wire.sent = c.wire.ports[4], nil // it is the validator now
+					c.wire.mu.Unlock()
+					c.await("it votes", 30*time.Second, spoke.Load)
+					if took := time.Since(began); took < listenLeast || took > 4*listenLeast {
+						t.Errorf("it votes after %v", took)
+					}
+				}
+				c.reach(at+5, 2*time.Minute, 0, 1, 2)
+				for i, n := range c.nodes {
+					if !runs && i == 3 {
+						continue // stopped above
+					}
+					if err := n.Close(); err != nil && !errors.Is(err, ErrKeyElsewhere) {
+						t.Error(err)
+					}
+					must(t, n.log.Close())
+				}
+				c.agree()
+			})
+		})
+	}
+}
+
+// mouth is a network that tells what is sent.
+type mouth struct {
+	*port
+	says func(Class, []byte)
+}
+
+func (m *mouth) Send(to int, class Class, payload []byte) {
+	m.says(class, payload)
+	m.port.Send(to, class, payload)
+}
+
+// TestAllListen: a network that was stopped as a whole for long goes on soon after it is started, though everybody listens; and a
+// validator alone with a silent majority begins in the end, and can do nothing.
+func TestAllListen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4)
+		c.start(all(4)...)
+		c.reach(5, time.Minute, all(4)...)
+		c.stop(all(4)...)
+		at, _ := c.nodes[0].disk.final()
+		time.Sleep(time.Hour)
+		began := time.Now()
+		c.start(0)
+		time.Sleep(20 * time.Second)
+		if s := c.nodes[0].Status(); s.View == 0 {
+			t.Error("alone it never began")
+		}
+		c.start(1, 2, 3)
+		again := time.Now()
+		c.reach(at+4, time.Minute, all(4)...)
+		if took := time.Since(again); took < listenLeast || took > 10*time.Second {
+			t.Errorf("all go on after %v, %v after the first", took, time.Since(began))
+		}
+		c.stop(all(4)...)
+		c.agree()
+	})
+}
+
+// TestListenHasLimits: lies of a third do not end a validator, and a vote that is in the log does not.
+func TestListenHasLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4)
+		c.options = func(_ int, cfg *Config) { cfg.App.(*toyApp).every = 1500 * time.Millisecond }
+		c.start(all(4)...)
+		c.reach(5, time.Minute, all(4)...)
+		c.stop(3)
+		time.Sleep(listenAfter + 5*time.Second)
+		c.wire.mu.Lock()
+		c.wire.asked = func(from, to int, req []byte) ([]byte, error, bool) {
+			r, err := decodeRequest(req)
+			if from != 3 || to != 1 || err != nil || r.typ != typeGetOwn {
+				return nil, nil, false
+			}
+			st := consensus.Statement{Kind: consensus.Nullify, Shard: testShard, View: 1 << 20}
+			forged := consensus.Vote{Statement: st, Validator: 3, Signature: c.signers[1].Sign(consensus.VoteMessage(testChain, st))}
+			return ownAnswer{vote: &forged}.encode(), nil, true
+		}
+		c.wire.mu.Unlock()
+		at, _ := c.nodes[0].disk.final()
+		c.start(3)
+		c.reach(at+5, time.Minute, 3)
+		c.stop(all(4)...)
+		c.agree()
 	})
 }

@@ -43,7 +43,7 @@ func (e *Engine) serve(ctx context.Context, from int, req []byte) ([]byte, error
 		return nil, errBusy
 	}
 	e.status.count(func(c *Counters) { c.Served++ })
-	answer, err := e.answer(ctx, r)
+	answer, err := e.answer(ctx, from, r)
 	if err == nil && answer == nil {
 		answer = []byte{typeNothing}
 	}
@@ -51,7 +51,7 @@ func (e *Engine) serve(ctx context.Context, from int, req []byte) ([]byte, error
 }
 
 // answer is nil when this node does not hold what is asked for.
-func (e *Engine) answer(ctx context.Context, r request) ([]byte, error) {
+func (e *Engine) answer(ctx context.Context, from int, r request) ([]byte, error) {
 	switch r.typ {
 	case typeGetBlock:
 		return e.serveBlock(ctx, r.hash)
@@ -64,6 +64,8 @@ func (e *Engine) answer(ctx context.Context, r request) ([]byte, error) {
 			return nil, errEpoch
 		}
 		return e.serveLeading(ctx)
+	case typeGetOwn:
+		return e.serveOwn(from, r.epoch), nil
 	}
 	return e.serveLatest(r.epoch)
 }

@@ -60,8 +60,9 @@ type Status struct {
 
 // statusBoard is where all goroutines write what Status shows.
 type statusBoard struct {
-	mu sync.Mutex
-	s  Status
+	mu   sync.Mutex
+	s    Status
+	last []*consensus.Vote // heard from each validator itself
 }
 
 func (b *statusBoard) init(c *consensus.Committee) {
@@ -69,6 +70,7 @@ func (b *statusBoard) init(c *consensus.Committee) {
 	for _, v := range c.Validators {
 		b.s.Validators = append(b.s.Validators, ValidatorStatus{Power: v.Power})
 	}
+	b.last = make([]*consensus.Vote, len(c.Validators))
 }
 
 func (b *statusBoard) count(f func(*Counters)) {

@@ -21,17 +21,20 @@ import (
 //	                 0x13 latest finalization:  u64 epoch
 //	                 0x14 headers down from:    hash(32), u16 most (1 to 1,024)
 //	                 0x15 leading certificate:  u64 epoch
+//	                 0x16 own last vote:        u64 epoch
 //	answer           0x21 block:  u16 length of notarization (0: none), notarization, block
 //	                 0x22 run:    u16 count, count * (u32 length, block); u16 count, count * (u32 length, header);
 //	                              u16 count, count * u64 view of an echo; finalization
 //	                 0x23 latest: final header
 //	                 0x24 headers: u16 count, count * (u32 length, header)
 //	                 0x25 leading: certificate
+//	                 0x26 own: u8 1 if the peer has left the epoch, else 0; u8 1 and a vote, or 0
 //	                 0x2f nothing: this peer does not hold it
 //
 // Headers are the one of that hash and its ancestors, descending, as far as they are held and fit. The leading certificate
 // is the one of the highest view that the peer's machine holds, nothing if it holds none (simplex, rule R17); a peer that is
-// in another epoch gives no answer. The latest finalization of an epoch that is over is the one that ended it.
+// in another epoch gives no answer. The own last vote is the one of the highest view of the epoch that the peer has heard from the
+// asker itself since the peer began. The latest finalization of an epoch that is over is the one that ended it.
 //
 // A run is blocks in height order from the one asked for, then the headers that link the last of them to the block that
 // the finalization is of (none if it is that block itself). It never goes beyond the end of an epoch; if it goes up to there, the
@@ -47,11 +50,13 @@ const (
 	typeGetLatest   = 0x13
 	typeGetHeaders  = 0x14
 	typeGetLeading  = 0x15
+	typeGetOwn      = 0x16
 	typeBlock       = 0x21
 	typeRun         = 0x22
 	typeLatest      = 0x23
 	typeHeaders     = 0x24
 	typeLeading     = 0x25
+	typeOwn         = 0x26
 	typeNothing     = 0x2f
 )
 
@@ -155,7 +160,7 @@ func (r request) encode() []byte {
 	case typeGetHeaders:
 		return binary.BigEndian.AppendUint16(append([]byte{typeGetHeaders}, r.hash[:]...), uint16(r.most))
 	}
-	return binary.BigEndian.AppendUint64([]byte{r.typ}, uint64(r.epoch)) // typeGetLatest, typeGetLeading
+	return binary.BigEndian.AppendUint64([]byte{r.typ}, uint64(r.epoch)) // typeGetLatest, typeGetLeading, typeGetOwn
 }
 
 func decodeRequest(b []byte) (r request, err error) {
@@ -171,7 +176,7 @@ func decodeRequest(b []byte) (r request, err error) {
 		ok = s.CopyBytes(r.hash[:]) && s.ReadUint16(&most) && most > 0 && most <= maxAnswerHeaders
 		r.most = int(most)
 	default:
-		ok = ok && (r.typ == typeGetLatest || r.typ == typeGetLeading) && s.ReadUint64((*uint64)(&r.epoch))
+		ok = ok && (r.typ == typeGetLatest || r.typ == typeGetLeading || r.typ == typeGetOwn) && s.ReadUint64((*uint64)(&r.epoch))
 	}
 	if !ok || !s.Empty() {
 		return request{}, malformed("request")
@@ -396,6 +401,39 @@ func decodeLeading(b []byte) (*consensus.Certificate, error) {
 		return nil, fmt.Errorf("%w: %w", ErrWire, err)
 	}
 	return c, nil
+}
+
+// ownAnswer is what a peer has heard from the asker.
+type ownAnswer struct {
+	over bool            // it has left the epoch
+	vote *consensus.Vote // nil: none in the epoch
+}
+
+func (a ownAnswer) encode() []byte {
+	flag := func(x bool) byte {
+		if x {
+			return 1
+		}
+		return 0
+	}
+	b := []byte{typeOwn, flag(a.over), flag(a.vote != nil)}
+	if a.vote != nil {
+		b = a.vote.Append(b)
+	}
+	return b
+}
+
+func decodeOwn(b []byte) (a ownAnswer, err error) {
+	if len(b) < 3 || b[0] != typeOwn || b[1] > 1 || b[2] > 1 || b[2] == 0 && len(b) > 3 {
+		return a, malformed("own last vote")
+	}
+	if b[2] == 1 {
+		if a.vote, err = consensus.DecodeVote(b[3:]); err != nil {
+			return ownAnswer{}, fmt.Errorf("%w: %w", ErrWire, err)
+		}
+	}
+	a.over = b[1] == 1
+	return a, nil
 }
 
 // isNothing reports whether an answer says that the peer does not hold what was asked for.

@@ -96,6 +96,9 @@ func TestGolden(t *testing.T) {
 		{"get leading", request{typ: typeGetLeading, epoch: 5}.encode()},
 		{"headers", encodeHeaders([]*consensus.Header{r.links[0], r.blocks[1].Header, r.blocks[0].Header})},
 		{"leading", encodeLeading(&cert)},
+		{"get own", request{typ: typeGetOwn, epoch: 5}.encode()},
+		{"own", ownAnswer{vote: vote}.encode()},
+		{"own, over", ownAnswer{over: true}.encode()},
 		{"latest", encodeLatest(&consensus.FinalHeader{Header: r.links[0], Cert: r.cert})},
 	} {
 		fmt.Fprintf(&got, "%s = %s\n", v.name, hex.EncodeToString(v.enc))
@@ -117,7 +120,7 @@ func reencode(b []byte) ([]byte, error) {
 		return nil, malformed("empty")
 	}
 	switch b[0] {
-	case typeGetBlock, typeGetRun, typeGetLatest, typeGetHeaders, typeGetLeading:
+	case typeGetBlock, typeGetRun, typeGetLatest, typeGetHeaders, typeGetLeading, typeGetOwn:
 		r, err := decodeRequest(b)
 		if err != nil {
 			return nil, err
@@ -153,6 +156,12 @@ func reencode(b []byte) ([]byte, error) {
 			return nil, err
 		}
 		return encodeLeading(c), nil
+	case typeOwn:
+		a, err := decodeOwn(b)
+		if err != nil {
+			return nil, err
+		}
+		return a.encode(), nil
 	case typePart:
 		m, err := decodeInbound(ClassProposal, b)
 		if err != nil {

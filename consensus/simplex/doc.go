@@ -23,7 +23,7 @@
 // R2. Propose. The leader of the current view asks its application for a block (Build) on the highest certified block,
 // once it holds a nullification for every view strictly between that block's and its own. The answer (Built) is
 // checked like anybody's, logged, whole, with the leader's notarize vote, and sent: to each validator its part if the
-// body travels in shards (R18), else whole to all; before it go the notarization of the parent and those
+// body travels in shards (R19), else whole to all; before it go the notarization of the parent and those
 // nullifications, if this machine has not sent them to all before. No answer, or a wrong one: R7.
 //
 // R3. Notarize. In the current view, for the first proposal that carries its leader's good notarize vote, if this
@@ -38,7 +38,7 @@
 // held the parent's notarization (R3). There is at most one notarized block in a view.
 //
 // R5. Certify. The verdict on a block is asked for (Certify) once its body is here, its parent is valid and it is
-// notarized or this machine voted notarize for it. A wrong header (R3), an invalid parent, shards that are no body's (R18),
+// notarized or this machine voted notarize for it. A wrong header (R3), an invalid parent, shards that are no body's (R19),
 // or Judged with Valid false make it invalid.
 // Until Judged comes the machine waits, whatever else it sends or enters in the meantime.
 //
@@ -226,7 +226,7 @@
 //	     tested: simplex.TestFloorMargin, simplex.TestTraces/floor, sim.TestVerifyLostDisks, engine.TestLostDisk, engine.TestSilentDoesNotTell,
 //	     simplex.TestNobodyAnswersAtTheEnd, engine.TestFollowOverEpochs,
 //	     rule.TestVerifyMachineFollowsRule
-//	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing
+//	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing, engine.TestListensFirst
 //	R19  tested: simplex.TestTraces/shards, sim.TestVerifySeeds, sim.TestAdversaries
 //	R20  proved: one-last-block
 //	     tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, sim.TestVerifySeeds, engine.TestEpochs, engine.TestEchoesEndAnEpoch
