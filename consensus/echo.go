@@ -1,8 +1,11 @@
 package consensus
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // Ends reports whether the block is the last of its epoch, or an echo of that: its header names the next committee. A
@@ -26,6 +29,69 @@ type EpochEnd struct {
 	Last   *Header
 	Echoes []*Header
 	Cert   Certificate
+}
+
+// Bounds of an encoded EpochEnd. An echo is a view in which the epoch's last block was not made final: at least a view timer each.
+const (
+	MaxEchoes        = 65_536
+	MaxEpochEndBytes = 4 + MaxHeaderBytes + 4 + 8*MaxEchoes + MaxCertificateBytes
+)
+
+// Append appends the encoding: u32 header length, header, u32 number of echoes, the view of each 8, certificate. All else in an
+// echo follows from its parent. There are at most MaxEchoes, each is the echo of the one before, and the certificate is a
+// finalize for the last.
+func (e *EpochEnd) Append(b []byte) []byte {
+	at := len(b)
+	b = e.Last.Append(append(b, 0, 0, 0, 0))
+	binary.BigEndian.PutUint32(b[at:], uint32(len(b)-at-4))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(e.Echoes)))
+	for _, h := range e.Echoes {
+		b = binary.BigEndian.AppendUint64(b, uint64(h.View))
+	}
+	return e.Cert.Append(b)
+}
+
+// DecodeEpochEnd decodes exactly one end of an epoch: a header that ends one, its echoes, and a finalize for the last of them. The
+// certificate's signature is not verified.
+func DecodeEpochEnd(b []byte) (*EpochEnd, error) {
+	const what = "end of an epoch"
+	s := cryptobyte.String(b)
+	var n, count uint32
+	var head, views []byte
+	if !s.ReadUint32(&n) || n > uint32(MaxHeaderBytes) || !s.ReadBytes(&head, int(n)) {
+		return nil, malformed(what, "header too short or too long")
+	}
+	if !s.ReadUint32(&count) || count > MaxEchoes || !s.ReadBytes(&views, 8*int(count)) {
+		return nil, malformed(what, "echoes too short, or more than %d", MaxEchoes)
+	}
+	last, err := DecodeHeader(head)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := DecodeCertificate(s)
+	if err != nil {
+		return nil, err
+	}
+	if !last.Ends() || last.IsEcho() {
+		return nil, malformed(what, "the block is not the last of its epoch")
+	}
+	e := &EpochEnd{Last: last, Cert: *cert}
+	top := last
+	if count > 0 {
+		e.Echoes = make([]*Header, count)
+	}
+	for i := range e.Echoes {
+		view := View(binary.BigEndian.Uint64(views[8*i:]))
+		if view <= top.View {
+			return nil, malformed(what, "echo %d of view %d after view %d", i, view, top.View)
+		}
+		top = Echo(top, view)
+		e.Echoes[i] = top
+	}
+	if want := (Statement{Finalize, last.Shard, last.Epoch, top.View, top.Hash()}); cert.Statement != want {
+		return nil, malformed(what, "the certificate is not a finalize for the last header")
+	}
+	return e, nil
 }
 
 // ErrEnd wraps every error of VerifyEnd.

@@ -98,6 +98,15 @@ func sampleFinalHeader() *consensus.FinalHeader {
 	return &consensus.FinalHeader{Header: sampleHeader(2), Cert: *sampleCertificate(consensus.Finalize)}
 }
 
+// sampleEnd ends an epoch by its second echo.
+func sampleEnd() *consensus.EpochEnd {
+	e := &consensus.EpochEnd{Last: sampleHeader(2), Cert: *sampleCertificate(consensus.Finalize)}
+	first := consensus.Echo(e.Last, e.Last.View+1)
+	e.Echoes = []*consensus.Header{first, consensus.Echo(first, first.View+4)}
+	e.Cert.View, e.Cert.Block = e.Echoes[1].View, e.Echoes[1].Hash()
+	return e
+}
+
 // sampleCommittee has n validators of powers 1..n.
 func sampleCommittee(tb testing.TB, powers ...consensus.Power) *consensus.Committee {
 	tb.Helper()
@@ -143,6 +152,7 @@ func TestGolden(t *testing.T) {
 		{"certificate", sampleCertificate(consensus.Finalize).Append(nil)},
 		{"proposal", sampleProposal().Append(nil)},
 		{"final header", sampleFinalHeader().Append(nil)},
+		{"end of an epoch", sampleEnd().Append(nil)},
 		{"committee", seven.Append(nil)},
 		{"committee hash", committee[:]},
 	}
@@ -198,6 +208,7 @@ func codecs() []codec {
 		{"certificate", lift(consensus.DecodeCertificate), func() appender { return sampleCertificate(consensus.Finalize) }},
 		{"proposal", lift(consensus.DecodeProposal), func() appender { return sampleProposal() }},
 		{"final header", lift(consensus.DecodeFinalHeader), func() appender { return sampleFinalHeader() }},
+		{"end of an epoch", lift(consensus.DecodeEpochEnd), func() appender { return sampleEnd() }},
 	}
 }
 
@@ -270,6 +281,11 @@ func TestDecodersRefuse(t *testing.T) {
 	notFinal.Cert.Kind = consensus.Notarize
 	otherBlock := sampleFinalHeader()
 	otherBlock.Cert.Block[0]++
+	end := func(change func(*consensus.EpochEnd)) []byte {
+		e := sampleEnd()
+		change(e)
+		return e.Append(nil)
+	}
 	bigSigners := sampleCertificate(consensus.Notarize)
 	bigSigners.Signers = make(consensus.Signers, consensus.MaxCommittee/8+1)
 
@@ -309,6 +325,16 @@ func TestDecodersRefuse(t *testing.T) {
 		{"proposal with another body", "proposal", wrongBody.Append(nil)},
 		{"final header with a notarization", "final header", notFinal.Append(nil)},
 		{"final header of another block", "final header", otherBlock.Append(nil)},
+		{"end of an epoch that goes on", "end of an epoch", end(func(e *consensus.EpochEnd) { e.Last.NextCommittee = e.Last.Committee })},
+		{"end of an epoch by an echo alone", "end of an epoch", end(func(e *consensus.EpochEnd) { e.Last, e.Echoes = e.Echoes[0], e.Echoes[1:] })},
+		{"end of an epoch with a view twice", "end of an epoch", end(func(e *consensus.EpochEnd) { e.Echoes = append(e.Echoes, e.Echoes[1]) })},
+		{"end of an epoch that is not final", "end of an epoch", end(func(e *consensus.EpochEnd) { e.Echoes = e.Echoes[:1] })},
+		{"end of an epoch with too many echoes", "end of an epoch", end(func(e *consensus.EpochEnd) {
+			e.Echoes = nil
+			for i := range consensus.MaxEchoes + 1 {
+				e.Echoes = append(e.Echoes, &consensus.Header{View: e.Last.View + 1 + consensus.View(i)})
+			}
+		})},
 		{"block with a huge header", "block", []byte{0xff, 0xff, 0xff, 0xff, 0}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -332,6 +358,11 @@ func TestLimits(t *testing.T) {
 	c.Signers = make(consensus.Signers, consensus.MaxCommittee/8)
 	if got := len(c.Append(nil)); got != consensus.MaxCertificateBytes {
 		t.Errorf("largest certificate has %d bytes, MaxCertificateBytes is %d", got, consensus.MaxCertificateBytes)
+	}
+	e := sampleEnd()
+	e.Last, e.Cert.Signers = h, c.Signers
+	if got := len(e.Append(nil)) + 8*(consensus.MaxEchoes-len(e.Echoes)); got != consensus.MaxEpochEndBytes {
+		t.Errorf("largest end of an epoch has %d bytes, MaxEpochEndBytes is %d", got, consensus.MaxEpochEndBytes)
 	}
 	p := sampleProposal()
 	p.Block.Header = h
@@ -534,3 +565,4 @@ func FuzzCertificate(f *testing.F)  { fuzzCodec(f, "certificate") }
 func FuzzProposal(f *testing.F)     { fuzzCodec(f, "proposal") }
 func FuzzEchoProposal(f *testing.F) { fuzzCodec(f, "echo proposal") }
 func FuzzFinalHeader(f *testing.F)  { fuzzCodec(f, "final header") }
+func FuzzEpochEnd(f *testing.F)     { fuzzCodec(f, "end of an epoch") }

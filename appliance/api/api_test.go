@@ -13,7 +13,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -161,14 +160,18 @@ func contradiction(view consensus.View) *evidence.Proof {
 func TestHandoversAreBounded(t *testing.T) {
 	_, w := start(t, nil)
 	h, _ := w.net.HandOver(0, 0)
-	h.Final.Headers = slices.Repeat([]*consensus.Header{long(h.Final.Header())}, 20) // a megabyte
+	for top := h.End.Last; len(h.End.Echoes) < consensus.MaxEchoes; { // half a megabyte
+		top = consensus.Echo(top, top.View+1)
+		h.End.Echoes = append(h.End.Echoes, top)
+	}
+	h.End.Cert = w.net.Certify(0, h.End.Echoes[consensus.MaxEchoes-1])
 	w.backend.AddHandovers(h, h, h, h, h, h)
 	a := w.do(t, "GET", "/v1/handovers?shard=0&from=1", "", nil)
 	got := decode[api.Handovers](t, a)
-	if n := len(got.Handovers); n != 3 || got.Newest != 7 || len(a.body) > api.MaxHandoversAnswer {
+	if n := len(got.Handovers); n != 4 || got.Newest != 7 || len(a.body) > api.MaxHandoversAnswer {
 		t.Errorf("%d hand-overs in %d bytes", n, len(a.body))
 	}
-	if _, err := proof.DecodeHandover(got.Handovers[2].Handover); err != nil {
+	if _, err := proof.DecodeHandover(got.Handovers[3].Handover); err != nil {
 		t.Error(err)
 	}
 }

@@ -443,7 +443,7 @@ func (s *Server) handovers(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := Handovers{Shard: consensus.ShardID(shard), From: consensus.Epoch(from), Newest: newest, Handovers: []Handover{}}
 	for size, i := 0, 0; i < len(list) && size < maxHandoversBytes; i++ {
-		h, b := list[i], list[i].Final.Header()
+		h, b := list[i], list[i].End.Last
 		enc := h.Append(nil)
 		size += len(enc)
 		out.Handovers = append(out.Handovers, Handover{

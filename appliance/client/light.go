@@ -165,9 +165,9 @@ func (c *Client) handovers(ctx context.Context, n *node, shard consensus.ShardID
 		if err != nil {
 			return taken, page.Newest, err
 		}
-		if h.Final.Header().Shard != shard || h.Epoch() != from+consensus.Epoch(i) {
+		if h.End.Last.Shard != shard || h.Epoch() != from+consensus.Epoch(i) {
 			return taken, page.Newest, fmt.Errorf("%w: the hand-over out of epoch %d of shard %d, asked for epoch %d of shard %d",
-				ErrAnswer, h.Epoch(), h.Final.Header().Shard, from+consensus.Epoch(i), shard)
+				ErrAnswer, h.Epoch(), h.End.Last.Shard, from+consensus.Epoch(i), shard)
 		}
 		if err := c.trust.Advance(h); err != nil {
 			return taken, page.Newest, err

@@ -97,12 +97,12 @@ func TestHandover(t *testing.T) {
 				t.Errorf("block %d of epoch %d: %v", b.Final.Header().Height, epoch, err)
 			}
 		}
-		if last := blocks[len(blocks)-1].Final.Headers; len(last) != len(e.handovers[i].Final.Headers) || last[0] != e.handovers[i].Final.Header() {
+		if last := blocks[len(blocks)-1].Final.Headers; len(last) != 1+len(e.handovers[i].End.Echoes) || last[0] != e.handovers[i].End.Last {
 			t.Errorf("epoch %d ends with another block than its hand-over's", epoch)
 		}
 	}
 	first := e.net.Add(0, nil, nil)
-	if first.Height != e.handovers[4].Final.Header().Height+1 || first.Parent != e.handovers[4].Final.Header().Hash() || first.Epoch != 6 {
+	if first.Height != e.handovers[4].End.Last.Height+1 || first.Parent != e.handovers[4].End.Last.Hash() || first.Epoch != 6 {
 		t.Fatalf("the first block of epoch 6 is %+v", first)
 	}
 	if _, err := e.net.Finalise(0)[0].Verify(trust); err != nil {
@@ -117,10 +117,10 @@ func TestHandover(t *testing.T) {
 func TestHandoverRefused(t *testing.T) {
 	e := handOver(t, 0, 1, 0)
 	head := func(change func(*consensus.Header)) func(*proof.Handover) {
-		return func(h *proof.Handover) { change(h.Final.Headers[0]) }
+		return func(h *proof.Handover) { change(h.End.Last) }
 	}
 	echo := func(change func(*consensus.Header)) func(*proof.Handover) {
-		return func(h *proof.Handover) { change(h.Final.Headers[1]) }
+		return func(h *proof.Handover) { change(h.End.Echoes[0]) }
 	}
 	next := func(change func(c *consensus.Committee)) func(*proof.Handover) {
 		return func(h *proof.Handover) { h.Next = changed(t, h.Next, change) }
@@ -136,44 +136,44 @@ func TestHandoverRefused(t *testing.T) {
 		"chain":          {head(func(h H) { h.Chain[0]++ }), proof.ErrGenesis},
 		"shard":          {head(func(h H) { h.Shard++ }), proof.ErrNext},
 		"epoch":          {head(func(h H) { h.Epoch++ }), proof.ErrNext},
-		"view":           {head(func(h H) { h.View++ }), proof.ErrChain},
-		"height":         {head(func(h H) { h.Height++ }), proof.ErrChain},
-		"time":           {head(func(h H) { h.TimeMs++ }), proof.ErrChain},
-		"parent":         {head(func(h H) { h.Parent[0]++ }), proof.ErrChain},
-		"body":           {head(func(h H) { h.Body.Root[0]++ }), proof.ErrChain},
-		"outcomes":       {head(func(h H) { h.Outcomes[0]++ }), proof.ErrChain},
-		"links":          {head(func(h H) { h.Links = []consensus.Link{{Shard: 1}} }), proof.ErrChain},
-		"state":          {head(func(h H) { h.State[0]++ }), proof.ErrChain},
-		"diff":           {head(func(h H) { h.Diff[0]++ }), proof.ErrChain},
-		"committee":      {head(func(h H) { h.Committee[0]++ }), proof.ErrCommittee},
+		"view":           {head(func(h H) { h.View++ }), consensus.ErrEnd},
+		"height":         {head(func(h H) { h.Height++ }), consensus.ErrEnd},
+		"time":           {head(func(h H) { h.TimeMs++ }), consensus.ErrEnd},
+		"parent":         {head(func(h H) { h.Parent[0]++ }), consensus.ErrEnd},
+		"body":           {head(func(h H) { h.Body.Root[0]++ }), consensus.ErrEnd},
+		"outcomes":       {head(func(h H) { h.Outcomes[0]++ }), consensus.ErrEnd},
+		"links":          {head(func(h H) { h.Links = []consensus.Link{{Shard: 1}} }), consensus.ErrEnd},
+		"state":          {head(func(h H) { h.State[0]++ }), consensus.ErrEnd},
+		"diff":           {head(func(h H) { h.Diff[0]++ }), consensus.ErrEnd},
+		"committee":      {head(func(h H) { h.Committee[0]++ }), consensus.ErrEnd},
 		"next committee": {head(func(h H) { h.NextCommittee[0]++ }), proof.ErrNext},
 		"not the last":   {head(func(h H) { h.NextCommittee = h.Committee }), proof.ErrNotLast},
 
-		"echo's chain":     {echo(func(h H) { h.Chain[0]++ }), proof.ErrChain},
-		"echo's shard":     {echo(func(h H) { h.Shard++ }), proof.ErrChain},
-		"echo's epoch":     {echo(func(h H) { h.Epoch++ }), proof.ErrCommittee},
-		"echo's view":      {echo(func(h H) { h.View++ }), proof.ErrCertificate},
-		"echo's height":    {echo(func(h H) { h.Height++ }), proof.ErrChain},
-		"echo's time":      {echo(func(h H) { h.TimeMs++ }), proof.ErrCertificate},
-		"echo's parent":    {echo(func(h H) { h.Parent[0]++ }), proof.ErrChain},
-		"echo's body":      {echo(func(h H) { h.Body = consensus.NewBodyRef(nil) }), proof.ErrChain},
-		"echo's outcomes":  {echo(func(h H) { h.Outcomes[0]++ }), proof.ErrChain},
-		"echo's links":     {echo(func(h H) { h.Links = []consensus.Link{{Shard: 1}} }), proof.ErrChain},
-		"echo's state":     {echo(func(h H) { h.State[0]++ }), proof.ErrChain},
-		"echo's diff":      {echo(func(h H) { h.Diff[0]++ }), proof.ErrChain},
-		"echo's committee": {echo(func(h H) { h.Committee[0]++ }), proof.ErrCommittee},
-		"echo's next":      {echo(func(h H) { h.NextCommittee[0]++ }), proof.ErrChain},
-		"echo missing":     {func(h *proof.Handover) { h.Final.Headers = h.Final.Headers[:1] }, proof.ErrCertificate},
-		"the echo's":       {func(h *proof.Handover) { h.Final.Headers = h.Final.Headers[1:] }, proof.ErrEcho},
+		"echo's chain":     {echo(func(h H) { h.Chain[0]++ }), consensus.ErrEnd},
+		"echo's shard":     {echo(func(h H) { h.Shard++ }), consensus.ErrEnd},
+		"echo's epoch":     {echo(func(h H) { h.Epoch++ }), consensus.ErrEnd},
+		"echo's view":      {echo(func(h H) { h.View++ }), consensus.ErrEnd},
+		"echo's height":    {echo(func(h H) { h.Height++ }), consensus.ErrEnd},
+		"echo's time":      {echo(func(h H) { h.TimeMs++ }), consensus.ErrEnd},
+		"echo's parent":    {echo(func(h H) { h.Parent[0]++ }), consensus.ErrEnd},
+		"echo's body":      {echo(func(h H) { h.Body = consensus.NewBodyRef(nil) }), consensus.ErrEnd},
+		"echo's outcomes":  {echo(func(h H) { h.Outcomes[0]++ }), consensus.ErrEnd},
+		"echo's links":     {echo(func(h H) { h.Links = []consensus.Link{{Shard: 1}} }), consensus.ErrEnd},
+		"echo's state":     {echo(func(h H) { h.State[0]++ }), consensus.ErrEnd},
+		"echo's diff":      {echo(func(h H) { h.Diff[0]++ }), consensus.ErrEnd},
+		"echo's committee": {echo(func(h H) { h.Committee[0]++ }), consensus.ErrEnd},
+		"echo's next":      {echo(func(h H) { h.NextCommittee[0]++ }), consensus.ErrEnd},
+		"echo missing":     {func(h *proof.Handover) { h.End.Echoes = nil }, proof.ErrCertificate},
+		"the echo's":       {func(h *proof.Handover) { h.End.Last, h.End.Echoes = h.End.Echoes[0], nil }, proof.ErrEcho},
 
-		"notarized only":    {func(h *proof.Handover) { h.Final.Cert.Kind = consensus.Notarize }, proof.ErrCertificate},
-		"cert's shard":      {func(h *proof.Handover) { h.Final.Cert.Shard++ }, proof.ErrCertificate},
-		"cert's epoch":      {func(h *proof.Handover) { h.Final.Cert.Epoch++ }, proof.ErrCertificate},
-		"cert's view":       {func(h *proof.Handover) { h.Final.Cert.View++ }, proof.ErrCertificate},
-		"cert's block":      {func(h *proof.Handover) { h.Final.Cert.Block = h.Final.Header().Hash() }, proof.ErrCertificate},
-		"no quorum":         {func(h *proof.Handover) { h.Final.Cert.Signers[0] = 0b11 }, consensus.ErrNoQuorum},
-		"other signers":     {func(h *proof.Handover) { h.Final.Cert.Signers[0] = 0b1111 }, consensus.ErrBadSignature},
-		"signature":         {func(h *proof.Handover) { h.Final.Cert.Signature[50]++ }, consensus.ErrBadSignature},
+		"notarized only":    {func(h *proof.Handover) { h.End.Cert.Kind = consensus.Notarize }, proof.ErrCertificate},
+		"cert's shard":      {func(h *proof.Handover) { h.End.Cert.Shard++ }, proof.ErrCertificate},
+		"cert's epoch":      {func(h *proof.Handover) { h.End.Cert.Epoch++ }, proof.ErrCertificate},
+		"cert's view":       {func(h *proof.Handover) { h.End.Cert.View++ }, proof.ErrCertificate},
+		"cert's block":      {func(h *proof.Handover) { h.End.Cert.Block = h.End.Last.Hash() }, proof.ErrCertificate},
+		"no quorum":         {func(h *proof.Handover) { h.End.Cert.Signers[0] = 0b11 }, consensus.ErrNoQuorum},
+		"other signers":     {func(h *proof.Handover) { h.End.Cert.Signers[0] = 0b1111 }, consensus.ErrBadSignature},
+		"signature":         {func(h *proof.Handover) { h.End.Cert.Signature[50]++ }, consensus.ErrBadSignature},
 		"another's seed":    {next(func(c C) { c.Seed[0]++ }), proof.ErrNext},
 		"another's shard":   {next(func(c C) { c.Shard++ }), proof.ErrNext},
 		"another's epoch":   {next(func(c C) { c.Epoch++ }), proof.ErrNext},
@@ -226,9 +226,9 @@ func TestHandoverSigned(t *testing.T) {
 	e := handOver(t, 0, 0)
 	forge := func(t *testing.T, change func(h *consensus.Header, next **consensus.Committee)) *proof.Handover {
 		h := copyHandover(t, e.handovers[1])
-		b := h.Final.Header()
+		b := h.End.Last
 		change(b, &h.Next)
-		h.Final.Cert = e.net.Certify(0, b)
+		h.End.Cert = e.net.Certify(0, b)
 		return h
 	}
 	named := func(edit func(*consensus.Committee)) func(*consensus.Header, **consensus.Committee) {
@@ -266,10 +266,10 @@ func TestHandoverSigned(t *testing.T) {
 	})
 	t.Run("by the committee before", func(t *testing.T) {
 		h := copyHandover(t, e.handovers[1])
-		b := *h.Final.Header()
+		b := *h.End.Last
 		b.Epoch = 1
-		h.Final.Cert = e.net.Certify(0, &b)
-		h.Final.Cert.Statement = e.handovers[1].Final.Cert.Statement
+		h.End.Cert = e.net.Certify(0, &b)
+		h.End.Cert.Statement = e.handovers[1].End.Cert.Statement
 		if err := e.follow(t, 1).Advance(h); !errors.Is(err, proof.ErrCertificate) {
 			t.Errorf("got %v", err)
 		}
@@ -280,7 +280,7 @@ func TestHandoverSigned(t *testing.T) {
 func TestEpochs(t *testing.T) {
 	e := handOver(t, 2, 0)
 	n, blocks := e.net, e.blocks[0] // 1, then 2 and the last, 3, by the second echo
-	b, second := e.handovers[0].Final.Header(), e.blocks[1][0].Final.Header()
+	b, second := e.handovers[0].End.Last, e.blocks[1][0].Final.Header()
 	below := blocks[1].Final
 	signed := func(hs ...*consensus.Header) func() *proof.Final {
 		return func() *proof.Final { return &proof.Final{Headers: hs, Cert: n.Certify(0, hs[len(hs)-1])} }
@@ -308,6 +308,7 @@ func TestEpochs(t *testing.T) {
 		"the second echo": {func() *proof.Final {
 			return &proof.Final{Headers: below.Headers[3:], Cert: below.Cert}
 		}, 0, proof.ErrEcho},
+		"a gap above a block":               {signed(blocks[0].Final.Header(), b), 0, proof.ErrChain},
 		"a block after the last":            {signed(b, child(b, none)), 0, proof.ErrChain},
 		"a block after an echo":             {signed(b, child(b, mute), child(child(b, mute), func(h *consensus.Header) { h.Body = b.Body })), 0, proof.ErrChain},
 		"an echo that ends it otherwise":    {signed(b, child(b, func(h *consensus.Header) { mute(h); h.NextCommittee[0]++ })), 0, proof.ErrChain},
@@ -332,7 +333,7 @@ func TestEpochs(t *testing.T) {
 		}()), 1, proof.ErrFollowed},
 		"through the next epoch": {func() *proof.Final {
 			return &proof.Final{Headers: []*consensus.Header{b, second}, Cert: e.blocks[1][0].Final.Cert}
-		}, 1, proof.ErrCommittee},
+		}, 1, proof.ErrChain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := copyFinal(t, tc.final()).Verify(e.follow(t, tc.known)); !errors.Is(err, tc.want) {

@@ -10,7 +10,7 @@
 //   - Accounts: the same for several accounts of a shard at once.
 //   - Block: a final header, its body, and the outcomes of the receipts it consumed; enough to check every
 //     transaction of a block at once.
-//   - Handover: the last block of an epoch, final, and the next epoch's committee.
+//   - Handover: what ended an epoch (consensus.EpochEnd), and the committee of the next one.
 //
 // All of them start from a Final: header h, the headers that link it to the block that was voted final, and the
 // finalize certificate. Trust begins with a genesis file, the genesis hash and the committee of each shard, or with a
@@ -168,34 +168,23 @@ func (f *Final) links(k span) error {
 			return fail(ErrChain, "header %d, of height %d, does not follow the one before", i, x.Height)
 		}
 		switch {
-		case i > 0 && ends(f.Headers[i-1]):
-			if !echoes(x, f.Headers[i-1]) {
-				return fail(ErrChain, "header %d follows the last block of epoch %d and is no echo of it", i, h.Epoch)
-			}
-		case x.Body.Codec == consensus.CodecNone:
-			if i == 0 {
-				return fail(ErrEcho, "header %s has no body", x.Hash().Short())
-			}
+		case x.IsEcho() && i == 0:
+			return fail(ErrEcho, "header %s has no body", x.Hash().Short())
+		case x.IsEcho():
 			return fail(ErrChain, "header %d is an echo of a block that does not end its epoch", i)
-		default:
-			if err := k.place(x); err != nil {
-				return err
-			}
 		}
+		if err := k.place(x); err != nil {
+			return err
+		}
+		if !x.Ends() {
+			continue
+		}
+		if _, err := consensus.CheckEchoes(x, f.Headers[i+1:]); err != nil {
+			return fmt.Errorf("proof: %w: %w", ErrChain, err)
+		}
+		return nil
 	}
 	return nil
-}
-
-// ends reports whether a block is the last of its epoch, or an echo of that.
-func ends(h *consensus.Header) bool { return h.NextCommittee != h.Committee }
-
-// echoes reports whether x is an echo of its parent, which is the last block of an epoch or an echo: the same header, without
-// a body, at another place.
-func echoes(x, parent *consensus.Header) bool {
-	want := *parent
-	want.View, want.Height, want.TimeMs, want.Parent = x.View, x.Height, x.TimeMs, x.Parent
-	want.Body = consensus.BodyRef{Codec: consensus.CodecNone}
-	return x.Hash() == want.Hash()
 }
 
 // Append appends the encoding: header count 2, then for each a length 4 and the header, certificate length 2,

@@ -238,7 +238,7 @@ func (k *span) place(h *consensus.Header) error {
 		return fail(ErrFollowed, "block %d does not follow block %s, with which the epoch before ended", h.Height, k.start.block.Short())
 	case k.end == nil:
 		return nil
-	case ends(h) && (h.Height != k.end.height || h.Hash() != k.end.block), !ends(h) && h.Height >= k.end.height:
+	case h.Ends() && (h.Height != k.end.height || h.Hash() != k.end.block), !h.Ends() && h.Height >= k.end.height:
 		return fail(ErrFollowed, "epoch %d ended with block %s at height %d, and this is block %s at %d",
 			h.Epoch, k.end.block.Short(), k.end.height, h.Hash().Short(), h.Height)
 	}
@@ -249,14 +249,14 @@ func (k *span) place(h *consensus.Header) error {
 // and the decoding of the keys that are new. One out of an older epoch is compared with what was followed, and brings its committee back
 // for proofs of that epoch; it costs no signature check. One out of an epoch that is not known gives an *EpochError.
 func (t *Trust) Advance(h *Handover) error {
-	b := h.Final.Header()
+	b := h.End.Last
 	if b.Chain != t.genesis {
 		return fail(ErrGenesis, "its genesis hash is %s, the trusted one %s", b.Chain.Short(), t.genesis.Short())
 	}
-	if b.Body.Codec == consensus.CodecNone {
+	if b.IsEcho() {
 		return fail(ErrEcho, "header %s has no body", b.Hash().Short())
 	}
-	if !ends(b) {
+	if !b.Ends() {
 		return fail(ErrNotLast, "block %d of shard %d names its own committee as the next", b.Height, b.Shard)
 	}
 	if got := h.Next.Hash(); got != b.NextCommittee {
@@ -272,8 +272,11 @@ func (t *Trust) Advance(h *Handover) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.Final.verify(t.genesis, k); err != nil {
+	if err := k.place(b); err != nil {
 		return err
+	}
+	if err := k.committee.VerifyEnd(t.genesis, k.keys, h.End); err != nil {
+		return fmt.Errorf("proof: %w: %w", ErrCertificate, err)
 	}
 	keys, err := consensus.NewKeysFrom(k.keys.Keys, h.Next)
 	if err != nil {
@@ -297,7 +300,7 @@ func (t *Trust) Advance(h *Handover) error {
 
 // recall takes the next committee if its epoch is recorded already.
 func (t *Trust) recall(h *Handover) (done bool, err error) {
-	b := h.Final.Header()
+	b := h.End.Last
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := t.chains[b.Shard]
@@ -323,7 +326,7 @@ func (t *Trust) recall(h *Handover) (done bool, err error) {
 
 // compare says whether a hand-over is the one that was followed.
 func (c *chain) compare(h *Handover) error {
-	b := h.Final.Header()
+	b := h.End.Last
 	r, ok := c.record(h.Next.Epoch)
 	switch {
 	case !ok:

@@ -310,7 +310,9 @@ func (n *testnet) handOver(t testing.TB, shard consensus.ShardID) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.handovers = append(s.handovers, &proof.Handover{Final: final, Next: next.committee})
+	s.handovers = append(s.handovers, &proof.Handover{
+		End: &consensus.EpochEnd{Last: final.Headers[0], Echoes: final.Headers[1:], Cert: final.Cert}, Next: next.committee,
+	})
 	s.epochs = append(s.epochs, next)
 }
 
@@ -355,9 +357,8 @@ func (s *testshard) block(ctx context.Context, next consensus.Hash, echoes int) 
 	}
 	final.Headers = []*consensus.Header{&h}
 	for range echoes {
-		x := *final.Headers[len(final.Headers)-1]
-		x.Parent, x.View, x.Height, x.TimeMs, x.Body = x.Hash(), x.View+1, x.Height+1, x.TimeMs+1, consensus.BodyRef{Codec: consensus.CodecNone}
-		final.Headers = append(final.Headers, &x)
+		top := final.Headers[len(final.Headers)-1]
+		final.Headers = append(final.Headers, consensus.Echo(top, top.View+1))
 	}
 	if final.Cert, err = s.certify(final.Headers[echoes]); err != nil {
 		return final, err

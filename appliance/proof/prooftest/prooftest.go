@@ -208,14 +208,13 @@ func (n *Network) HandOver(s consensus.ShardID, echoes int) (*proof.Handover, []
 	b := sh.tip
 	chain := []*consensus.Header{b}
 	for range echoes {
-		h := *chain[len(chain)-1]
-		h.View, h.Height, h.TimeMs, h.Parent = h.View+1, h.Height+1, h.TimeMs+1, chain[len(chain)-1].Hash()
-		h.Body = consensus.BodyRef{Codec: consensus.CodecNone}
-		chain = append(chain, &h)
+		top := chain[len(chain)-1]
+		chain = append(chain, consensus.Echo(top, top.View+1))
 	}
 	blocks := n.finalise(s, chain[1:])
 	sh.epochs, sh.view = append(sh.epochs, next), 0
-	return &proof.Handover{Final: proof.Final{Headers: chain, Cert: blocks[len(blocks)-1].Final.Cert}, Next: next.committee}, blocks
+	end := &consensus.EpochEnd{Last: b, Echoes: chain[1:], Cert: blocks[len(blocks)-1].Final.Cert}
+	return &proof.Handover{End: end, Next: next.committee}, blocks
 }
 
 // successor is the next epoch's committee.
