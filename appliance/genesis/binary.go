@@ -21,7 +21,7 @@ func malformed(format string, args ...any) error {
 // Append appends the canonical binary form. Integers are big-endian: format 2, name (length 1, bytes), time 8, seed 32,
 // fees (count 2, 8 each), the other parameters 8 each in their order, partition table (length 2, bytes), shards (count
 // 2; each: validators (count 2; each: name, voting key 48, possession 96, node key 32, power 8)), accounts: count 8,
-// total 8, SHA-256 32.
+// total 8, SHA-256 32; and only where epochs end: blocks of an epoch 8, seats of a committee 8.
 func (g *Genesis) Append(b []byte) []byte {
 	be := binary.BigEndian
 	name := func(s string) { b = append(append(b, byte(len(s))), s...) }
@@ -52,10 +52,14 @@ func (g *Genesis) Append(b []byte) []byte {
 	}
 	b = be.AppendUint64(b, g.Accounts.Count)
 	b = be.AppendUint64(b, g.Accounts.Total)
-	return append(b, g.Accounts.SHA256[:]...)
+	b = append(b, g.Accounts.SHA256[:]...)
+	if p.EpochBlocks == 0 && p.CommitteeSize == 0 {
+		return b
+	}
+	return be.AppendUint64(be.AppendUint64(b, p.EpochBlocks), p.CommitteeSize)
 }
 
-// numbers lists the parameters after the fees, in the order of the binary form.
+// numbers lists the parameters after the fees, in the order of the binary form, but for those at its end.
 func (p *Parameters) numbers() []*uint64 {
 	return []*uint64{
 		&p.OpenDeposit, &p.OpenCap, &p.AccountLimit, &p.ReceiptWindow, &p.MaxBodyBytes, &p.MaxBlockTxs, &p.BlockIntervalMs, &p.HeartbeatMs,
@@ -121,6 +125,12 @@ func (g *Genesis) read(s *cryptobyte.String) error {
 	}
 	if !(s.ReadUint64(&g.Accounts.Count) && s.ReadUint64(&g.Accounts.Total) && s.CopyBytes(g.Accounts.SHA256[:])) {
 		return malformed("accounts too short")
+	}
+	if s.Empty() {
+		return nil
+	}
+	if p := &g.Parameters; !(s.ReadUint64(&p.EpochBlocks) && s.ReadUint64(&p.CommitteeSize)) || p.EpochBlocks == 0 {
+		return malformed("epochs too short, or without blocks")
 	}
 	return nil
 }

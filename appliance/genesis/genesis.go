@@ -66,12 +66,14 @@ type Parameters struct {
 	MaxBlockTxs     uint64   // transactions in a block that a leader makes
 	BlockIntervalMs uint64   // from a block to the next while there is something to do
 	HeartbeatMs     uint64   // from a block to the next on an idle chain
+	EpochBlocks     uint64   // blocks of an epoch; 0: the first one never ends
+	CommitteeSize   uint64   // seats of a shard in an epoch; 0: all of its validators
 }
 
-// Shard is one shard's committee of the first epoch.
+// Shard is one shard's pool: the validators that have its seats, all of them or in turn (Parameters.CommitteeSize).
 type Shard struct{ Validators []Validator }
 
-// Validator is one seat.
+// Validator is one of a pool.
 type Validator struct {
 	Name       string              // for people, unique in the network; like the network's name
 	Key        consensus.PublicKey // voting key
@@ -91,6 +93,7 @@ type Accounts struct {
 var (
 	tagGenesis   = tag("tutti/genesis/1")
 	tagSeed      = tag("tutti/seed/1")
+	tagDraw      = tag("tutti/draw/1")
 	tagValidator = tag("tutti/valposs/1")
 	tagAccount   = tag("tutti/accposs/1")
 	tagCrowd     = tag("tutti/crowd/1")
@@ -126,18 +129,23 @@ func possessionMessage(tag [16]byte, network string, owner [32]byte, key [48]byt
 	return append(b, key[:]...)
 }
 
-// Committee is a shard's committee of the first epoch. Its seed is the shard's own, drawn from the network's.
+// Committee is a shard's committee of the first epoch. Its seed is the shard's own, drawn from the network's; its members are the
+// pool, or as many of that as there are seats, drawn like those that come in later (epochs.go).
 func (g *Genesis) Committee(shard consensus.ShardID) (*consensus.Committee, error) {
 	if int(shard) >= len(g.Shards) {
 		return nil, fmt.Errorf("genesis: shard %d: this network has %d", shard, len(g.Shards))
 	}
-	seats := g.Shards[shard].Validators
-	validators := make([]consensus.Validator, len(seats))
-	for i, v := range seats {
-		validators[i] = consensus.Validator{Key: v.Key, Node: v.Node, Power: v.Power}
-	}
 	b := append(tagSeed[:], g.Seed[:]...)
-	return consensus.NewCommittee(shard, Epoch, sha256.Sum256(append(b, byte(shard>>8), byte(shard))), validators)
+	seed := sha256.Sum256(append(b, byte(shard>>8), byte(shard)))
+	members := make([]bool, len(g.Shards[shard].Validators))
+	if size := g.seats(shard); size < len(members) {
+		g.fill(shard, members, lots{seed: seed}, size)
+	} else {
+		for i := range members {
+			members[i] = true
+		}
+	}
+	return g.committee(shard, Epoch, seed, members)
 }
 
 // Header is the header of a shard's genesis block, whose body is empty. State is the shard's root at height 0

@@ -41,6 +41,8 @@ type parametersEntry struct {
 	MaxBlockTxs     uint64   `json:"max_block_txs"`
 	BlockIntervalMs uint64   `json:"block_interval_ms"`
 	HeartbeatMs     uint64   `json:"heartbeat_ms"`
+	EpochBlocks     uint64   `json:"epoch_blocks,omitempty"`
+	CommitteeSize   uint64   `json:"committee_size,omitempty"`
 }
 
 // rangeEntry is count partitions from first on; count is a power of two.

@@ -53,6 +53,8 @@ const (
 	minBodyBytes       = 256 << 10       // a bundle of receipts with its proof must fit
 	minBlockIntervalMs = 10
 	maxHeartbeatMs     = 1500 // an idle leader must propose well before the view timer of 2 s ends
+	minEpochBlocks     = 10
+	maxEpochBlocks     = 1 << 40
 )
 
 // Validate checks everything that does not need the accounts file or a pairing. Its error is Problems, all of them.
@@ -105,6 +107,20 @@ func (g *Genesis) validateRules(p *Problems) {
 	between("max_block_txs", r.MaxBlockTxs, 1, tx.MaxBodyTx)
 	between("block_interval_ms", r.BlockIntervalMs, minBlockIntervalMs, maxHeartbeatMs)
 	between("heartbeat_ms", r.HeartbeatMs, min(max(r.BlockIntervalMs, minBlockIntervalMs), maxHeartbeatMs), maxHeartbeatMs)
+
+	if r.EpochBlocks != 0 {
+		between("epoch_blocks", r.EpochBlocks, minEpochBlocks, maxEpochBlocks)
+		if len(g.Shards) > 1 {
+			p.add("parameters.epoch_blocks", "leave it out, or make a network of one shard: a shard can not follow the committees of another one yet",
+				"is %d in a network of %d shards", r.EpochBlocks, len(g.Shards))
+		}
+	}
+	if r.CommitteeSize != 0 {
+		between("committee_size", r.CommitteeSize, 1, consensus.MaxCommittee)
+		if r.EpochBlocks == 0 {
+			p.add("parameters.committee_size", "give epoch_blocks too, or leave it out: seats change hands where an epoch ends", "is %d, and no epoch ends", r.CommitteeSize)
+		}
+	}
 
 	if n := len(g.Shards); n == 0 || n > ledger.GenesisPartitions {
 		p.add("shards", fmt.Sprintf("give 1 to %d shards", ledger.GenesisPartitions), "has %d", n)

@@ -113,6 +113,7 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 			Fees: []uint64{1, 10}, OpenDeposit: openDeposit, OpenCap: openingsABlock, AccountLimit: accountLimit,
 			ReceiptWindow: receiptWindow, MaxBodyBytes: maxBodyBytes, MaxBlockTxs: maxBlockTxs,
 			BlockIntervalMs: blockInterval, HeartbeatMs: heartbeat,
+			EpochBlocks: n.opt.EpochBlocks, CommitteeSize: n.opt.CommitteeSize,
 		},
 	}
 	crowd := genesis.Crowd{Count: n.opt.Accounts, Balance: crowdBalance}

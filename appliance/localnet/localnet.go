@@ -48,6 +48,8 @@ type Options struct {
 	Config     func(*config.Config) // changes a new node's options; nil: none
 	Hosts      []string             // IPv4 address of each validator, shard by shard; nil: 127.0.0.1
 	Powers     []uint64             // of the validators of each shard; nil: 1 each
+	// EpochBlocks and CommitteeSize are genesis.Parameters': after how many blocks seats change hands, and how many there are.
+	EpochBlocks, CommitteeSize uint64
 	// Spawn starts the process of a node, and is called in Start and Restart alone; nil: cmd.Start. Tests put a node on a
 	// machine of its own by it.
 	Spawn    func(name string, cmd *exec.Cmd) error
@@ -81,11 +83,13 @@ const (
 
 // choices are what a home was made with.
 type choices struct {
-	Format     int    `json:"format"`
-	Shards     int    `json:"shards"`
-	Validators int    `json:"validators"`
-	Accounts   uint64 `json:"accounts"`
-	APIPort    int    `json:"api_port"`
+	Format        int    `json:"format"`
+	Shards        int    `json:"shards"`
+	Validators    int    `json:"validators"`
+	Accounts      uint64 `json:"accounts"`
+	APIPort       int    `json:"api_port"`
+	EpochBlocks   uint64 `json:"epoch_blocks,omitempty"`
+	CommitteeSize uint64 `json:"committee_size,omitempty"`
 }
 
 const choicesFormat = 1
@@ -353,14 +357,14 @@ func (n *Network) accept(b []byte, file string) error {
 		return fmt.Errorf("%s has format %d, this build knows %d: use the tutti that made it, or start anew with --reset", file, c.Format, choicesFormat)
 	}
 	if want := n.choices(); c != want {
-		return fmt.Errorf("%s holds a network of %d shards, %d validators each, %d accounts, API port %d: give the same, or start anew with --reset",
-			n.Home, c.Shards, c.Validators, c.Accounts, c.APIPort)
+		return fmt.Errorf("%s holds a network of %d shards, %d validators each, %d accounts, API port %d, epochs of %d blocks, committees of %d: give the same, or start anew with --reset",
+			n.Home, c.Shards, c.Validators, c.Accounts, c.APIPort, c.EpochBlocks, c.CommitteeSize)
 	}
 	return nil
 }
 
 func (n *Network) choices() choices {
-	return choices{choicesFormat, n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.opt.APIPort}
+	return choices{choicesFormat, n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.opt.APIPort, n.opt.EpochBlocks, n.opt.CommitteeSize}
 }
 
 // load reads what prepare made or found.

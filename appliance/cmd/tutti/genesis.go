@@ -128,6 +128,8 @@ type planRules struct {
 	MaxBlockTxs     uint64   `toml:"max_block_txs"`
 	BlockIntervalMs uint64   `toml:"block_interval_ms"`
 	HeartbeatMs     uint64   `toml:"heartbeat_ms"`
+	EpochBlocks     uint64   `toml:"epoch_blocks"`
+	CommitteeSize   uint64   `toml:"committee_size"`
 }
 
 // standardRules are those of a plan that says nothing.
@@ -165,6 +167,8 @@ A plan is a TOML file. Files in it lie beside it. Times, seed and parameters may
   max_block_txs = 40000           # transactions in a block
   block_interval_ms = 200         # between blocks under load
   heartbeat_ms = 1000             # between blocks on an idle chain
+  epoch_blocks = 0                # after which seats and leaders change, 10 or more; 0: never
+  committee_size = 0              # seats, which a shard's validators have in turn; 0: one for each
 
   [[shards]]                      # one for each shard, in order
   validators = ["anna.json", "ben.json", "cleo.json", "dan.json"]
