@@ -118,7 +118,7 @@ type Status struct {
 	Node              proof.Digest      `json:"node"`    // this node's network key
 	Shard             consensus.ShardID `json:"shard"`
 	Shards            int               `json:"shards"`
-	ValidatorIndex    int               `json:"validator_index"` // seat in the shard's committee, -1 for none
+	ValidatorIndex    int               `json:"validator_index"` // seat in the shard's committee of this epoch, -1 for none
 	Role              string            `json:"role"`            // "validator" or "follower"
 	Height            consensus.Height  `json:"height"`          // highest block judged valid
 	FinalHeight       consensus.Height  `json:"final_height"`
@@ -137,12 +137,24 @@ type Status struct {
 	Syncing           bool              `json:"syncing"`
 	Sync              *SyncStatus       `json:"sync,omitempty"` // while the node gets its state from other nodes; most of the rest is empty then
 	Stalled           bool              `json:"stalled"`        // no final block for so long that something must be wrong
+	Epoch             EpochStatus       `json:"epoch"`
 	Validators        []ValidatorStatus `json:"validators"`
 	Links             []LinkStatus      `json:"links"`
 	UptimeS           float64           `json:"uptime_s"`
 	DiskMiB           float64           `json:"disk_mib"`
 	Writes            Writes            `json:"writes"`
 	CPUS              float64           `json:"cpu_s"` // CPU time used by the process
+}
+
+// EpochStatus is the epoch of the node's shard.
+type EpochStatus struct {
+	Number    consensus.Epoch  `json:"number"`
+	After     consensus.Height `json:"after"` // height of the last block of the epoch before, 0 in the first
+	Seats     int              `json:"seats"`
+	Committee proof.Digest     `json:"committee"`      // hash of the committee that has them
+	Last      consensus.Height `json:"last,omitempty"` // height of the epoch's last block; absent if it never ends
+	Left      *uint64          `json:"left,omitempty"` // blocks up to that
+	Next      *proof.Digest    `json:"next,omitempty"` // hash of the next committee, once it is drawn
 }
 
 // SyncStatus is how far a node is that gets its state from other nodes.

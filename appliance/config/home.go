@@ -27,7 +27,7 @@ import (
 //	wallets/          one keystore a wallet, and password where a local network made them
 //	receipts/         finality proofs that `tutti wallet` saved
 //	data/             FORMAT, blocks/, votes/, state/; SYNC while they are copied from other validators; evidence: proofs
-//	                  that a validator signed a contradiction
+//	                  that a validator signed a contradiction; epochs: hand-overs from one committee to the next
 //	light.json        state of the light client: the hand-overs that it has followed
 //	accel-timings.json how fast the cryptographic kernels were here; made anew if missing
 //	log/              log files
@@ -61,6 +61,7 @@ func (h Home) Votes() string          { return h.join("data", "votes") }
 func (h Home) State() string          { return h.join("data", "state") }
 func (h Home) SyncMark() string       { return h.join("data", "SYNC") }
 func (h Home) Evidence() string       { return h.join("data", "evidence") }
+func (h Home) Epochs() string         { return h.join("data", "epochs") }
 
 // FindHome is the home folder for the command line: flag if given, else $TUTTI_HOME, else ./localnet where there is one,
 // else ~/.tutti.

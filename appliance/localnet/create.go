@@ -112,7 +112,7 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 		Parameters: genesis.Parameters{
 			Fees: []uint64{1, 10}, OpenDeposit: openDeposit, OpenCap: openingsABlock, AccountLimit: accountLimit,
 			ReceiptWindow: receiptWindow, MaxBodyBytes: maxBodyBytes, MaxBlockTxs: maxBlockTxs,
-			BlockIntervalMs: blockInterval, HeartbeatMs: heartbeat,
+			BlockIntervalMs: n.opt.IntervalMs, HeartbeatMs: heartbeat,
 			EpochBlocks: n.opt.EpochBlocks, CommitteeSize: n.opt.CommitteeSize,
 		},
 	}

@@ -50,6 +50,7 @@ type Options struct {
 	Powers     []uint64             // of the validators of each shard; nil: 1 each
 	// EpochBlocks and CommitteeSize are genesis.Parameters': after how many blocks seats change hands, and how many there are.
 	EpochBlocks, CommitteeSize uint64
+	IntervalMs                 uint64 // from a block to the next under load; default 200
 	// Spawn starts the process of a node, and is called in Start and Restart alone; nil: cmd.Start. Tests put a node on a
 	// machine of its own by it.
 	Spawn    func(name string, cmd *exec.Cmd) error
@@ -125,6 +126,9 @@ func (o *Options) withDefaults() error {
 	}
 	if o.APIPort == 0 {
 		o.APIPort = config.DefaultAPIPort
+	}
+	if o.IntervalMs == 0 {
+		o.IntervalMs = blockInterval
 	}
 	if o.Out == nil {
 		o.Out = io.Discard

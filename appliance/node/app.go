@@ -28,17 +28,17 @@ type pace struct {
 // application is the ledger and the pool as consensus sees them: it implements engine.App. The engine calls Finalise from
 // one goroutine and the other methods from another; what they share with each other and the API is behind mu.
 type application struct {
-	chain     tx.Hash
-	shard     consensus.ShardID
-	committee *consensus.Committee
-	pace      pace
-	ledger    *ledger.Ledger
-	pool      *pool.Pool
-	cross     *crossLinks
-	history   *history
-	tell      func(*proof.Block) // a final block, in height order
-	observe   appObserver
-	wake      chan struct{} // capacity 1: there may be something to propose
+	chain   tx.Hash
+	shard   consensus.ShardID
+	seats   *seats
+	pace    pace
+	ledger  *ledger.Ledger
+	pool    *pool.Pool
+	cross   *crossLinks
+	history *history
+	tell    func(*proof.Block) // a final block, in height order
+	observe appObserver
+	wake    chan struct{} // capacity 1: there may be something to propose
 
 	mu     sync.Mutex // guards what follows
 	open   map[consensus.Hash]*openBlock
@@ -87,13 +87,20 @@ func (a *application) owesRoot(parent *consensus.Header) bool {
 	return false
 }
 
+// openHeader is the header of a block that is not final, nil of any other.
+func (a *application) openHeader(hash consensus.Hash) *consensus.Header {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if b := a.open[hash]; b != nil {
+		return b.header
+	}
+	return nil
+}
+
 // header finds a header among the open blocks and the recent final ones.
 func (a *application) header(hash consensus.Hash) *consensus.Header {
-	a.mu.Lock()
-	b := a.open[hash]
-	a.mu.Unlock()
-	if b != nil {
-		return b.header
+	if h := a.openHeader(hash); h != nil {
+		return h
 	}
 	return a.history.header(hash)
 }
@@ -152,12 +159,16 @@ func (a *application) Build(ctx context.Context, req engine.BuildRequest) (*cons
 	}
 	a.observe.step("build", time.Since(began))
 	c := built.Commitments
+	committee := a.seats.current.Load().Committee
 	h := &consensus.Header{
 		Version: consensus.HeaderVersion, Chain: consensus.Hash(a.chain), Shard: a.shard, Epoch: req.Epoch, View: req.View,
 		Height: height, TimeMs: max(time.Now().UnixMilli(), parent.TimeMs+1), Parent: parent.Hash(),
-		Body: a.committee.BodyRef(built.Body), Outcomes: consensus.Hash(c.Outcomes), Links: consensusLinks(c.Links),
+		Body: committee.BodyRef(built.Body), Outcomes: consensus.Hash(c.Outcomes), Links: consensusLinks(c.Links),
 		State: consensus.Hash(c.State), Diff: consensus.Hash(c.Diff),
-		Committee: a.committee.Hash(), NextCommittee: a.committee.Hash(),
+		Committee: committee.Hash(),
+	}
+	if h.NextCommittee, err = a.seats.committeeAfter(h, a.openHeader); err != nil {
+		return nil, err
 	}
 	return &consensus.Block{Header: h, Body: built.Body}, nil
 }
@@ -188,13 +199,18 @@ func (a *application) acked(shard uint16) uint64 {
 	return 0
 }
 
-// Certify implements engine.App: it executes the block on its parent. No epoch ends yet.
+// Certify implements engine.App: it executes the block on its parent. The block that ends the epoch names the next committee, and
+// no other does.
 func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, error) {
 	hash := b.Header.Hash()
-	if b.Header.Ends() {
+	next, err := a.seats.committeeAfter(b.Header, a.openHeader)
+	if err != nil {
+		return false, fmt.Errorf("certify block %s at height %d: %w", hash.Short(), b.Header.Height, err)
+	}
+	if b.Header.NextCommittee != next {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.reason = "the header ends the epoch, which goes on"
+		a.reason = fmt.Sprintf("the header names %s as the next committee, it has to be %s", b.Header.NextCommittee.Short(), next.Short())
 		return false, nil
 	}
 	executed, err := a.ledger.Execute(ctx, ledger.ExecuteInput{
@@ -223,6 +239,11 @@ func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, err
 // Finalise implements engine.App. Each block becomes durable, in height order, before anyone is told.
 func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, cert consensus.Certificate) error {
 	final := make([]*proof.Block, 0, len(blocks))
+	last := blocks[len(blocks)-1].Header
+	echoes, err := echoesTo(a.history.log, last, &cert)
+	if err != nil {
+		return fmt.Errorf("finalization of block %d: %w", last.Height, err)
+	}
 	for i := range blocks {
 		began := time.Now()
 		h := blocks[i].Header
@@ -233,13 +254,17 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		if open == nil {
 			return fmt.Errorf("block %s at height %d became final without a verdict", hash.Short(), h.Height)
 		}
+		if err := a.seats.final(h); err != nil {
+			return err
+		}
 		if err := a.ledger.Finalise(ctx, tx.Hash(hash)); err != nil {
 			return fmt.Errorf("make block %d durable: %w", h.Height, err)
 		}
-		headers := make([]*consensus.Header, 0, len(blocks)-i)
-		for _, d := range blocks[i:min(len(blocks), i+1+proof.MaxDescendants)] {
+		headers := make([]*consensus.Header, 0, len(blocks)-i+len(echoes))
+		for _, d := range blocks[i:] {
 			headers = append(headers, d.Header)
 		}
+		headers = append(headers, echoes...)
 		b := &proof.Block{Final: proof.Final{Headers: headers, Cert: cert}, Body: blocks[i].Body, Credits: open.executed.Credits}
 		body, err := tx.DecodeBody(b.Body)
 		if err != nil {
@@ -252,11 +277,11 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		delete(a.open, hash) // not before history and pool know the block, for others look for it here meanwhile
 		a.mu.Unlock()
 		var own *consensus.Certificate
-		if i == len(blocks)-1 {
+		if cert.Block == hash {
 			own = &cert
 		}
 		a.cross.finalised(h, own)
-		if len(headers) == len(blocks)-i { // else it is too far below its certificate to be shown as one proof
+		if len(headers) <= 1+proof.MaxDescendants { // else it is too far below its certificate to be shown as one proof
 			final = append(final, b)
 		}
 		a.observe.step("finalise", time.Since(began))

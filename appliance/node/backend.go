@@ -263,12 +263,14 @@ func (b backend) Block(_ context.Context, height consensus.Height) (*proof.Block
 	return b.n.history.block(height)
 }
 
-// Handovers implements api.Backend. Committees do not change yet: the genesis' is the newest.
-func (b backend) Handovers(_ context.Context, shard consensus.ShardID, _ consensus.Epoch, _ int) (consensus.Epoch, []*proof.Handover, error) {
+// Handovers implements api.Backend.
+func (b backend) Handovers(_ context.Context, shard consensus.ShardID, from consensus.Epoch, limit int) (consensus.Epoch, []*proof.Handover, error) {
 	if shard != b.n.shard {
 		return 0, nil, api.Refuse(api.WrongShard, "this node is of shard %d", b.n.shard)
 	}
-	return b.n.committees[shard].Epoch, nil, nil
+	newest := b.n.epochs.Newest().Committee.Epoch
+	list, err := b.n.epochs.Handovers(from, limit, handoversBytes)
+	return newest, list, err
 }
 
 // FinalHeight implements api.Backend.
@@ -276,7 +278,7 @@ func (b backend) FinalHeight() consensus.Height { return b.n.history.height() }
 
 // Ready implements api.Backend.
 func (b backend) Ready() error {
-	if s := b.n.engine.Status(); s.Syncing {
+	if s := b.n.now().engine.Status(); s.Syncing {
 		return &api.Error{Code: api.NotReady, Detail: fmt.Sprintf("catching up: final height %d", finalHeight(s)), RetryAfter: time.Second}
 	}
 	switch r := b.n.meter.read(time.Now()); {
@@ -292,16 +294,17 @@ func (b backend) Ready() error {
 func (b backend) Status() api.Status {
 	n := b.n
 	now := time.Now()
-	e, r := n.engine.Status(), n.meter.read(now)
+	at, r := n.now(), n.meter.read(now)
+	e := at.engine.Status()
 	s := api.Status{
 		Version: n.build.Version, Commit: n.build.Commit, Chain: n.genesis.Name, Genesis: proof.Digest(n.chain),
-		Node: proof.Digest(n.transport.Self()), Shard: n.shard, Shards: len(n.committees), ValidatorIndex: n.index, Role: "follower",
+		Node: proof.Digest(n.transport.Self()), Shard: n.shard, Shards: len(n.committees), ValidatorIndex: at.index, Role: "follower",
 		Height: e.Height, View: e.View, TimeMs: now.UnixMilli(), TPS: r.tps, FinalityMs: r.quantiles,
 		FinalityHistogram: r.histogram, Syncing: e.Syncing, Stalled: r.sinceBlock > stalledAfter,
-		Validators: n.validators(e, now), UptimeS: now.Sub(n.started).Seconds(),
+		Validators: n.validators(at, now), Epoch: n.epochStatus(at), UptimeS: now.Sub(n.started).Seconds(),
 		DiskMiB: n.disk.get(),
 	}
-	if n.index >= 0 {
+	if at.index >= 0 {
 		s.Role = "validator"
 	}
 	// Of the last block that a client can ask for, which the engine may already be one ahead of.
@@ -342,17 +345,17 @@ func finalHeight(e engine.Status) consensus.Height {
 }
 
 // validators is the own shard's committee as this node sees it.
-func (n *Node) validators(e engine.Status, now time.Time) []api.ValidatorStatus {
+func (n *Node) validators(at *running, now time.Time) []api.ValidatorStatus {
+	e, c := at.engine.Status(), at.Committee
 	connected := map[[32]byte]bool{}
 	for _, p := range n.transport.Peers() {
 		connected[p.ID] = p.Connected
 	}
-	c := n.committees[n.shard]
 	out := make([]api.ValidatorStatus, len(c.Validators))
 	for i, v := range c.Validators {
 		s := api.ValidatorStatus{
-			Index: i, Name: n.genesis.Shards[n.shard].Validators[i].Name, Power: v.Power, Node: proof.Digest(v.Node),
-			Connected: connected[v.Node] || i == n.index, Self: i == n.index, LastVoteMs: -1,
+			Index: i, Name: n.nameOf(v.Key), Power: v.Power, Node: proof.Digest(v.Node),
+			Connected: connected[v.Node] || i == at.index, Self: i == at.index, LastVoteMs: -1,
 		}
 		if seen := e.Validators[i]; !seen.Seen.IsZero() {
 			s.LastHeight = seen.Height
@@ -365,6 +368,38 @@ func (n *Node) validators(e engine.Status, now time.Time) []api.ValidatorStatus 
 	}
 	return out
 }
+
+// nameOf is the name of a validator of the own shard.
+func (n *Node) nameOf(key consensus.PublicKey) string {
+	for _, v := range n.genesis.Shards[n.shard].Validators {
+		if v.Key == key {
+			return v.Name
+		}
+	}
+	return ""
+}
+
+// epochStatus is where in its epoch the shard is.
+func (n *Node) epochStatus(at *running) api.EpochStatus {
+	s := api.EpochStatus{Number: at.Committee.Epoch, After: at.Start, Seats: len(at.Committee.Validators), Committee: proof.Digest(at.Committee.Hash())}
+	length := consensus.Height(n.genesis.Parameters.EpochBlocks)
+	if length == 0 {
+		return s
+	}
+	last := at.Start + length
+	left := uint64(last - min(last, n.history.height()))
+	s.Last, s.Left = last, &left
+	if middle, ok := n.seats.middle(at.Term); ok {
+		if next, err := n.seats.after(at.Term, middle); err == nil {
+			d := proof.Digest(next.Hash())
+			s.Next = &d
+		}
+	}
+	return s
+}
+
+// handoversBytes bounds what is read of the store for one answer.
+const handoversBytes = 2 << 20
 
 // Network implements api.Backend.
 func (b backend) Network(context.Context) (api.Network, error) { return b.n.overview.network(), nil }

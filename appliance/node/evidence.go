@@ -19,7 +19,7 @@ const evidenceQueue = 256
 // saw it has it too.
 type evidenceKeeper struct {
 	chain     consensus.Hash
-	committee *consensus.Committee
+	committee func(consensus.Epoch) (*consensus.Committee, error)
 	store     *evidence.Store
 	log       *slog.Logger
 	queue     chan *evidence.Proof
@@ -33,12 +33,18 @@ func (n *Node) openEvidence() error {
 		return err
 	}
 	n.evidence = &evidenceKeeper{
-		chain: consensus.Hash(n.chain), committee: n.committees[n.shard], store: store, log: n.log,
+		chain: consensus.Hash(n.chain), committee: n.committeeOf, store: store, log: n.log,
 		queue: make(chan *evidence.Proof, evidenceQueue), done: make(chan struct{}),
 	}
 	go n.evidence.run()
 	n.closers = append(n.closers, n.evidence)
 	return nil
+}
+
+// committeeOf is the own shard's committee of an epoch.
+func (n *Node) committeeOf(epoch consensus.Epoch) (*consensus.Committee, error) {
+	t, err := n.epochs.Term(epoch)
+	return t.Committee, err
 }
 
 // offer takes a proof in; err is of making it.
@@ -82,7 +88,12 @@ func (k *evidenceKeeper) Close() error {
 func (o observer) Evidence(first, second consensus.Vote) {
 	o.n.metrics.Consensus.Evidence.Inc()
 	k := o.n.evidence
-	k.offer(evidence.FromVotes(k.chain, k.committee, first, second))
+	c, err := k.committee(first.Epoch)
+	if err != nil {
+		k.offer(nil, err)
+		return
+	}
+	k.offer(evidence.FromVotes(k.chain, c, first, second))
 }
 
 // Conflict of two certificates (engine.Observer).
@@ -93,7 +104,12 @@ func (o observer) Conflict(first, second consensus.Certificate) {
 	}
 	o.n.metrics.Consensus.Evidence.Inc()
 	k := o.n.evidence
-	k.offer(evidence.FromCertificates(k.chain, k.committee, first, second))
+	c, err := k.committee(first.Epoch)
+	if err != nil {
+		k.offer(nil, err)
+		return
+	}
+	k.offer(evidence.FromCertificates(k.chain, c, first, second))
 }
 
 // Evidence implements api.Backend.
@@ -102,14 +118,15 @@ func (b backend) Evidence(from, limit int) api.Evidence {
 	out := api.Evidence{Total: total, From: from, Proofs: make([]api.EvidenceProof, len(proofs))}
 	for i, p := range proofs {
 		st := p.Statements()
-		seats := b.n.genesis.Shards[st[0].Shard].Validators
 		e := api.EvidenceProof{
 			ID: proof.Digest(p.ID()), Shard: st[0].Shard, Epoch: st[0].Epoch, View: st[0].View,
 			First: evidence.Describe(st[0]), Second: evidence.Describe(st[1]), Proof: p.Append(nil),
 		}
-		for _, v := range p.Accused() {
-			if v < len(seats) {
-				e.Validators = append(e.Validators, api.AccusedValidator{Index: v, Name: seats[v].Name, Power: seats[v].Power})
+		if c, err := b.n.committeeOf(st[0].Epoch); err == nil {
+			for _, v := range p.Accused() {
+				if v < len(c.Validators) {
+					e.Validators = append(e.Validators, api.AccusedValidator{Index: v, Name: b.n.nameOf(c.Validators[v].Key), Power: c.Validators[v].Power})
+				}
 			}
 		}
 		out.Proofs[i] = e

@@ -29,6 +29,7 @@ type blockSource interface {
 	Block(hash consensus.Hash) (consensus.Block, error)
 	Header(hash consensus.Hash) (*consensus.Header, error)
 	Finalization(from consensus.Height) (consensus.Height, *consensus.Certificate, error)
+	EpochEnd(epoch consensus.Epoch) (*consensus.EpochEnd, error)
 }
 
 // blockEffects is the ledger: what is known of a final block and does not stand in it. Safe for concurrent use.
@@ -304,7 +305,29 @@ func (h *history) logged(height consensus.Height) (proof.Final, error) {
 		}
 		f.Headers = append(f.Headers, header)
 	}
+	echoes, err := echoesTo(h.log, f.Headers[len(f.Headers)-1], &f.Cert)
+	if err != nil {
+		return proof.Final{}, h.missing(height, err)
+	}
+	if f.Headers = append(f.Headers, echoes...); len(f.Headers) > 1+proof.MaxDescendants {
+		return proof.Final{}, api.Refuse(api.Pruned, "block %d was final only by an echo %d later; the hand-over shows the end of its epoch", height, len(f.Headers)-1)
+	}
 	return f, nil
+}
+
+// echoesTo are the echoes of an epoch's last block up to the one that the certificate finalizes; none if that is the block's own.
+func echoesTo(log blockSource, last *consensus.Header, cert *consensus.Certificate) ([]*consensus.Header, error) {
+	if cert.Block == last.Hash() {
+		return nil, nil
+	}
+	end, err := log.EpochEnd(last.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	if end.Last.Hash() != last.Hash() || end.Cert.Statement != cert.Statement {
+		return nil, fmt.Errorf("block %d has a finalization of something else", last.Height)
+	}
+	return end.Echoes, nil
 }
 
 // certified is the final header at a height if it has a certificate of its own, else nil.

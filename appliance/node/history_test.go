@@ -19,6 +19,7 @@ import (
 
 // chainLog is a block log in memory over the blocks of a prooftest.Network: blocks[i] has height i+1.
 type chainLog struct {
+	end    *consensus.EpochEnd // nil: no epoch has ended
 	blocks []*proof.Block
 	opened map[uint64][]ledger.Opened // by height
 	base   consensus.Height
@@ -81,6 +82,13 @@ func (c *chainLog) Finalization(from consensus.Height) (consensus.Height, *conse
 		return 0, nil, blocklog.ErrNotFound
 	}
 	return from + consensus.Height(len(b.Final.Headers)) - 1, &b.Final.Cert, nil
+}
+
+func (c *chainLog) EpochEnd(epoch consensus.Epoch) (*consensus.EpochEnd, error) {
+	if c.end == nil || c.end.Last.Epoch != epoch {
+		return nil, blocklog.ErrNotFound
+	}
+	return c.end, nil
 }
 
 func (c *chainLog) Credits(height uint64) ([]tx.CreditOutcome, error) {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/binary"
+	"sync/atomic"
 
 	"tutti/consensus"
 	"tutti/consensus/engine"
@@ -12,19 +13,66 @@ import (
 // committeeProtocol carries the engine's own requests: blocks by hash, runs of blocks, the last finalization.
 const committeeProtocol netstack.Protocol = "/tutti/committee/1"
 
+// committeeRouter gives the messages of the own shard's committees to the engine of the present epoch. Between two epochs they wait.
+type committeeRouter struct {
+	transport netstack.Transport
+	current   atomic.Pointer[committeeNetwork]
+}
+
+func newCommitteeRouter(t netstack.Transport) *committeeRouter { return &committeeRouter{transport: t} }
+
+// enter makes the network of an epoch's committee, which gets all messages from now on. One call at a time.
+func (r *committeeRouter) enter(c *consensus.Committee) *committeeNetwork {
+	n := newCommitteeNetwork(r.transport, c)
+	if before := r.current.Swap(n); before != nil {
+		close(before.over)
+	}
+	return n
+}
+
+// run passes messages on until ctx ends or the transport is closed. enter has been called.
+func (r *committeeRouter) run(ctx context.Context, class engine.Class) {
+	in := r.transport.Receive(netstackClass(class))
+	for {
+		select {
+		case m, ok := <-in:
+			if !ok || !r.pass(ctx, class, m) {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// pass gives a message to the present network, or to the next if that takes its place meanwhile. It is false if ctx ended.
+func (r *committeeRouter) pass(ctx context.Context, class engine.Class, m netstack.Message) bool {
+	for {
+		n := r.current.Load()
+		select {
+		case n.inboxes[class] <- engine.Message{From: n.indexOf(m.From), Payload: m.Payload}:
+			return true
+		case <-n.over:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // committeeNetwork is the transport as one committee sees it: it implements engine.Network.
 type committeeNetwork struct {
 	transport netstack.Transport
 	members   []netstack.NodeID // by committee index
 	index     map[netstack.NodeID]int
 	inboxes   [2]chan engine.Message
+	over      chan struct{} // closed when the next epoch's has taken its place
 }
 
 // inboxDepth is small: the transport's own queues are in front of it.
 const inboxDepth = 64
 
 func newCommitteeNetwork(t netstack.Transport, c *consensus.Committee) *committeeNetwork {
-	n := &committeeNetwork{transport: t, index: map[netstack.NodeID]int{}}
+	n := &committeeNetwork{transport: t, index: map[netstack.NodeID]int{}, over: make(chan struct{})}
 	for i, v := range c.Validators {
 		id := netstack.NodeID(v.Node)
 		n.members = append(n.members, id)
@@ -34,26 +82,6 @@ func newCommitteeNetwork(t netstack.Transport, c *consensus.Committee) *committe
 		n.inboxes[class] = make(chan engine.Message, inboxDepth)
 	}
 	return n
-}
-
-// run passes messages on until ctx ends or the transport is closed.
-func (n *committeeNetwork) run(ctx context.Context, class engine.Class) {
-	in := n.transport.Receive(netstackClass(class))
-	for {
-		select {
-		case m, ok := <-in:
-			if !ok {
-				return
-			}
-			select {
-			case n.inboxes[class] <- engine.Message{From: n.indexOf(m.From), Payload: m.Payload}:
-			case <-ctx.Done():
-				return
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 func netstackClass(c engine.Class) netstack.Class {

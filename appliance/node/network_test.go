@@ -21,9 +21,10 @@ func TestCommitteeNetwork(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	for i := range committee.Validators {
-		n := newCommitteeNetwork(sim.Join(nodeID(byte(i))), committee)
+		r := newCommitteeRouter(sim.Join(nodeID(byte(i))))
+		n := r.enter(committee)
 		for _, class := range []engine.Class{engine.ClassVote, engine.ClassProposal} {
-			group.Go(func() { n.run(ctx, class) })
+			group.Go(func() { r.run(ctx, class) })
 		}
 		nets = append(nets, n)
 	}
@@ -78,7 +79,8 @@ func TestCommitteeNetwork(t *testing.T) {
 
 func TestCommitteeNetworkEndsWithItsTransport(t *testing.T) {
 	sim := simnet.New(simnet.Config{})
-	n := newCommitteeNetwork(sim.Join(nodeID(0)), committeeOf(t, 1))
+	n := newCommitteeRouter(sim.Join(nodeID(0)))
+	n.enter(committeeOf(t, 1))
 	done := make(chan struct{})
 	go func() { n.run(context.Background(), engine.ClassVote); close(done) }()
 	sim.Close()

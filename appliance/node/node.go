@@ -44,6 +44,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/config"
 	"tutti/appliance/dashboard"
+	"tutti/appliance/epochs"
 	"tutti/appliance/genesis"
 	"tutti/appliance/host"
 	"tutti/appliance/keys"
@@ -94,7 +95,7 @@ type Options struct {
 	Ready func(api string)
 }
 
-// Node is one running node. Fields are set before anything that reads them starts and not modified afterwards: engine and
+// Node is one running node. Fields are set before anything that reads them starts and not modified afterwards: running and
 // overview last, everything else before the engine acts.
 type Node struct {
 	cfg        config.Config
@@ -106,8 +107,9 @@ type Node struct {
 	chain      tx.Hash
 	table      ledger.PartitionTable
 	shard      consensus.ShardID
-	index      int // seat in the committee
-	committees []*consensus.Committee
+	index      int                    // among the shard's validators in the genesis file
+	committees []*consensus.Committee // of the first epoch, by shard
+	signer     consensus.Signer
 	params     ledger.Params     // of the shard
 	root       *consensus.Header // genesis block of the shard
 	supply     uint64            // units in the shard at genesis
@@ -127,7 +129,10 @@ type Node struct {
 	overview      *overview
 	evidence      *evidenceKeeper
 	app           *application
-	engine        *engine.Engine
+	epochs        *epochs.Store
+	seats         *seats
+	router        *committeeRouter
+	running       atomic.Pointer[running]
 	server        *api.Server
 	metrics       *metrics.Metrics
 	accountChunks *rate.Limiter
@@ -138,10 +143,9 @@ type Node struct {
 	logWritten    atomic.Uint64 // bytes written to block log and vote log
 	finalTxs      atomic.Uint64 // transactions in blocks that became final
 	wake          chan struct{} // capacity 1: there may be something to propose
-	inboxes       func(context.Context, engine.Class)
-	sampled       sampled     // owned by the scrape
-	endEarly      func()      // ends the API of a node that copies its data; may be called again
-	closers       []io.Closer // in the order of opening
+	sampled       sampled       // owned by the scrape
+	endEarly      func()        // ends the API of a node that copies its data; may be called again
+	closers       []io.Closer   // in the order of opening
 }
 
 // Run runs a node until ctx ends or something fatal happens. What is missing or contradicts the others, and can be copied from
@@ -250,6 +254,9 @@ func (n *Node) open(ctx context.Context, opt Options, ready func(api string)) er
 			return err
 		}
 	}
+	if err := n.openEpochs(); err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if n.metrics, err = metrics.New(registry, n.build.Version, n.build.Commit); err != nil {
@@ -271,7 +278,7 @@ func (n *Node) open(ctx context.Context, opt Options, ready func(api string)) er
 	if err := n.openAPI(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})); err != nil {
 		return err
 	}
-	return n.startEngine(ctx, headers.keys[n.shard], voting)
+	return n.startEngine(ctx, voting)
 }
 
 // checkData accepts data of this format, and data that is being copied, which is not whole.
@@ -348,7 +355,7 @@ func Seat(v *genesis.Verified, node [32]byte) (shard consensus.ShardID, index in
 	return 0, 0, false
 }
 
-// committeesOf makes all committees and finds this node's seat.
+// committeesOf makes all first committees and finds this node among the validators.
 func (n *Node) committeesOf(v *genesis.Verified, self [32]byte) error {
 	for s := range v.Shards {
 		c, err := v.Committee(consensus.ShardID(s))
@@ -416,15 +423,15 @@ func (n *Node) dial(ctx context.Context, node *keys.Secret) (*p2p.Node, error) {
 	return p2p.New(context.WithoutCancel(ctx), p2p.Config{Seed: node.Seed(), Listen: n.cfg.Network.Listen, Peers: peers})
 }
 
-// others lists the other validators, by shard and all.
+// others lists the other validators, with and without a seat, by shard and all.
 func (n *Node) others() (byShard [][]netstack.NodeID, all []seat) {
 	self := n.transport.Self()
 	byShard = make([][]netstack.NodeID, len(n.committees))
-	for s, c := range n.committees {
-		for i, v := range c.Validators {
+	for s := range n.committees {
+		for _, v := range n.genesis.Shards[s].Validators {
 			if id := netstack.NodeID(v.Node); id != self {
 				byShard[s] = append(byShard[s], id)
-				all = append(all, seat{id, consensus.ShardID(s), n.genesis.Shards[s].Validators[i].Name})
+				all = append(all, seat{id, consensus.ShardID(s), v.Name})
 			}
 		}
 	}
@@ -497,8 +504,8 @@ func (n *Node) serve(parent context.Context) error {
 	}
 	for _, run := range []func(context.Context){
 		n.forward.run, n.overview.run, n.receive, n.watchDisk,
-		func(ctx context.Context) { n.inboxes(ctx, engine.ClassVote) },
-		func(ctx context.Context) { n.inboxes(ctx, engine.ClassProposal) },
+		func(ctx context.Context) { n.router.run(ctx, engine.ClassVote) },
+		func(ctx context.Context) { n.router.run(ctx, engine.ClassProposal) },
 	} {
 		group.Go(func() { run(ctx) })
 	}
@@ -507,12 +514,7 @@ func (n *Node) serve(parent context.Context) error {
 			cancel(err)
 		}
 	})
-	select {
-	case <-n.engine.Done():
-		cancel(n.engine.Err())
-	case <-ctx.Done():
-	}
-	cancel(nil)
+	cancel(n.walk(ctx))
 	n.log.Info("node stops", "final_height", n.history.height(), "uptime_s", int(time.Since(n.started).Seconds()))
 	group.Wait()
 	if err := context.Cause(ctx); err != context.Cause(parent) { // not only that it was time to stop

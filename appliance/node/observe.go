@@ -130,7 +130,7 @@ func (n *Node) scraper(next http.Handler) http.Handler {
 }
 
 func (n *Node) sampleEngine() {
-	m, e, raise := n.metrics, n.engine.Status(), n.sampled.raise
+	m, e, raise := n.metrics, n.now().engine.Status(), n.sampled.raise
 	m.Consensus.HeadHeight.Set(float64(e.Height))
 	if e.Final != nil {
 		m.Consensus.FinalHeight.Set(float64(e.Final.Height))

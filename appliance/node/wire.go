@@ -48,6 +48,7 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 	n.closers = append(n.closers, n.blocks)
 	n.meter = newMeter(time.Now())
 	n.history = newHistory(n.chain, n.shard, n.shardOf, n.blocks, n.ledger, n.meter)
+	n.seats = &seats{genesis: n.genesis, store: n.epochs, log: n.blocks}
 	if n.pool, err = n.newPool(); err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 	}
 	p := n.genesis.Parameters
 	n.app = &application{
-		chain: n.chain, shard: n.shard, committee: n.committees[n.shard], ledger: n.ledger, pool: n.pool, cross: n.cross, history: n.history,
+		chain: n.chain, shard: n.shard, seats: n.seats, ledger: n.ledger, pool: n.pool, cross: n.cross, history: n.history,
 		pace: pace{
 			interval: time.Duration(p.BlockIntervalMs) * time.Millisecond, heartbeat: time.Duration(p.HeartbeatMs) * time.Millisecond,
 			maxBytes: int(p.MaxBodyBytes), maxTxs: int(p.MaxBlockTxs),
@@ -111,32 +112,27 @@ func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	n.serveState(byShard[n.shard])
 	n.credits = newCredits(n.transport, byShard, trust, backend{n}.Credit)
 	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
-		return upcomingLeaders(n.committees[n.shard], n.index, n.engine.Status().View, k)
+		r := n.now()
+		return upcomingLeaders(r.Committee, r.index, r.engine.Status().View, k)
 	}, n.pool.Resend)
 	n.accountChunks = rate.NewLimiter(accountChunksPerSec, accountChunksPerSec)
 	return nil
 }
 
 // startEngine recovers what the block log holds above the state, and begins to take part.
-func (n *Node) startEngine(ctx context.Context, committee consensus.Keys, voting *keys.Secret) error {
-	c := n.committees[n.shard]
+func (n *Node) startEngine(ctx context.Context, voting *keys.Secret) error {
 	secret, err := voting.BLS()
 	if err != nil {
 		return err
 	}
-	if consensus.PublicKey(voting.Public()) != c.Validators[n.index].Key {
+	if consensus.PublicKey(voting.Public()) != n.genesis.Shards[n.shard].Validators[n.index].Key {
 		return fmt.Errorf("the voting key in %s is not the one that genesis has for this node: put the right key there", n.home.VotingKey())
 	}
-	network := newCommitteeNetwork(n.transport, c)
-	n.inboxes = network.run
-	n.engine, err = engine.Start(ctx, engine.Config{
-		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: c, Keys: committee, Signer: consensus.NewSigner(secret),
-		Index: n.index, Log: n.blocks, App: n.app, Network: gated(n, network), Observer: observer{n},
-	})
-	if err != nil {
+	n.signer, n.router = consensus.NewSigner(secret), newCommitteeRouter(n.transport)
+	if err := n.enter(ctx); err != nil {
 		return err
 	}
-	n.closers = append(n.closers, n.engine)
+	n.closers = append(n.closers, engineCloser{n})
 	_, others := n.others()
 	n.overview = newOverview(n.transport, others, n.tellStatus)
 	return nil
@@ -149,7 +145,7 @@ func (n *Node) tell(b *proof.Block) {
 	if len(b.Final.Headers) != 1 || len(n.committees) == 1 {
 		return
 	}
-	if n.committees[n.shard].Leader(h.View) == n.index { // one voice is enough; the others ask by themselves
+	if r := n.now(); r != nil && r.Committee.Leader(h.View) == r.index { // one voice is enough; the others ask by themselves
 		fh := consensus.FinalHeader{Header: h, Cert: b.Final.Cert}
 		_ = n.transport.Publish(finalTopic(n.shard), fh.Append(nil)) // best effort
 	}
@@ -159,9 +155,9 @@ func (n *Node) tell(b *proof.Block) {
 func (n *Node) tellStatus() peerStatus {
 	now := time.Now()
 	r := n.meter.read(now)
-	e := n.engine.Status()
+	e := n.now()
 	return peerStatus{
-		Shard: api.ShardStatus{Shard: n.shard, Height: finalHeight(e), TPS: r.tps, FinalityMs: r.quantiles, Validators: n.validators(e, now)},
+		Shard: api.ShardStatus{Shard: n.shard, Height: finalHeight(e.engine.Status()), TPS: r.tps, FinalityMs: r.quantiles, Validators: n.validators(e, now)},
 		API: api.NodeAPI{
 			Shard: n.shard, Name: n.genesis.Shards[n.shard].Validators[n.index].Name, URL: n.apiURL(),
 		},

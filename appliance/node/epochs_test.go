@@ -1,0 +1,140 @@
+package node_test
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tutti/appliance/api"
+	"tutti/appliance/client"
+	"tutti/appliance/config"
+	"tutti/appliance/localnet"
+	"tutti/appliance/node"
+	"tutti/consensus"
+	"tutti/state/tx"
+)
+
+// startEpochs is a shard of 5 validators with 4 seats and epochs of 10 blocks.
+func startEpochs(t *testing.T) *network {
+	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
+	port, err := localnet.FreePorts(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Network, err = localnet.Prepare(localnet.Options{
+		Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: port, Shards: 1, Validators: 5,
+		EpochBlocks: 10, CommitteeSize: 4, IntervalMs: 50,
+		Config: func(c *config.Config) { c.Verify.Workers = 1 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range n.Names {
+		n.start(name)
+	}
+	trust, err := node.Trust(n.Genesis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var urls []string
+	for _, name := range n.Names {
+		urls = append(urls, n.nodes[name].url)
+	}
+	if n.client, err = client.New(client.Options{URLs: urls, Trust: trust}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// pay makes transfers until ctx ends.
+func (n *network) pay(ctx context.Context) {
+	beat := time.NewTicker(20 * time.Millisecond)
+	defer beat.Stop()
+	for ctx.Err() == nil {
+		s := n.sign(0, tx.Tx{Kind: tx.Transfer, To: n.member(1), Amount: 1})
+		_ = n.client.Submit(ctx, []tx.Signed{s})
+		select {
+		case <-beat.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// reach waits until nodes are in an epoch.
+func (n *network) reach(epoch consensus.Epoch, names ...string) {
+	n.t.Helper()
+	for _, name := range names {
+		n.until(name+" is in the epoch", func() bool {
+			s, _ := get[api.Status](n, name, "/v1/status")
+			return s.Epoch.Number >= epoch
+		})
+	}
+}
+
+// TestEpochs: a shard goes through epochs in which seats change hands, also while a node is stopped and comes back, and a client that
+// begins with the genesis file follows all of it.
+func TestEpochs(t *testing.T) {
+	n := startEpochs(t)
+	first := n.sign(2, tx.Tx{Kind: tx.Transfer, To: n.member(1), Amount: 7})
+	limit, done := context.WithTimeout(t.Context(), time.Minute)
+	defer done()
+	if err := n.client.Submit(limit, []tx.Signed{first})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if p, _, err := n.client.Await(limit, &first); err != nil || !p.Success {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	paid := make(chan struct{})
+	go func() { defer close(paid); n.pay(ctx) }()
+	n.reach(2, n.Names...)
+	n.stop("s0v2")
+	n.reach(5, "s0v0", "s0v1", "s0v3", "s0v4")
+	n.start("s0v2")
+	n.reach(6, n.Names...)
+	stop()
+	<-paid
+
+	var all []api.Status
+	for _, name := range n.Names {
+		s, _ := get[api.Status](n, name, "/v1/status")
+		all = append(all, s)
+		if s.Epoch.Seats != 4 || s.Epoch.Left == nil || s.Epoch.Last != s.Epoch.After+10 || (s.ValidatorIndex < 0) != (s.Role == "follower") {
+			t.Errorf("%s: %+v", name, s.Epoch)
+		}
+	}
+	trust, err := node.Trust(n.Genesis)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		c, err := client.New(client.Options{URLs: []string{n.nodes["s0v2"].url}, Trust: trust})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Sync(limit, 0, nil); err != nil {
+			t.Fatal(err)
+		}
+		for h := consensus.Height(1); h < s.FinalHeight; h += 3 {
+			if _, err := c.Block(limit, 0, h); err != nil {
+				t.Errorf("block %d: %v", h, err)
+			}
+		}
+		c.Close()
+		break
+	}
+	if p, _, err := n.client.Await(limit, &first); err != nil || p.Where.Height > 10 {
+		t.Errorf("of the first epoch: %+v, %v", p, err)
+	}
+	n.client.Close()
+	n.stop(slices.Collect(maps.Keys(n.nodes))...)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.logs) > 0 {
+		t.Errorf("in the logs:\n%s", strings.Join(n.logs, ""))
+	}
+}
