@@ -199,7 +199,7 @@ func TestOpenAPIStructs(t *testing.T) {
 		"Answer": api.Answer{}, "ErrorBody": api.ErrorBody{}, "Refusal": api.Refusal{}, "SubmitTransaction": api.SubmitTransaction{},
 		"SubmitAnswer": api.SubmitAnswer{}, "Result": api.Result{}, "Transaction": api.Transaction{}, "CreditPlace": api.CreditPlace{},
 		"Account": api.Account{}, "Block": api.Block{}, "HelloEvent": api.HelloEvent{}, "FinalEvent": api.FinalEvent{},
-		"Status": api.Status{}, "SyncStatus": api.SyncStatus{}, "SyncPeer": api.SyncPeer{}, "Quantiles": api.Quantiles{}, "Bucket": api.Bucket{}, "PoolStatus": api.PoolStatus{},
+		"Status": api.Status{}, "EpochStatus": api.EpochStatus{}, "SyncStatus": api.SyncStatus{}, "SyncPeer": api.SyncPeer{}, "Quantiles": api.Quantiles{}, "Bucket": api.Bucket{}, "PoolStatus": api.PoolStatus{},
 		"Supply": api.Supply{}, "Memory": api.Memory{}, "MemoryKind": api.MemoryKind{}, "Writes": api.Writes{}, "WriteRate": api.WriteRate{}, "ValidatorStatus": api.ValidatorStatus{}, "LinkStatus": api.LinkStatus{},
 		"Network": api.Network{}, "ShardStatus": api.ShardStatus{}, "NodeAPI": api.NodeAPI{}, "Params": api.Params{},
 		"Evidence": api.Evidence{}, "EvidenceProof": api.EvidenceProof{}, "AccusedValidator": api.AccusedValidator{},

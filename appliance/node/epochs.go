@@ -217,6 +217,9 @@ func (n *Node) enter(ctx context.Context) error {
 		return fmt.Errorf("keys of epoch %d: %w", epoch, err)
 	}
 	own := &term{Term: t, keys: keys, index: n.seat(t.Committee)}
+	if barred(n.blocks, epoch) {
+		own.index = -1
+	}
 	n.seats.current.Store(own)
 	c := engine.Config{
 		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: t.Committee, Keys: keys, Index: own.index,

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -54,7 +55,7 @@ func TestEvidenceIsKept(t *testing.T) {
 			home: home, genesis: g, chain: tx.Hash{7}, committees: []*consensus.Committee{c}, metrics: m,
 			log: slog.New(slog.NewTextHandler(&said, nil)),
 		}
-		if err := n.openEvidence(); err != nil {
+		if err := errors.Join(n.openEpochs(), n.openEvidence()); err != nil {
 			t.Fatal(err)
 		}
 		return n

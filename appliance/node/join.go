@@ -15,6 +15,7 @@ import (
 
 	"tutti/accel/bls"
 	"tutti/appliance/api"
+	"tutti/appliance/epochs"
 	"tutti/appliance/host"
 	"tutti/appliance/keys"
 	"tutti/appliance/metrics"
@@ -39,46 +40,66 @@ const (
 // joining copies the data of a validator from the others of its shard, with a transport of its own, which ends before the
 // node starts as ever, and an API of its own, which ends when the node's takes its place. Everything it does can be cut short at any point and is gone on with at the next start:
 //
+//  0. epochs gets the hand-overs up to the present epoch
 //  1. state/ is filled with proven parts (state/statesync) and becomes a ledger, final at some height
 //  2. blocks/ is begun there (engine.Follower.Adopt, with a vote floor) or, where this validator's own log is intact,
 //     brought up to there (Extend), or begun there with its votes if nobody keeps what it lacks (Carry): so its votes are
-//     kept and there is no need of a floor
+//     kept and there is no need of a floor. The floor is of the present epoch, where a quorum answers that it has not begun the next
+//     one; the blocks may be of an epoch before. Nothing is signed in epochs below a floor's (Node.enter)
 //  3. the mark is taken away
 type joining struct {
 	n         *Node
 	transport netstack.Transport
-	follower  *engine.Follower
 	names     map[netstack.NodeID]statesync.Peer // validators of the shard, but for this one
 	ids       map[statesync.Peer]netstack.NodeID
 
-	mu     sync.Mutex // guards client
-	client *statesync.Client
+	trust *proof.Trust // follows the hand-overs
+
+	mu       sync.Mutex // guards what follows
+	client   *statesync.Client
+	follower *engine.Follower // of epoch
+	epoch    consensus.Epoch
 }
 
 // join makes the data whole. ready is called with the address of the API.
-func (n *Node) join(ctx context.Context, node *keys.Secret, committee consensus.Keys, ready func(api string)) (err error) {
+func (n *Node) join(ctx context.Context, node *keys.Secret, ready func(api string)) (err error) {
 	transport, err := n.dial(ctx, node)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, transport.Close()) }()
-	c := n.committees[n.shard]
 	j := &joining{n: n, transport: transport, names: map[netstack.NodeID]statesync.Peer{}, ids: map[statesync.Peer]netstack.NodeID{}}
-	j.follower = engine.NewFollower(engine.FollowerConfig{
-		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: c, Keys: committee, Index: n.index,
-		Network: newCommitteeNetwork(transport, c),
-	})
-	for i, v := range c.Validators {
+	for i, v := range n.genesis.Shards[n.shard].Validators {
 		if id := netstack.NodeID(v.Node); i != n.index {
-			name := statesync.Peer(fmt.Sprintf("%s (%s)", n.genesis.Shards[n.shard].Validators[i].Name, id.Short()))
+			name := statesync.Peer(fmt.Sprintf("%s (%s)", v.Name, id.Short()))
 			j.names[id], j.ids[name] = name, id
 		}
+	}
+	if err := n.openEpochs(); errors.Is(err, epochs.ErrDamaged) {
+		n.log.Warn("the file of hand-overs is damaged: it is moved aside, and copied from the others", "err", err)
+		if _, err := moveAside(n.home.Epochs()); err != nil {
+			return err
+		}
+		if err := n.openEpochs(); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	if j.trust, err = n.trusted(); err != nil {
+		return err
+	}
+	if err := j.followNewest(); err != nil {
+		return err
 	}
 	if err := j.serve(ctx, ready); err != nil {
 		return err
 	}
 	began := time.Now()
 	n.log.Info("the data of this validator is copied from the others of its shard", "shard", n.shard, "validators", len(j.names))
+	if err := j.handovers(ctx); err != nil {
+		return err
+	}
 	defer j.nameLiars()
 	height, err := j.state(ctx)
 	if err != nil {
@@ -96,8 +117,13 @@ func (n *Node) join(ctx context.Context, node *keys.Secret, committee consensus.
 
 // nameLiars tells which validators sent wrong headers or certificates.
 func (j *joining) nameLiars() {
-	for _, l := range j.follower.Liars() {
-		id := netstack.NodeID(j.n.committees[j.n.shard].Validators[l.Member].Node)
+	f, epoch := j.following()
+	t, err := j.n.epochs.Term(epoch)
+	if err != nil {
+		return
+	}
+	for _, l := range f.Liars() {
+		id := netstack.NodeID(t.Committee.Validators[l.Member].Node)
 		j.n.log.Warn("a validator sent something wrong and is not asked any more", "validator", string(j.names[id]), "what", l.Reason)
 	}
 }
@@ -129,7 +155,7 @@ func (j *joining) fill(ctx context.Context) (height uint64, err error) {
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	client, err := statesync.NewClient(statesync.Options{
-		Restore: r, Network: j, Headers: followed{j.follower}, Observer: j, Partitions: params.Table.Partitions(params.Shard),
+		Restore: r, Network: j, Headers: followed{j}, Observer: j, Partitions: params.Table.Partitions(params.Shard),
 	})
 	if err != nil {
 		return 0, err
@@ -171,20 +197,23 @@ func (j *joining) log(ctx context.Context, height consensus.Height) error {
 	if err != nil {
 		return err
 	}
-	bring := j.follower.Adopt
+	bring := j.adopt
 	if voted(l) {
-		bring = j.follower.Extend
+		bring = j.extend
 	}
 	err = j.follow(ctx, func() error { return bring(ctx, l, height) })
 	if errors.Is(err, engine.ErrNoAnswer) && voted(l) {
 		n.log.Info("the others do not keep the blocks that this validator's log lacks: it begins anew with its votes", "reason", err)
-		err = j.follow(ctx, func() error { return j.carry(ctx, l, height) })
+		err = j.follow(ctx, func() error { return errors.Join(j.carry(ctx, l, height), j.middle(ctx, height)) })
 		if err = errors.Join(err, l.Close()); err == nil {
 			if _, err = moveAside(n.home.Blocks()); err == nil {
 				err = n.nameCarried()
 			}
 		}
 		return err
+	}
+	if err == nil {
+		err = j.follow(ctx, func() error { return j.middle(ctx, height) })
 	}
 	return errors.Join(err, l.Close())
 }
@@ -202,7 +231,11 @@ func (j *joining) carry(ctx context.Context, old *blocklog.Log, height consensus
 	if err != nil {
 		return err
 	}
-	return errors.Join(j.follower.Carry(ctx, old, l, height), l.Close())
+	f, err := j.followerAt(height)
+	if err == nil {
+		err = f.Carry(ctx, old, l, height)
+	}
+	return errors.Join(err, l.Close())
 }
 
 // nameCarried gives a log that carry has made the old one's name, if that has gone.
@@ -225,8 +258,11 @@ func (j *joining) follow(ctx context.Context, bring func() error) (err error) {
 	pause := time.NewTicker(joinRetry)
 	defer pause.Stop()
 	for range joinTries {
-		if err = bring(); !errors.Is(err, engine.ErrNoAnswer) || errors.Is(err, engine.ErrNotKept) {
+		if err = bring(); !errors.Is(err, engine.ErrNoAnswer) && !errors.Is(err, engine.ErrEpochOver) || errors.Is(err, engine.ErrNotKept) {
 			return err
+		}
+		if again := j.handovers(ctx); again != nil { // they may be in another epoch by now
+			return again
 		}
 		select {
 		case <-pause.C:
@@ -258,11 +294,22 @@ func (n *Node) freshLog() (*blocklog.Log, error) {
 }
 
 // followed is a follower as state sync sees it.
-type followed struct{ f *engine.Follower }
+type followed struct{ j *joining }
 
 // Advance implements statesync.Headers.
 func (h followed) Advance(ctx context.Context) (uint64, error) {
-	tip, err := h.f.Advance(ctx)
+	f, epoch := h.j.following()
+	tip, err := f.Advance(ctx)
+	if errors.Is(err, engine.ErrEpochOver) || errors.Is(err, engine.ErrNoAnswer) {
+		if err := h.j.handovers(ctx); err != nil {
+			return 0, err
+		}
+		next, now := h.j.following()
+		if now == epoch {
+			return 0, err
+		}
+		tip, err = next.Advance(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -271,7 +318,8 @@ func (h followed) Advance(ctx context.Context) (uint64, error) {
 
 // Headers implements statesync.Headers.
 func (h followed) Headers(ctx context.Context, from, to uint64) ([]ledger.Trusted, error) {
-	hs, err := h.f.Headers(ctx, consensus.Height(from), consensus.Height(to))
+	f, _ := h.j.following()
+	hs, err := f.Headers(ctx, consensus.Height(from), consensus.Height(to))
 	if err != nil {
 		return nil, err
 	}

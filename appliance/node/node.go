@@ -250,11 +250,10 @@ func (n *Node) open(ctx context.Context, opt Options, ready func(api string)) er
 	n.params.GenesisBlock = tx.Hash(n.root.Hash())
 	n.supply = verified.Supplies[n.shard]
 	if marked(n.home) {
-		if err := n.join(ctx, node, headers.keys[n.shard], ready); err != nil {
+		if err := n.join(ctx, node, ready); err != nil {
 			return err
 		}
-	}
-	if err := n.openEpochs(); err != nil {
+	} else if err := n.openEpochs(); err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()

@@ -110,6 +110,7 @@ func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	n.wake = make(chan struct{}, 1)
 	n.cross = newCrossLinks(n.shard, headers, n.transport, byShard, n.ledger, func() { poke(n.wake) })
 	n.serveState(byShard[n.shard])
+	n.serveHandovers()
 	n.credits = newCredits(n.transport, byShard, trust, backend{n}.Credit)
 	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
 		r := n.now()

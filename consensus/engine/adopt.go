@@ -33,7 +33,7 @@ func (f *Follower) Adopt(ctx context.Context, log *blocklog.Log, at consensus.He
 	if err != nil {
 		return err
 	}
-	if f.c.Index >= 0 && !f.hasFloor(log) {
+	if f.votes() && !f.hasFloor(log) {
 		// Before any block, so that a log with blocks has the floor, whenever this is cut short.
 		floor, leading, err := f.floor(ctx)
 		if err != nil {
@@ -49,6 +49,9 @@ func (f *Follower) Adopt(ctx context.Context, log *blocklog.Log, at consensus.He
 	return f.adoptBlocks(ctx, log, from, at)
 }
 
+// votes reports whether the node is a validator, of this epoch or a later one.
+func (f *Follower) votes() bool { return f.c.Index >= 0 || f.c.Later }
+
 func (f *Follower) hasFloor(log *blocklog.Log) bool {
 	c := f.c.Committee
 	return slices.ContainsFunc(log.Records(), func(r simplex.Record) bool {
@@ -59,7 +62,7 @@ func (f *Follower) hasFloor(log *blocklog.Log) bool {
 // adoptable says from which height on blocks are missing, 0 if none are, or why the log can't be adopted.
 func (f *Follower) adoptable(log *blocklog.Log, at consensus.Height) (from consensus.Height, err error) {
 	own := slices.ContainsFunc(log.Records(), func(r simplex.Record) bool { return r.Vote != nil })
-	begun := f.c.Index < 0 || slices.ContainsFunc(log.Records(), func(r simplex.Record) bool { return r.Floor != nil })
+	begun := !f.votes() || slices.ContainsFunc(log.Records(), func(r simplex.Record) bool { return r.Floor != nil })
 	if own || !begun && (log.Stats().Blocks > 0 || len(log.Records()) > 0) {
 		return 0, fatal("adopting height "+fmt.Sprint(at), ErrNotEmpty)
 	}
@@ -82,7 +85,11 @@ func (f *Follower) adoptable(log *blocklog.Log, at consensus.Height) (from conse
 func (f *Follower) floor(ctx context.Context) (simplex.Floor, *consensus.Certificate, error) {
 	c := f.c.Committee
 	none := simplex.Floor{}
-	if rest := c.Total() - c.Validators[f.c.Index].Power; !c.IsQuorum(rest) {
+	rest := c.Total()
+	if f.c.Index >= 0 {
+		rest -= c.Validators[f.c.Index].Power
+	}
+	if !c.IsQuorum(rest) {
 		return none, nil, fatal("making the vote floor", ErrIndispensable)
 	}
 	answered, lying := consensus.NewSigners(len(c.Validators)), consensus.NewSigners(len(c.Validators))

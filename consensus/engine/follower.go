@@ -19,7 +19,7 @@ type Requester interface {
 	Request(ctx context.Context, to int, request []byte) ([]byte, error)
 }
 
-// FollowerConfig of a Follower. All fields are required.
+// FollowerConfig of a Follower. All fields but Later are required.
 type FollowerConfig struct {
 	Chain     consensus.Hash    // genesis hash, under every signature
 	Genesis   *consensus.Header // the block at height 0
@@ -27,6 +27,9 @@ type FollowerConfig struct {
 	Keys      consensus.Keys
 	Index     int // own place in the committee, which is not asked; -1 for an observer
 	Network   Requester
+	// Later says that a node without a place may have one in a later epoch, so that Adopt sets a vote floor for it too: the
+	// quorum that answers has not begun the next epoch, so nobody has voted in that (simplex, why the floor is high enough).
+	Later bool
 }
 
 // Lie is what a member sent that no correct one sends.

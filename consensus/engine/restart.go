@@ -33,7 +33,7 @@ func (e *Engine) restart(ctx context.Context) (simplex.Ready, error) {
 	}
 	records := e.c.Log.Records()
 	for _, r := range records {
-		if v := r.Vote; v != nil && v.Epoch == e.c.Committee.Epoch && int(v.Validator) != e.c.Index {
+		if v := r.Vote; v != nil && e.c.Index >= 0 && v.Epoch == e.c.Committee.Epoch && int(v.Validator) != e.c.Index {
 			return simplex.Ready{}, fatal(fmt.Sprintf("vote of validator %d, this is %d", v.Validator, e.c.Index), ErrOtherValidator)
 		}
 	}
