@@ -29,6 +29,9 @@ type Metrics struct {
 // Consensus is the agreement of this node's shard.
 type Consensus struct {
 	View         prometheus.Gauge
+	Epoch        prometheus.Gauge
+	EpochLeft    prometheus.Gauge
+	Seat         prometheus.Gauge
 	HeadHeight   prometheus.Gauge
 	FinalHeight  prometheus.Gauge
 	FinalTime    prometheus.Gauge // Unix seconds of the final tip, by its leader's clock
@@ -138,6 +141,9 @@ func New(reg prometheus.Registerer, version, commit string) (*Metrics, error) {
 func newConsensus(r *registrar) Consensus {
 	return Consensus{
 		View:         r.gauge("consensus_view", "View this node is in."),
+		Epoch:        r.gauge("consensus_epoch", "Epoch of this node's shard."),
+		EpochLeft:    r.gauge("consensus_epoch_blocks_left", "Final blocks that the epoch still needs to end; 0 if it never ends."),
+		Seat:         r.gauge("consensus_seat", "This node's seat in the committee, -1 for none."),
 		HeadHeight:   r.gauge("consensus_head_height", "Height of the highest block this node judged valid."),
 		FinalHeight:  r.gauge("consensus_final_height", "Height of the final tip."),
 		FinalTime:    r.gauge("consensus_final_timestamp_seconds", "Unix time of the final tip, by its leader's clock."),

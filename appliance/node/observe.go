@@ -130,7 +130,14 @@ func (n *Node) scraper(next http.Handler) http.Handler {
 }
 
 func (n *Node) sampleEngine() {
-	m, e, raise := n.metrics, n.now().engine.Status(), n.sampled.raise
+	at := n.now()
+	m, e, raise := n.metrics, at.engine.Status(), n.sampled.raise
+	epoch := n.epochStatus(at)
+	m.Consensus.Epoch.Set(float64(epoch.Number))
+	m.Consensus.Seat.Set(float64(at.index))
+	if epoch.Left != nil {
+		m.Consensus.EpochLeft.Set(float64(*epoch.Left))
+	}
 	m.Consensus.HeadHeight.Set(float64(e.Height))
 	if e.Final != nil {
 		m.Consensus.FinalHeight.Set(float64(e.Final.Height))

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"tutti/appliance/config"
+	"tutti/appliance/epochs"
 	"tutti/appliance/genesis"
 	"tutti/appliance/keys"
 	"tutti/consensus"
@@ -44,15 +46,9 @@ func openProtection(home config.Home, v *genesis.Verified) (_ *protected, err er
 	if !ok {
 		return nil, fmt.Errorf("the node key in %s is no validator's of network %s: put the genesis file there that has this node", home.Keys(), v.Name)
 	}
-	p := &protected{validator: protection.Validator{Chain: v.Hash(), Index: index}, release: release}
-	if p.validator.Committee, err = v.Committee(shard); err != nil {
-		return nil, err
-	}
-	if consensus.PublicKey(voting.Public()) != p.validator.Committee.Validators[index].Key {
+	p := &protected{validator: protection.Validator{Chain: v.Hash()}, release: release}
+	if consensus.PublicKey(voting.Public()) != v.Shards[shard].Validators[index].Key {
 		return nil, fmt.Errorf("the voting key in %s is not the one that genesis has for this node: put the right key there", home.VotingKey())
-	}
-	if p.validator.Keys, err = consensus.NewKeys(p.validator.Committee); err != nil {
-		return nil, err
 	}
 	if marked(home) {
 		return nil, fmt.Errorf("the data in %s is still to be copied: 'tutti run' goes on with it, and asks the other validators itself from which view on it is safe to vote", home.Data())
@@ -60,6 +56,12 @@ func openProtection(home config.Home, v *genesis.Verified) (_ *protected, err er
 	if err := config.CheckFormat(home.Data(), config.DataFormat); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no data in %s: 'tutti run --sync' makes it, and asks the other validators from which view on it is safe to vote; 'tutti state import' makes it of a file", home)
 	} else if err != nil {
+		return nil, err
+	}
+	if err := p.lastSeat(home, v, shard, consensus.PublicKey(voting.Public())); err != nil {
+		return nil, err
+	}
+	if p.validator.Keys, err = consensus.NewKeys(p.validator.Committee); err != nil {
 		return nil, err
 	}
 	if p.log, err = blocklog.Open(blocklog.Options{
@@ -73,6 +75,32 @@ func openProtection(home config.Home, v *genesis.Verified) (_ *protected, err er
 	}
 	p.held = p.validator.Records(p.log.Records(), final)
 	return p, nil
+}
+
+// lastSeat finds the newest epoch in which the validator has a seat.
+func (p *protected) lastSeat(home config.Home, v *genesis.Verified, shard consensus.ShardID, key consensus.PublicKey) error {
+	first, err := v.Committee(shard)
+	if err != nil {
+		return err
+	}
+	store, err := epochs.Open(disk(), home.Epochs(), v.Hash(), first)
+	if err != nil {
+		return err
+	}
+	defer store.Close() // nothing was written
+	for epoch := store.Newest().Committee.Epoch; ; epoch-- {
+		t, err := store.Term(epoch)
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(t.Committee.Validators, func(x consensus.Validator) bool { return x.Key == key }); i >= 0 {
+			p.validator.Committee, p.validator.Index = t.Committee, i
+			return nil
+		}
+		if epoch == first.Epoch {
+			return fmt.Errorf("this validator has had no seat in epochs %d to %d, so that it has signed nothing", epoch, store.Newest().Committee.Epoch)
+		}
+	}
 }
 
 // finalView is the view of the last final block of a log, 0 if that is of an earlier epoch.

@@ -45,8 +45,11 @@
 // because who wrote it need not have known of the last votes. If the file, or file and log, contradict each other, the key
 // was used twice: that is said, and all of it bars.
 //
-// Refused are: another chain, a file without this key, another shard, another epoch than the committee's (there is one epoch
-// now), anything malformed. JSON is bounded and strict where leniency could hide an entry: no field twice, whatever its
+// A file is of one epoch: the newest one in which the validator has a seat. It needs no other. Nothing was signed in later ones, and in
+// epochs before a floor's a validator takes no part (the caller's rule), so that the bar of this one stands for all before it;
+// a foreign reader's numbers say the same.
+//
+// Refused are: another chain, a file without this key, another shard, another epoch than the committee's, anything malformed. JSON is bounded and strict where leniency could hide an entry: no field twice, whatever its
 // case, no number but decimal text, no trailing bytes. Unknown fields outside tutti are ignored, as we ask others to.
 //
 // A file is as old as its export. If the validator voted afterwards, neither this nor any other file makes it safe to sign;
@@ -87,7 +90,7 @@ var (
 	ErrOtherChain = errors.New("the file is of another chain: take the one that was exported from this network's validator")
 	ErrOtherKey   = errors.New("the file has nothing about this validator's voting key: take the one that was exported with this key")
 	ErrOtherShard = errors.New("the file is of another shard than the validator's: take the one that was exported from this validator")
-	ErrEpoch      = errors.New("the file has votes of an epoch that this build does not know: use the version of tutti that wrote it, or a later one")
+	ErrEpoch      = errors.New("the file is of another epoch than the newest one that this home knows and its validator has a seat in: move the home's blocks folder aside and run 'tutti run --resync' once, which asks the other validators above which view it is safe to vote")
 )
 
 // Validator is whose protection it is.

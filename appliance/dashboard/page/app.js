@@ -140,6 +140,7 @@ function showNode(s) {
   set($("chain"), `${s.chain} · genesis ${s.genesis.slice(0, 8)} · ${count(s.shards, "shard")}`);
   const pairs = [
     ["role", s.validator_index >= 0 ? `validator ${s.validator_index} of shard ${s.shard}` : `follower of shard ${s.shard}`],
+    ["epoch", s.epoch.left === undefined ? number.format(s.epoch.number) : `${number.format(s.epoch.number)}, ends in ${count(s.epoch.left, "block")}`],
     ["version", `${s.version} (${s.commit})`],
     ["final height", number.format(s.final_height)],
     ["view", number.format(s.view)],
