@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -10,6 +11,8 @@ import (
 
 	"tutti/appliance/epochs"
 	"tutti/appliance/genesis"
+	"tutti/appliance/proof"
+	"tutti/appliance/proof/prooftest"
 	"tutti/consensus"
 	"tutti/consensus/blocklog"
 	"tutti/consensus/simplex"
@@ -190,6 +193,25 @@ func TestSeatsBarred(t *testing.T) {
 			t.Errorf("epoch %d barred: %t", epoch, !want)
 		}
 	}
+}
+
+func FuzzDecodeHandovers(f *testing.F) {
+	net := prooftest.New(f, "hand-overs", 1)
+	var list []*proof.Handover
+	for i := range 3 {
+		h, _ := net.HandOver(0, i)
+		list = append(list, h)
+		b := appendHandovers(nil, list)
+		if got, err := decodeHandovers(b); err != nil || len(got) != len(list) {
+			f.Fatalf("%d hand-overs came back as %d, %v", len(list), len(got), err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if list, err := decodeHandovers(b); err == nil && !bytes.Equal(appendHandovers(nil, list), b) {
+			t.Error("another encoding of the same hand-overs")
+		}
+	})
 }
 
 // bugs are faults that the tests of seats must notice.

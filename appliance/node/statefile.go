@@ -174,8 +174,8 @@ func (x *exporter) final(base consensus.Height) (*proof.Final, error) {
 		}
 		f.Headers = append(f.Headers, h)
 	}
-	if f.Cert.Block != f.Headers[len(f.Headers)-1].Hash() {
-		return nil, errors.New("the last final block ends an epoch, by an echo: run the node until it has a few blocks more, then export")
+	if last := f.Headers[len(f.Headers)-1]; f.Cert.Block != last.Hash() || f.Header().Epoch != last.Epoch {
+		return nil, errors.New("an epoch has just ended: run the node until it has a few blocks more, then export")
 	}
 	return f, nil
 }
@@ -328,6 +328,9 @@ func openStateFile(r io.Reader, v *genesis.Verified, workers int, progress Progr
 		return nil, err
 	}
 	quorum, err := s.final.Verify(trust)
+	if errors.Is(err, proof.ErrEpoch) {
+		return nil, fmt.Errorf("%w. A state file of a later epoch than the first can not be checked with the genesis file alone: 'tutti run --sync' copies the state from the other validators and follows the hand-overs", err)
+	}
 	if err != nil {
 		return nil, err
 	}
