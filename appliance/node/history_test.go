@@ -81,7 +81,13 @@ func (c *chainLog) Finalization(from consensus.Height) (consensus.Height, *conse
 	if b == nil {
 		return 0, nil, blocklog.ErrNotFound
 	}
-	return from + consensus.Height(len(b.Final.Headers)) - 1, &b.Final.Cert, nil
+	at := from
+	for _, h := range b.Final.Headers[1:] {
+		if !h.IsEcho() {
+			at = h.Height
+		}
+	}
+	return at, &b.Final.Cert, nil
 }
 
 func (c *chainLog) EpochEnd(epoch consensus.Epoch) (*consensus.EpochEnd, error) {

@@ -195,6 +195,38 @@ func TestSeatsBarred(t *testing.T) {
 	}
 }
 
+// TestSeatsProof: the last blocks of an epoch that is over by echoes are proven through them.
+func TestSeatsProof(t *testing.T) {
+	for _, echoes := range []int{0, 1, 3, proof.MaxDescendants, proof.MaxDescendants + 1} {
+		net := prooftest.New(t, "echoes", 1)
+		net.Add(0, nil, nil)
+		log := &chainLog{base: 1, blocks: net.Finalise(0)}
+		net.Add(0, nil, nil)
+		h, blocks := net.HandOver(0, echoes)
+		log.blocks, log.end = append(log.blocks, blocks...), h.End
+		hist := historyOf(net, log)
+		play(t, hist, log)
+		for i, b := range log.blocks {
+			f, err := hist.final(consensus.Height(i + 1))
+			if len(b.Final.Headers) > 1+proof.MaxDescendants {
+				if err == nil {
+					t.Errorf("%d echoes, block %d: a proof of %d headers", echoes, i+1, len(f.Headers))
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%d echoes, block %d: %v", echoes, i+1, err)
+			}
+			if _, err := f.Verify(net.Trust); err != nil || len(f.Headers) != len(b.Final.Headers) {
+				t.Errorf("%d echoes, block %d: %d headers, want %d, %v", echoes, i+1, len(f.Headers), len(b.Final.Headers), err)
+			}
+		}
+		if own, err := hist.certified(3); err != nil || (own != nil) != (echoes == 0) {
+			t.Errorf("%d echoes: a certificate of the last block's own: %v, %v", echoes, own, err)
+		}
+	}
+}
+
 func FuzzDecodeHandovers(f *testing.F) {
 	net := prooftest.New(f, "hand-overs", 1)
 	var list []*proof.Handover
@@ -219,6 +251,7 @@ var bugs = []plant.Bug{
 	{Name: "any next committee is certified", File: "app.go", Old: "if b.Header.NextCommittee != next {", New: "if b.Header.NextCommittee != next && !planted(%q) {"},
 	{Name: "the middle is not stored", File: "epochs.go", Old: "!ends || h.Height != at {", New: "!ends || h.Height != at || planted(%q) {"},
 	{Name: "the next committee is drawn from the last block", File: "epochs.go", Old: "for h.Height > at {", New: "for h.Height > at && !planted(%q) {"},
+	{Name: "a proof ends with the last block", File: "history.go", Old: "if cert.Block == last.Hash() {", New: "if cert.Block == last.Hash() || planted(%q) {"},
 	{Name: "a floor bars its own epoch only", File: "handovers.go", Old: "r.Floor.Epoch > epoch {", New: "r.Floor.Epoch > epoch && !planted(%q) {"},
 }
 
