@@ -176,16 +176,6 @@ func TestHandoversAreBounded(t *testing.T) {
 	}
 }
 
-// long is a header as long as one can be.
-func long(h *consensus.Header) *consensus.Header {
-	x := *h
-	x.Links = make([]consensus.Link, consensus.MaxShards)
-	for i := range x.Links {
-		x.Links[i].Shard = consensus.ShardID(i)
-	}
-	return &x
-}
-
 func TestRoutes(t *testing.T) {
 	d := load(t)
 	_, w := start(t, nil)
