@@ -420,6 +420,22 @@ func TestFollowOverEpochs(t *testing.T) {
 		if err := adopt(member, 2); !errors.Is(err, ErrNoAnswer) {
 			t.Errorf("a floor in an epoch that is over: %v", err)
 		}
+		// Who may have a seat later gets a floor in the present epoch, and none in one that is over, where it may have voted since.
+		later := follow(1)
+		later.c.Later = true
+		log, err := blocklog.Open(blocklog.Options{FS: vfs.NewMem(), Dir: "log", Chain: testChain, Shard: testShard, Create: true, Retention: 1000})
+		must(t, err)
+		must(t, later.Adopt(ctx, log, 0))
+		if rs := log.Records(); len(rs) == 0 || rs[len(rs)-1].Floor == nil || rs[len(rs)-1].Floor.Epoch != 1 {
+			t.Errorf("without a seat: %+v", rs)
+		}
+		must(t, follow(1).Adopt(ctx, log, 31))
+		must(t, log.Close())
+		over := follow(0)
+		over.c.Later = true
+		if err := adopt(over, 0); !errors.Is(err, ErrNoAnswer) {
+			t.Errorf("a floor without a seat in an epoch that is over: %v", err)
+		}
 		for _, f := range []*Follower{f, member} {
 			if lies := f.Liars(); len(lies) != 0 {
 				t.Errorf("liars: %+v", lies)

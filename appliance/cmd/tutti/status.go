@@ -62,6 +62,13 @@ func (a *app) sayStatus(st *api.Status, n *api.Network) {
 	t.row("network", fmt.Sprintf("%s, genesis %x…", st.Chain, st.Genesis[:4]))
 	t.row("version", fmt.Sprintf("%s (%.12s), up %s", st.Version, st.Commit, (time.Duration(st.UptimeS)*time.Second).String()))
 	t.row("final", fmt.Sprintf("block %s, %s tx/s", number(uint64(st.FinalHeight)), number(int(st.TPS+0.5))))
+	if e := &st.Epoch; e.Left != nil {
+		seat := "no seat"
+		if st.ValidatorIndex >= 0 {
+			seat = fmt.Sprintf("seat %d", st.ValidatorIndex)
+		}
+		t.row("epoch", fmt.Sprintf("%s, %s of %d; ends with block %s, in %s", number(uint64(e.Number)), seat, e.Seats, number(uint64(e.Last)), number(*e.Left)))
+	}
 	t.row("finality", finalityText(st.FinalityMs))
 	t.row("waiting", fmt.Sprintf("%s of at most %s transactions", number(st.Pool.Txs), number(st.Pool.Limit)))
 	t.row("accounts", number(st.Accounts))
