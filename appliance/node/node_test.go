@@ -409,7 +409,7 @@ func (n *network) metricsAreFed(t *testing.T) {
 		"tutti_sync_active": {0, 1}, "tutti_sync_runs_total": any, "tutti_sync_blocks_total": any,
 		"tutti_api_requests_total": {1, 0}, "tutti_api_request_seconds": {1, 0}, "tutti_api_in_flight_requests": {1, 10},
 		"tutti_api_refused_total": {1, 0}, "tutti_api_transactions_total": {1, 0}, "tutti_api_subscribers": {1, 1},
-		"tutti_api_cut_subscribers_total": {0, -1},
+		"tutti_api_cut_subscribers_total": {0, -1}, "tutti_consensus_epoch": {0, -1}, "tutti_consensus_epoch_blocks_left": {0, -1}, "tutti_consensus_seat": any,
 	} {
 		sum, ok := values[name]
 		switch {
