@@ -24,8 +24,8 @@ const killsANetwork = 25
 var killBugs = []plant.Bug{
 	{
 		Name: "shards", File: "../../appliance/node/app.go",
-		Old: "Body: a.committee.BodyRef(built.Body)",
-		New: "Body: map[bool]func([]byte) consensus.BodyRef{true: a.committee.ShardsRef, false: a.committee.BodyRef}[planted(%q)](built.Body)",
+		Old: "Body: committee.BodyRef(built.Body)",
+		New: "Body: map[bool]func([]byte) consensus.BodyRef{true: committee.ShardsRef, false: committee.BodyRef}[planted(%q)](built.Body)",
 	},
 	{
 		Name: "forgets", File: "../../consensus/engine/loop.go",
