@@ -30,6 +30,7 @@ import (
 
 	"tutti/appliance/proof"
 	"tutti/consensus"
+	"tutti/consensus/durable"
 )
 
 const (
@@ -41,7 +42,6 @@ const (
 	kindHandover    = 1
 	kindMiddle      = 2
 	middleBytes     = 1 + 8 + 32
-	tempSuffix      = ".tmp"
 )
 
 // Errors of a store.
@@ -82,7 +82,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func Open(fs vfs.FS, path string, chain consensus.Hash, first *consensus.Committee) (*Store, error) {
 	s := &Store{fs: fs, path: path, chain: chain, first: first, newest: Term{Committee: first}}
 	if _, err := fs.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if err := s.replace(s.head()); err != nil {
+		if err := durable.Replace(fs, path, s.head()); err != nil {
 			return nil, fmt.Errorf("epochs: %w", err)
 		}
 	}
@@ -101,30 +101,6 @@ func (s *Store) head() []byte {
 	b = append(b, s.chain[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(s.first.Shard))
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-}
-
-// replace makes a file of these bytes the store's, durable before it has its name.
-func (s *Store) replace(b []byte) error {
-	temp := s.path + tempSuffix
-	f, err := s.fs.Create(temp, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := s.fs.Rename(temp, s.path); err != nil {
-		return err
-	}
-	dir, err := s.fs.OpenDir(s.fs.PathDir(s.path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // load reads all records, and cuts a torn last one off.
@@ -213,15 +189,16 @@ func (s *Store) cut(size int64) error {
 	if _, err := s.f.ReadAt(whole, 0); err != nil {
 		return err
 	}
-	if err := s.f.Close(); err != nil {
+	if err := durable.Replace(s.fs, s.path, whole); err != nil {
 		return err
 	}
-	if err := s.replace(whole); err != nil {
+	f, err := s.fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified)
+	if err != nil {
 		return err
 	}
-	var err error
-	s.f, err = s.fs.OpenReadWrite(s.path, vfs.WriteCategoryUnspecified)
-	return err
+	old := s.f
+	s.f = f
+	return old.Close()
 }
 
 // take takes a record in.

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -28,26 +27,41 @@ const (
 
 // Done counts the runs at this commit, and those of them that failed.
 func (r Results) Done() (runs, bad int, err error) {
-	f, err := os.Open(r.Path)
-	if os.IsNotExist(err) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		fields := strings.Split(lines.Text(), "\t")
-		if len(fields) != 5 || fields[0] != r.Commit || strings.HasPrefix(fields[4], canary) {
-			continue
+	err = rows(r.Path, r.Commit, resultsHead, func(fields []string) error {
+		outcome := fields[len(fields)-1]
+		if strings.HasPrefix(outcome, canary) {
+			return nil
 		}
 		runs++
-		if !strings.HasPrefix(fields[4], passed) {
+		if !strings.HasPrefix(outcome, passed) {
 			bad++
 		}
+		return nil
+	})
+	return runs, bad, err
+}
+
+// rows calls f for each line of a commit's in a file of results, if there is one. Lines of other lengths than the head's are of
+// other campaigns.
+func rows(path, commit, head string, f func(fields []string) error) error {
+	text, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil
 	}
-	return runs, bad, lines.Err()
+	if err != nil {
+		return err
+	}
+	columns := strings.Count(head, "\t") + 1
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if len(fields) != columns || fields[0] != commit {
+			continue
+		}
+		if err := f(fields); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // Append adds a run. detail says more about it.
@@ -105,43 +119,28 @@ const boxHead = "commit\tseed\tbuild\tshards\tvalidators\tnemeses\tblocks\tproof
 
 // Done adds up the time of the runs at this commit, and counts those that failed.
 func (r BoxResults) Done() (took time.Duration, bad int, err error) {
-	f, err := os.Open(r.Path)
-	if os.IsNotExist(err) {
-		return 0, 0, nil
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		fields := strings.Split(lines.Text(), "\t")
-		if len(fields) != 12 || fields[0] != r.Commit || strings.HasPrefix(fields[11], canary) {
-			continue
+	err = rows(r.Path, r.Commit, boxHead, func(fields []string) error {
+		if strings.HasPrefix(fields[11], canary) {
+			return nil
 		}
 		seconds, err := strconv.ParseFloat(fields[10], 64)
-		if err != nil {
-			return 0, 0, fmt.Errorf("%s: %w", r.Path, err)
-		}
 		took += time.Duration(seconds * float64(time.Second))
 		if !strings.HasPrefix(fields[11], passed) {
 			bad++
 		}
-	}
-	return took, bad, lines.Err()
+		return err
+	})
+	return took, bad, err
 }
 
 // Caught counts the planted bugs that were noticed at this commit.
 func (r BoxResults) Caught() (n int, err error) {
-	text, err := os.ReadFile(r.Path)
-	if os.IsNotExist(err) {
-		return 0, nil
-	}
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Split(line, "\t"); fields[0] == r.Commit && strings.HasPrefix(fields[len(fields)-1], canary) {
+	err = rows(r.Path, r.Commit, boxHead, func(fields []string) error {
+		if strings.HasPrefix(fields[11], canary) {
 			n++
 		}
-	}
+		return nil
+	})
 	return n, err
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"tutti/consensus"
+	"tutti/consensus/durable"
 )
 
 // Bounds of a store. The first proofs are kept: one is enough to slash, and whoever goes on contradicting itself gains no
@@ -27,7 +28,6 @@ const (
 	recordHeadBytes = 4 + 4
 	maxStoreBytes   = int64(storeHeadBytes + MaxProofs*(recordHeadBytes+MaxBytes))
 	noValidator     = 0xffff // in an offence by certificates
-	tempSuffix      = ".tmp"
 )
 
 // Errors of OpenStore.
@@ -99,7 +99,7 @@ func OpenStore(fs vfs.FS, path string, chain consensus.Hash) (*Store, error) {
 	head := storeHead(chain)
 	b, err := readStore(fs, path)
 	if errors.Is(err, os.ErrNotExist) {
-		b, err = head, s.replace(head)
+		b, err = head, durable.Replace(fs, path, head)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
@@ -112,7 +112,7 @@ func OpenStore(fs vfs.FS, path string, chain consensus.Hash) (*Store, error) {
 		return nil, fmt.Errorf("evidence: %s: %w", path, err)
 	}
 	if whole < len(b) {
-		if err := s.replace(b[:whole]); err != nil {
+		if err := durable.Replace(fs, path, b[:whole]); err != nil {
 			return nil, fmt.Errorf("evidence: %w", err)
 		}
 	}
@@ -201,30 +201,6 @@ func recordAt(b []byte, off int) (raw []byte, end int) {
 
 func recordCRC(length, raw []byte) uint32 {
 	return crc32.Update(crc32.Checksum(length, castagnoli), castagnoli, raw)
-}
-
-// replace makes a file of these bytes the store's, durable before it has its name.
-func (s *Store) replace(b []byte) error {
-	temp := s.path + tempSuffix
-	f, err := s.fs.Create(temp, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(slices.Clone(b)) // vfs may modify what it writes
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := s.fs.Rename(temp, s.path); err != nil {
-		return err
-	}
-	dir, err := s.fs.OpenDir(s.fs.PathDir(s.path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (s *Store) take(p *Proof) {
