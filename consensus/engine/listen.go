@@ -48,8 +48,14 @@ func (e *Engine) listen() error {
 	if !e.listens() {
 		return nil
 	}
-	known := map[consensus.Statement]bool{}
+	known, bar := map[consensus.Statement]bool{}, consensus.View(0) // up to bar a vote is no sign: it is decided, or was lost (R17)
+	if e.final.Epoch == e.c.Committee.Epoch {
+		bar = e.final.View
+	}
 	for _, r := range e.c.Log.Records() {
+		if f := r.Floor; f != nil && f.Epoch == e.c.Committee.Epoch {
+			bar = max(bar, f.View)
+		}
 		if r.Vote != nil {
 			known[r.Vote.Statement] = true
 		}
@@ -90,7 +96,7 @@ func (e *Engine) listen() error {
 				if a.err != nil {
 					continue
 				}
-				if v := a.own.vote; v != nil && v.View > e.agreed() && !known[v.Statement] {
+				if v := a.own.vote; v != nil && v.View > bar && !known[v.Statement] {
 					return elsewhere(v.Statement)
 				}
 				if first[a.member].IsZero() {
@@ -118,14 +124,6 @@ func (e *Engine) listen() error {
 			}
 		}
 	}
-}
-
-// agreed is the highest view that needs no vote any more when the engine begins.
-func (e *Engine) agreed() consensus.View {
-	if e.final.Epoch != e.c.Committee.Epoch {
-		return 0
-	}
-	return e.final.View
 }
 
 // askOwn asks a member for the last vote that it heard from this validator. A vote that this validator did not sign is an error.

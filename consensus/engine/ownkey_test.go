@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"tutti/consensus"
+	"tutti/consensus/simplex"
 )
 
 // double is a second process with a member's keys: it sends in the member's name and hears all that is sent to it.
@@ -237,4 +238,53 @@ func TestListenHasLimits(t *testing.T) {
 		c.stop(all(4)...)
 		c.agree()
 	})
+}
+
+// TestListenBelowFloor: who lost its votes and joined with a floor is not taken for another by a vote from before that.
+func TestListenBelowFloor(t *testing.T) {
+	for name, above := range map[string]bool{"up to the floor": false, "above it": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 4)
+				c.start(all(4)...)
+				c.reach(5, time.Minute, all(4)...)
+				c.stop(all(4)...)
+				cfg := c.config(3)
+				h, hash := cfg.Log.Final()
+				last, err := cfg.Log.Header(hash)
+				must(t, err)
+				floor := last.View + 40
+				must(t, cfg.Log.Protect(&simplex.Floor{Shard: testShard, View: floor}, nil))
+				must(t, cfg.Log.Close())
+				time.Sleep(listenAfter + time.Second)
+				lost := consensus.Statement{Kind: consensus.Nullify, Shard: testShard, View: floor}
+				if above {
+					lost.View++
+				}
+				c.wire.mu.Lock()
+				c.wire.asked = func(from, _ int, req []byte) ([]byte, error, bool) {
+					r, err := decodeRequest(req)
+					if from != 3 || err != nil || r.typ != typeGetOwn {
+						return nil, nil, false
+					}
+					v := consensus.Vote{Statement: lost, Validator: 3, Signature: c.signers[3].Sign(consensus.VoteMessage(testChain, lost))}
+					return ownAnswer{vote: &v}.encode(), nil, true
+				}
+				c.wire.mu.Unlock()
+				c.start(all(4)...)
+				if above {
+					c.await("it stops", 10*time.Second, func() bool { return c.nodes[3].Err() != nil })
+					if err := c.nodes[3].Close(); !errors.Is(err, ErrKeyElsewhere) {
+						t.Error(err)
+					}
+					must(t, c.nodes[3].log.Close())
+				} else {
+					c.reach(h+2, time.Minute, 3)
+					c.stop(3)
+				}
+				c.stop(0, 1, 2)
+				c.agree()
+			})
+		})
+	}
 }
