@@ -47,11 +47,18 @@ func (b *boxRun) powerCycle() error {
 			return err
 		}
 	}
-	if b.random.IntN(3) == 0 {
+	switch b.random.IntN(6) {
+	case 0:
 		pause(b.ctx, time.Duration(b.random.Int64N(int64(time.Second))))
-	} else if err := b.grows(b.ctx, consensus.ShardID(b.random.IntN(len(b.shards))), 1, goesOn); err != nil {
-		return err
-	} // the last one, whose disk is fast, is the first to tell; the others may still be writing
+	case 1:
+		if err := b.grows(b.ctx, consensus.ShardID(b.random.IntN(len(b.shards))), 1, goesOn); err != nil {
+			return err
+		} // the last one, whose disk is fast, is the first to tell; the others may still be writing
+	default:
+		if err := b.proposed(last[b.random.IntN(len(last))]); err != nil {
+			return err
+		}
+	}
 	if err := b.down(first); err != nil {
 		return err
 	}
@@ -78,6 +85,25 @@ func (b *boxRun) powerCycle() error {
 		last = append(last, first...)
 	}
 	return b.up(last)
+}
+
+// proposed waits until clients are told of a block that a node has proposed. A leader has its own block on disk before
+// the others get it; that they do, too, before they help to make it final shows when the leader is not there to ask.
+func (b *boxRun) proposed(k int) error {
+	shard := b.nodes[k].shard
+	committee, err := b.net.Genesis.Committee(shard)
+	if err != nil {
+		return err
+	}
+	from := b.witness.Height(shard)
+	if !await(b.ctx, goesOn, b.witness.News, func() bool {
+		tip := b.witness.Height(shard)
+		t, ok := b.witness.at(shard, tip)
+		return ok && tip > from && committee.Leader(t.view) == k%b.size.validators
+	}) {
+		return fmt.Errorf("shard %d: no block by %s became final within %s", shard, b.nodes[k].name, goesOn)
+	}
+	return nil
 }
 
 // quorum reports whether nodes have more than two thirds of each shard's power.

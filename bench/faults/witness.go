@@ -29,6 +29,7 @@ type Witness struct {
 type told struct {
 	hash  consensus.Hash
 	state consensus.Hash // root in its header
+	view  consensus.View // in its header
 	by    string         // node that told it first
 	at    time.Time      // when
 }
@@ -57,7 +58,7 @@ func (w *Witness) Tell(node string, c *proof.Contents) {
 	case tip > 0 && h.Parent != (*chain)[tip-1].hash:
 		w.wrong("shard %d: block %d by %s does not follow block %d by %s", h.Shard, h.Height, node, tip, (*chain)[tip-1].by)
 	}
-	*chain = append(*chain, told{hash: hash, state: h.State, by: node, at: time.Now()})
+	*chain = append(*chain, told{hash: hash, state: h.State, view: h.View, by: node, at: time.Now()})
 	for _, wrong := range w.books.enter(c) {
 		w.wrong("shard %d, block %d: %s", h.Shard, h.Height, wrong)
 	}
