@@ -223,7 +223,7 @@ func (n *Node) enter(ctx context.Context) error {
 	n.seats.current.Store(own)
 	c := engine.Config{
 		Chain: consensus.Hash(n.chain), Genesis: n.root, Committee: t.Committee, Keys: keys, Index: own.index,
-		Log: n.blocks, App: n.app, Network: gated(n, n.router.enter(t.Committee)), Observer: observer{n},
+		Log: n.blocks, App: n.app, Ends: n.endOf, Network: gated(n, n.router.enter(t.Committee)), Observer: observer{n},
 	}
 	if own.index >= 0 {
 		c.Signer = n.signer
@@ -237,6 +237,15 @@ func (n *Node) enter(ctx context.Context) error {
 		n.log.Info("an epoch begins", "epoch", epoch, "after_height", t.Start, "seat", own.index, "seats", len(t.Committee.Validators))
 	}
 	return nil
+}
+
+// endOf is what ended an epoch, nil while it is not over.
+func (n *Node) endOf(epoch consensus.Epoch) (*consensus.EpochEnd, error) {
+	list, err := n.epochs.Handovers(epoch, 1, 1)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return list[0].End, nil
 }
 
 // walk goes from epoch to epoch until ctx ends or an engine fails.

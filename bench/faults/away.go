@@ -46,7 +46,7 @@ type Return struct {
 func (a *Away) Run(ctx context.Context, seed uint64) (all []Return, wrongs []string, err error) {
 	sz := size{shards: 1, validators: 4, accounts: a.Accounts, rate: a.Rate}
 	k := &Kills{Binary: a.Binary, Dir: a.Dir, Target: killpoint.Target{Kind: killpoint.Whole}, Seed: seed, Logf: a.Logf}
-	if err := k.openSize(ctx, sz); err != nil {
+	if err := k.open(ctx, localnet.Options{}, sz); err != nil {
 		return nil, nil, err
 	}
 	w := k.w
@@ -175,6 +175,54 @@ func (a *Away) contradicts(ctx context.Context, k *Kills) (r Return, err error) 
 	w.logged[k.name()] = 1 << 40 // it has complained, rightly
 	return r, k.judge(ctx)
 }
+
+// Epochs has a validator come back that was away for many epochs, of whose blocks the others keep the newest only: it follows their
+// hand-overs, copies the state and carries its votes over. Everybody has a seat in each epoch.
+func (a *Away) Epochs(ctx context.Context, seed uint64) (r Return, err error) {
+	k := &Kills{Binary: a.Binary, Dir: a.Dir, Target: killpoint.Target{Kind: killpoint.Whole}, Seed: seed, Logf: a.Logf}
+	opt := localnet.Options{
+		EpochBlocks: awayEpoch, IntervalMs: 30,
+		Config: func(c *config.Config) { unlimited(c); c.Storage.RetentionBlocks = awayKeep },
+	}
+	if err := k.open(ctx, opt, size{shards: 1, validators: 4, accounts: a.Accounts, rate: a.Rate}); err != nil {
+		return r, err
+	}
+	w := k.w
+	defer func() {
+		if err != nil {
+			w.witness.Wrong("%v", err)
+		}
+		err = errors.Join(err, w.close(), os.RemoveAll(k.dir))
+	}()
+	if err := w.passes(ctx, 0, awayEpoch+awayEpoch/4, goesOn); err != nil {
+		return r, err
+	}
+	if err := w.net.Kill(k.name()); err != nil {
+		return r, err
+	}
+	had := w.witness.Height(0)
+	for h := had; h < had+awayFor; h += awayEpoch {
+		if err := w.passes(ctx, 0, h, goesOn); err != nil {
+			return r, err
+		}
+	}
+	r, err = a.back(ctx, k, had)
+	r.From = fmt.Sprintf("%d epochs", r.Lacked/awayEpoch)
+	if _, told := w.nodes[k.victim].Block(ctx, had+1); err == nil && told == nil {
+		err = fmt.Errorf("%s has block %d, which nobody keeps: it did not copy the state", k.name(), had+1)
+	}
+	if err == nil && len(w.witness.Wrongs()) > 0 {
+		err = errors.New(w.witness.Wrongs()[0])
+	}
+	return r, err
+}
+
+// Of Epochs.
+const (
+	awayEpoch = 50                            // blocks of an epoch
+	awayKeep  = 100                           // blocks that are kept at least
+	awayFor   = awayKeep + 1024 + 2*awayEpoch // blocks after which they are not: a file of the block log holds up to 1,024
+)
 
 // Million has a validator come back that has not seen the last Blocks blocks, of which the others keep few.
 func (a *Away) Million(ctx context.Context, seed uint64) (r Return, err error) {

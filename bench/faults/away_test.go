@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -28,11 +29,17 @@ func TestAway(t *testing.T) {
 		t.Error(wrong)
 	}
 	t.Setenv(killsFolder, "")
-	last, err := a.Million(t.Context(), s)
-	if err != nil {
-		t.Error(err)
-	} else {
-		returns = append(returns, last)
+	absences := []func(context.Context, uint64) (Return, error){a.Million}
+	if *awayBlocks > 0 {
+		absences = append(absences, a.Epochs)
+	}
+	for _, play := range absences {
+		r, err := play(t.Context(), s)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		returns = append(returns, r)
 	}
 	table := ""
 	for _, r := range returns {

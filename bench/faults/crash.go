@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"tutti/appliance/localnet"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -92,7 +93,7 @@ func (c *Crashes) Run(ctx context.Context, seed uint64) (r Result, detail string
 	if c.world == nil {
 		sz := crashSize
 		sz.accounts = c.Accounts
-		if c.world, err = open(ctx, c.Binary, c.Dir, sz, seed, c.Logf); err != nil {
+		if c.world, err = open(ctx, localnet.Options{Binary: c.Binary}, c.Dir, sz, seed, c.Logf); err != nil {
 			return r, "", err
 		}
 		c.runs = 0

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tutti/appliance/api"
+	"tutti/appliance/localnet"
 	"tutti/consensus"
 	"tutti/consensus/killpoint"
 )
@@ -53,9 +54,10 @@ type Kills struct {
 }
 
 // Open makes a network.
-func (k *Kills) Open(ctx context.Context) error { return k.openSize(ctx, killsSize) }
+func (k *Kills) Open(ctx context.Context) error { return k.open(ctx, localnet.Options{}, killsSize) }
 
-func (k *Kills) openSize(ctx context.Context, sz size) (err error) {
+func (k *Kills) open(ctx context.Context, opt localnet.Options, sz size) (err error) {
+	opt.Binary = k.Binary
 	k.random = rand.New(rand.NewPCG(k.Seed, 0x111))
 	k.victim, k.heard = k.random.IntN(killsSize.validators), make([]int64, killsSize.validators)
 	if k.dir, err = os.MkdirTemp(k.Dir, "tutti-kills-"); err != nil {
@@ -64,7 +66,7 @@ func (k *Kills) openSize(ctx context.Context, sz size) (err error) {
 	if err := os.Setenv(killsFolder, k.dir); err != nil {
 		return err
 	}
-	k.w, err = open(ctx, k.Binary, k.Dir, sz, k.Seed, k.Logf)
+	k.w, err = open(ctx, opt, k.Dir, sz, k.Seed, k.Logf)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"tutti/appliance/api"
 	"tutti/appliance/client"
+	"tutti/appliance/localnet"
 	"tutti/appliance/proof"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -48,7 +49,7 @@ type scenario struct {
 func Faults(ctx context.Context, binary, dir string, seed uint64, logf func(string, ...any)) (r Result, err error) {
 	began := time.Now()
 	r.Seed = seed
-	w, err := open(ctx, binary, dir, scenarioSize, seed, logf)
+	w, err := open(ctx, localnet.Options{Binary: binary}, dir, scenarioSize, seed, logf)
 	if err != nil {
 		return r, err
 	}

@@ -62,17 +62,16 @@ type world struct {
 	excuse    func(name string, line []byte) bool // what a node may write, and is no complaint; nil: nothing
 }
 
-// open starts a network in a new home below dir, and its load.
-func open(ctx context.Context, binary, dir string, sz size, seed uint64, logf func(string, ...any)) (_ *world, err error) {
+// open starts a network in a new home below dir, and its load. Of opt the ports and what sz says are filled in.
+func open(ctx context.Context, opt localnet.Options, dir string, sz size, seed uint64, logf func(string, ...any)) (_ *world, err error) {
 	w := newWorld(sz, seed, logf)
 	if w.home, err = os.MkdirTemp(dir, "tutti-faults-"); err != nil {
 		return nil, err
 	}
-	port, err := localnet.FreePorts(sz.shards * sz.validators)
-	if err != nil {
+	if opt.APIPort, err = localnet.FreePorts(sz.shards * sz.validators); err != nil {
 		return nil, err
 	}
-	if err := w.launch(ctx, localnet.Options{APIPort: port, Binary: binary}, seed); err != nil {
+	if err := w.launch(ctx, opt, seed); err != nil {
 		return nil, err
 	}
 	return w, nil
@@ -87,7 +86,9 @@ func newWorld(sz size, seed uint64, logf func(string, ...any)) *world {
 
 // launch starts the network below w.home, and its load. After an error nothing runs.
 func (w *world) launch(ctx context.Context, opt localnet.Options, seed uint64) (err error) {
-	opt.Home, opt.Config = filepath.Join(w.home, "net"), unlimited
+	if opt.Home = filepath.Join(w.home, "net"); opt.Config == nil {
+		opt.Config = unlimited
+	}
 	opt.Shards, opt.Validators, opt.Accounts = w.size.shards, w.size.validators, w.size.accounts+w.size.probes
 	if w.net, err = localnet.Start(ctx, opt); err != nil {
 		return err

@@ -154,7 +154,7 @@ type Observer interface {
 	Conflict(first, second consensus.Certificate)
 }
 
-// Config of an engine. Timing and Limits may be zero, Observer and Trace nil; all else is required.
+// Config of an engine. Timing and Limits may be zero, Observer, Trace and Ends nil; all else is required.
 type Config struct {
 	Chain     consensus.Hash       // genesis hash, under every signature
 	Genesis   *consensus.Header    // the block at height 0
@@ -169,6 +169,10 @@ type Config struct {
 	Network   Network
 	Observer  Observer
 	Trace     *trace.Writer // records what the machine does, for trace.Check; the engine's from Start to Close, and its errors stop nothing
+
+	// Ends finds what ended an epoch whose last blocks the log does not keep any more, for nodes that are still in it; nil: there is
+	// none. Safe for concurrent use. Nil where no epoch ends, or none is forgotten.
+	Ends func(consensus.Epoch) (*consensus.EpochEnd, error)
 
 	MaxClockAhead time.Duration // proposals that are this far ahead of our clock are dropped; default 2 s
 }

@@ -55,10 +55,13 @@ func (e *Engine) endAt(h *consensus.Header) (err error) {
 	return errOver
 }
 
-// endOf is the finalization that ended an epoch, of its last block or of an echo; nil if the log does not hold it.
+// endOf is the finalization that ended an epoch, of its last block or of an echo; nil if this node does not hold it.
 func (e *Engine) endOf(epoch consensus.Epoch) (*consensus.FinalHeader, error) {
 	end, err := e.c.Log.EpochEnd(epoch)
-	if err != nil {
+	if errors.Is(err, blocklog.ErrNotFound) && e.c.Ends != nil {
+		end, err = e.c.Ends(epoch)
+	}
+	if err != nil || end == nil {
 		return nil, notHeld(err)
 	}
 	f := &consensus.FinalHeader{Header: end.Last, Cert: end.Cert}

@@ -25,6 +25,7 @@ type network struct {
 	tb         testing.TB
 	wire       *wire
 	length     consensus.Height
+	retention  consensus.Height
 	limits     simplex.Limits
 	genesis    *consensus.Header
 	members    [][]int // by epoch
@@ -45,6 +46,8 @@ type walker struct {
 	mu      sync.Mutex
 	engine  *Engine
 	closing bool
+	failed  error // instead of an error of the test, if behind is set
+	behind  bool
 	starts  map[consensus.Epoch]int
 	ends    map[consensus.Epoch]*consensus.EpochEnd
 	synced  uint64 // runs asked for, in epochs that are over
@@ -57,7 +60,7 @@ const testEpochs = 12
 func newNetwork(tb testing.TB, n int, length consensus.Height) *network {
 	tb.Helper()
 	all := n + 3
-	net := &network{tb: tb, wire: newWire(all), length: length}
+	net := &network{tb: tb, wire: newWire(all), length: length, retention: 1000}
 	var validators []consensus.Validator
 	for i := range all {
 		k, err := bls.NewSecretKey(bytes.Repeat([]byte{byte(i + 1)}, 32))
@@ -105,7 +108,7 @@ func (net *network) start(is ...int) {
 	net.tb.Helper()
 	for _, i := range is {
 		w := net.nodes[i]
-		log, err := blocklog.Open(blocklog.Options{FS: w.fs, Dir: "log", Chain: testChain, Shard: testShard, Create: true, Retention: 1000, SegmentBytes: 8 << 10})
+		log, err := blocklog.Open(blocklog.Options{FS: w.fs, Dir: "log", Chain: testChain, Shard: testShard, Create: true, Retention: net.retention, SegmentBytes: 8 << 10})
 		must(net.tb, err)
 		app := newToyApp(net.tb, testChain, w.disk)
 		app.every, app.epochs = 100*time.Millisecond, net.committeesOf
@@ -139,6 +142,11 @@ func (w *walker) walk(app *toyApp, ready chan struct{}) {
 		c := Config{
 			Chain: testChain, Genesis: w.net.genesis, Committee: w.net.committees[epoch], Keys: w.net.keys[epoch],
 			Index: port.place(w.i), Log: w.log, App: app, Network: port, Limits: w.net.limits,
+			Ends: func(e consensus.Epoch) (*consensus.EpochEnd, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return w.ends[e], nil
+			},
 		}
 		if c.Index >= 0 {
 			c.Signer = w.net.signers[w.i]
@@ -159,7 +167,7 @@ func (w *walker) walk(app *toyApp, ready chan struct{}) {
 		<-e.Done()
 		end := e.Ended()
 		if err := e.Err(); err != nil || end == nil {
-			if err != nil {
+			if w.failed = err; err != nil && !w.behind {
 				w.net.tb.Errorf("node %d, epoch %d: %v", w.i, epoch, err)
 			}
 			return
@@ -375,6 +383,40 @@ func TestEchoesEndAnEpoch(t *testing.T) {
 			t.Error("nothing was asked for by runs")
 		}
 	})
+}
+
+// TestBehindOverEpochs: a member that was away for epochs, whose blocks nobody holds any more, learns from the others what ended the
+// one it is in, and ends with ErrBehind: in the midst of its epoch, or lacking only the last block of it.
+func TestBehindOverEpochs(t *testing.T) {
+	const length = 40
+	for _, had := range []consensus.Height{5, length - 1} {
+		synctest.Test(t, func(t *testing.T) {
+			net := newNetwork(t, 4, length)
+			net.retention = blocklog.MinRetention
+			w := net.nodes[3] // of the first epochs
+			net.start(all(7)...)
+			net.reach(had, time.Minute, 3)
+			net.stop(3)
+			at, _ := w.disk.final()
+			t.Logf("it has %d blocks", at)
+			others := []int{0, 1, 2, 4, 5, 6}
+			for net.nodes[0].log.Base() <= at+length {
+				h, _ := net.nodes[0].disk.final()
+				net.reach(h+1, time.Minute, others...)
+			}
+			w.behind = true
+			net.start(3)
+			<-w.done
+			if !errors.Is(w.failed, ErrBehind) {
+				t.Error(w.failed)
+			}
+			must(t, w.log.Close())
+			if p := net.penalties(); p != 0 {
+				t.Errorf("%d penalties", p)
+			}
+			net.stop(others...)
+		})
+	}
 }
 
 // TestFollowOverEpochs: a follower of an epoch says when it is over, gets headers of earlier epochs by their hashes, and leaves

@@ -48,7 +48,8 @@ func (e *Engine) blame(i int, reason string) {
 // fetch is one block being fetched.
 type fetch struct{ cancel context.CancelFunc }
 
-// fetch asks peers in turn for a block until one has it, each once; the machine calls again if none had.
+// fetch asks peers in turn for a block until one has it, each once; the machine calls again if none had. That may be because it
+// is of an epoch that is over for so long that nobody keeps what this node lacks of it.
 func (e *Engine) fetch(hash consensus.Hash) {
 	if e.fetches[hash] != nil {
 		return
@@ -60,15 +61,23 @@ func (e *Engine) fetch(hash consensus.Hash) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	f := &fetch{cancel}
 	e.fetches[hash] = f
-	peers := e.peers()
+	peers, above := e.peers(), e.tip().Height+1
 	e.spawn(func() {
-		from, a, ok := e.fetchFrom(ctx, peers, hash)
+		from, a, lacking := e.fetchFrom(ctx, peers, hash)
+		behind := e.third(lacking)
+		if behind {
+			_, _, pruned := e.runFrom(ctx, peers, above)
+			behind = e.third(pruned)
+		}
 		e.post(func() error {
 			cancel()
 			if e.fetches[hash] == f {
 				delete(e.fetches, hash)
 			}
-			if !ok {
+			switch {
+			case behind:
+				return fatal(fmt.Sprintf("block %d", above), ErrBehind)
+			case a.block.Header == nil:
 				return nil
 			}
 			return e.step(simplex.BlockFetched{From: from, Block: a.block, Notarization: a.notarization})
@@ -76,11 +85,15 @@ func (e *Engine) fetch(hash consensus.Hash) {
 	})
 }
 
-func (e *Engine) fetchFrom(ctx context.Context, peers []int, hash consensus.Hash) (int, blockAnswer, bool) {
+// fetchFrom is the answer of the first peer that has a block. If none has, lacking is the power of those that say so.
+func (e *Engine) fetchFrom(ctx context.Context, peers []int, hash consensus.Hash) (from int, a blockAnswer, lacking consensus.Power) {
 	for _, to := range peers {
 		b, err := e.ask(ctx, to, request{typ: typeGetBlock, hash: hash}, fetchTimeout)
 		if ctx.Err() != nil {
 			break
+		}
+		if err == nil && b == nil {
+			lacking += e.c.Committee.Validators[to].Power
 		}
 		if err != nil || b == nil {
 			continue
@@ -93,10 +106,13 @@ func (e *Engine) fetchFrom(ctx context.Context, peers []int, hash consensus.Hash
 			e.blame(to, err.Error())
 			continue
 		}
-		return to, a, true
+		return to, a, 0
 	}
-	return 0, blockAnswer{}, false
+	return 0, blockAnswer{}, lacking
 }
+
+// third reports whether power is more than a third of the committee's, so that an honest member is in it.
+func (e *Engine) third(power consensus.Power) bool { return 3*power > e.c.Committee.Total() }
 
 func (e *Engine) cancelFetch(hash consensus.Hash) {
 	if f := e.fetches[hash]; f != nil {

@@ -54,7 +54,7 @@ func (e *Engine) nextRun() error {
 		defer cancel()
 		r, ok, pruned := e.runFrom(ctx, peers, tip.Height+1)
 		e.post(func() error {
-			if 3*pruned > e.c.Committee.Total() { // an honest one is among them
+			if e.third(pruned) {
 				return fatal(fmt.Sprintf("block %d", tip.Height+1), ErrBehind)
 			}
 			if !ok {
@@ -68,15 +68,18 @@ func (e *Engine) nextRun() error {
 }
 
 // runFrom fetches and verifies a run, from the first peer that has one. If none has, pruned is the power of those that
-// prove a later block final and say that they do not hold this one.
+// prove that the shard has come to where it begins, and say that they do not hold it.
 func (e *Engine) runFrom(ctx context.Context, peers []int, from consensus.Height) (r run, ok bool, pruned consensus.Power) {
 	for _, to := range peers {
-		b, err := e.ask(ctx, to, request{typ: typeGetRun, from: from}, runTimeout)
+		ask := func() ([]byte, error) { return e.ask(ctx, to, request{typ: typeGetRun, from: from}, runTimeout) }
+		b, err := ask()
+		if err == nil && b == nil && e.reached(ctx, to, from) {
+			if b, err = ask(); err == nil && b == nil { // it did not just come there
+				pruned += e.c.Committee.Validators[to].Power
+			}
+		}
 		if ctx.Err() != nil {
 			break
-		}
-		if err == nil && b == nil && e.isAbove(ctx, to, from) {
-			pruned += e.c.Committee.Validators[to].Power
 		}
 		if err != nil || b == nil {
 			continue
@@ -94,15 +97,16 @@ func (e *Engine) runFrom(ctx context.Context, peers []int, from consensus.Height
 	return run{}, false, pruned
 }
 
-// isAbove reports whether a peer proves that a block above a height is final.
-func (e *Engine) isAbove(ctx context.Context, to int, height consensus.Height) bool {
-	b, err := e.ask(ctx, to, request{typ: typeGetLatest}, fetchTimeout)
+// reached reports whether a peer proves that a block at or above a height is final, of this epoch: of one that is over, that is
+// the last.
+func (e *Engine) reached(ctx context.Context, to int, height consensus.Height) bool {
+	b, err := e.ask(ctx, to, request{typ: typeGetLatest, epoch: e.c.Committee.Epoch}, fetchTimeout)
 	if err != nil || b == nil {
 		return false
 	}
 	final, err := decodeLatest(b)
 	if err == nil {
-		if final.Header.Height <= height {
+		if final.Header.Height < height {
 			return false
 		}
 		err = e.c.verifier().certificate(&final.Cert)
