@@ -51,7 +51,8 @@ type boxPlan struct {
 	size     size
 	powers   []uint64 // nil: 1 each
 	unsynced bool
-	power    bool // cycles of powerCycle in place of nemeses
+	power    bool   // cycles of powerCycle in place of nemeses
+	epoch    uint64 // blocks of an epoch; 0: there is one
 	binary   string
 	span     time.Duration
 	nemeses  []*nemesis
@@ -64,6 +65,7 @@ const settleBound = 60 * time.Second
 const (
 	boxRate     = 150 // transfers a second, over all shards
 	boxAccounts = 2000
+	boxEpoch    = 25 // blocks, where epochs end
 	portOfAPI   = 9700
 )
 
@@ -71,7 +73,7 @@ const (
 func planBox(o BoxOptions) (p boxPlan) {
 	r := rand.New(rand.NewPCG(o.Seed, 0xb0))
 	p.size = size{shards: 1, validators: 4, accounts: boxAccounts, rate: boxRate, eachNode: true}
-	two, seven, build, profile := r.IntN(10) < 3, r.IntN(10) < 2, r.IntN(3), r.IntN(4)
+	two, seven, build, profile, epochs := r.IntN(10) < 3, r.IntN(10) < 2, r.IntN(3), r.IntN(4), r.IntN(3) == 0
 	p.span = 60*time.Second + time.Duration(r.IntN(20))*time.Second
 	pause := 5 * time.Second
 	switch {
@@ -92,13 +94,16 @@ func planBox(o BoxOptions) (p boxPlan) {
 		p.binary = o.Unsynced
 	}
 	if !p.power {
+		if epochs && !two {
+			p.epoch = boxEpoch
+		}
 		p.nemeses = schedule(r, p.size.shards*p.size.validators, p.unsynced, p.unsynced && o.Clock, p.span, pause)
 	}
 	return p
 }
 
 func localnetOptions(hosts []string, p boxPlan, spawn func(string, *exec.Cmd) error) localnet.Options {
-	return localnet.Options{APIPort: portOfAPI, Binary: p.binary, Hosts: hosts, Powers: p.powers, Spawn: spawn}
+	return localnet.Options{APIPort: portOfAPI, Binary: p.binary, Hosts: hosts, Powers: p.powers, EpochBlocks: p.epoch, Spawn: spawn}
 }
 
 // boxEnv holds a run's options for the process that it has for itself.
@@ -212,6 +217,9 @@ func runBox(ctx context.Context, o BoxOptions, logf func(string, ...any)) (r Box
 	r.Seed, r.Build, r.Shards, r.Validators, r.Nemeses = o.Seed, "product", p.size.shards, p.size.validators, tally(p.nemeses)
 	if p.unsynced {
 		r.Build = "unsynced"
+	}
+	if p.epoch > 0 {
+		r.Nemeses += " epochs"
 	}
 	logf("seed %d: %s build, %d shards of %d validators, powers %v, %s", o.Seed, r.Build, r.Shards, r.Validators, p.powers, r.Nemeses)
 	b, err := newBox(ctx, o, p, logf)

@@ -35,7 +35,8 @@
 // moments when a vote or a body that left too early shows (power.go). A third of the mixed ones runs the product as it is,
 // the others the unsynced build, in which kill -9 is a cut of power. A run has a process of its own in namespaces of its
 // own, so nothing is left of it however it ends. `make soak-blackbox` is the campaign; clients reach every node at all
-// times. The seed draws the nemeses and their times; which packet is lost, and how far a node is at a time, differs.
+// times. In a third of the mixed runs of one shard epochs end. The seed draws the nemeses and their times; which packet is lost,
+// and how far a node is at a time, differs.
 //
 // kill -9 leaves the page cache to the kernel, so Crashes runs a build of tutti with the tag tutti_unsynced, whose files
 // lose what was not synced (appliance/node/disk_unsynced.go). With the tag tutti_skipsync one sync is skipped, and the

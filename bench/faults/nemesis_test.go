@@ -138,24 +138,32 @@ func TestStall(t *testing.T) {
 	}
 }
 
-// TestBoxResults: only whole runs at the commit add up, and failed ones stay in sight.
+// TestBoxResults: runs add up since the last one that failed, canaries do not count, and failures stay in sight.
 func TestBoxResults(t *testing.T) {
 	r := BoxResults{filepath.Join(t.TempDir(), "r.tsv"), "c1"}
 	run := BoxResult{Result: Result{Seed: 5, Took: 90 * time.Second}, Nemeses: "kill*2"}
 	bad := run
 	bad.Wrongs = []string{"two final\nblocks"}
+	before, failing := BoxResults{r.Path, "c0"}, BoxResults{r.Path, "c-1"}
 	for _, step := range []error{
-		r.Append(run, ""), r.Append(bad, ""), r.Append(bad, canary+" caught"), BoxResults{r.Path, "c2"}.Append(run, ""),
+		failing.Append(run, ""), failing.Append(bad, ""), before.Append(run, ""), r.Append(bad, canary+" caught"), r.Append(run, ""),
+		before.Append(run, ""),
 	} {
 		if step != nil {
 			t.Fatal(step)
 		}
 	}
-	if took, failures, err := r.Done(); err != nil || took != 3*time.Minute || failures != 1 {
-		t.Errorf("%s, %d failures, %v", took, failures, err)
+	if all, here, failures, err := r.Done(); err != nil || all != 270*time.Second || here != 90*time.Second || failures != 0 {
+		t.Errorf("%s, %s, %d failures, %v", all, here, failures, err)
 	}
-	if took, _, err := (BoxResults{filepath.Join(t.TempDir(), "none"), "c1"}).Done(); took != 0 || err != nil {
-		t.Errorf("of no file: %s, %v", took, err)
+	if err := r.Append(bad, ""); err != nil {
+		t.Fatal(err)
+	}
+	if all, here, failures, err := r.Done(); err != nil || all != 0 || here != 0 || failures != 1 {
+		t.Errorf("after a failure: %s, %s, %d failures, %v", all, here, failures, err)
+	}
+	if all, _, _, err := (BoxResults{filepath.Join(t.TempDir(), "none"), "c1"}).Done(); all != 0 || err != nil {
+		t.Errorf("of no file: %s, %v", all, err)
 	}
 	if !strings.HasPrefix(boxHead, "commit\tseed") {
 		t.Error(boxHead)

@@ -41,8 +41,8 @@ func (r Results) Done() (runs, bad int, err error) {
 	return runs, bad, err
 }
 
-// rows calls f for each line of a commit's in a file of results, if there is one. Lines of other lengths than the head's are of
-// other campaigns.
+// rows calls f for each line of a commit's, or of all if that is empty, in a file of results, if there is one. Lines of other
+// lengths than the head's are of other campaigns.
 func rows(path, commit, head string, f func(fields []string) error) error {
 	text, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
@@ -54,7 +54,7 @@ func rows(path, commit, head string, f func(fields []string) error) error {
 	columns := strings.Count(head, "\t") + 1
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		if len(fields) != columns || fields[0] != commit {
+		if len(fields) != columns || line == head+"\n" || commit != "" && fields[0] != commit {
 			continue
 		}
 		if err := f(fields); err != nil {
@@ -117,20 +117,27 @@ type BoxResults struct {
 
 const boxHead = "commit\tseed\tbuild\tshards\tvalidators\tnemeses\tblocks\tproofs\tstall_s\tsettle_s\tduration_s\toutcome"
 
-// Done adds up the time of the runs at this commit, and counts those that failed.
-func (r BoxResults) Done() (took time.Duration, bad int, err error) {
-	err = rows(r.Path, r.Commit, boxHead, func(fields []string) error {
-		if strings.HasPrefix(fields[11], canary) {
-			return nil
-		}
+// Done adds up the time of all runs since the last one that failed, and of those the time of runs at this commit, and counts
+// the failed runs at this commit.
+func (r BoxResults) Done() (all, here time.Duration, bad int, err error) {
+	err = rows(r.Path, "", boxHead, func(fields []string) error {
 		seconds, err := strconv.ParseFloat(fields[10], 64)
-		took += time.Duration(seconds * float64(time.Second))
-		if !strings.HasPrefix(fields[11], passed) {
-			bad++
+		took := time.Duration(seconds * float64(time.Second))
+		switch ours := fields[0] == r.Commit; {
+		case strings.HasPrefix(fields[11], canary):
+		case !strings.HasPrefix(fields[11], passed):
+			all, here = 0, 0
+			if ours {
+				bad++
+			}
+		case ours:
+			all, here = all+took, here+took
+		default:
+			all += took
 		}
 		return err
 	})
-	return took, bad, err
+	return all, here, bad, err
 }
 
 // Caught counts the planted bugs that were noticed at this commit.
