@@ -396,7 +396,7 @@ func (b *boxRun) holdOne(ctx context.Context, r *rand.Rand) *proof.Finality {
 	if err != nil {
 		return nil
 	}
-	p, f, err := n.proven(id, text)
+	p, f, err := n.proven(ctx, id, text)
 	if err != nil || !p.Success || p.Where.Height != c.Header.Height {
 		b.witness.Wrong("%s: the proof of transaction %s of block %d: %+v, %v", n.name, id, c.Header.Height, p, err)
 		return nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tutti/appliance/api"
+	"tutti/appliance/client"
 	"tutti/appliance/proof"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -114,8 +115,8 @@ func (n *apiNode) Block(ctx context.Context, height consensus.Height) (*proof.Co
 	if err != nil {
 		return nil, err
 	}
-	c, err := block.Verify(n.trust)
-	if err != nil {
+	var c *proof.Contents
+	if err := n.verify(ctx, func() (err error) { c, err = block.Verify(n.trust); return err }); err != nil {
 		return nil, err
 	}
 	if c.Header.Shard != n.shard || c.Header.Height != height {
@@ -129,19 +130,20 @@ func (n *apiNode) Finality(ctx context.Context, id tx.Hash) (*proof.Proven, erro
 	if err != nil {
 		return nil, err
 	}
-	p, _, err := n.proven(id, b)
+	p, _, err := n.proven(ctx, id, b)
 	return p, err
 }
 
 func finalityOf(id tx.Hash) string { return "/v1/transactions/" + id.String() + "/proof" }
 
 // proven verifies a proof that was asked for.
-func (n *apiNode) proven(id tx.Hash, b []byte) (*proof.Proven, *proof.Finality, error) {
+func (n *apiNode) proven(ctx context.Context, id tx.Hash, b []byte) (*proof.Proven, *proof.Finality, error) {
 	f, err := proof.DecodeFinality(b)
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := f.Verify(n.trust)
+	var p *proof.Proven
+	err = n.verify(ctx, func() (err error) { p, err = f.Verify(n.trust); return err })
 	if err == nil && tx.Hash(p.ID) != id {
 		err = fmt.Errorf("faults: %s: asked for a proof of %s, got one of %s", n.name, id, p.ID)
 	}
@@ -166,11 +168,32 @@ func (n *apiNode) Account(ctx context.Context, id tx.ID) (*proof.AccountStatemen
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.Verify(n.trust)
+	var s *proof.AccountStatement
+	err = n.verify(ctx, func() (err error) { s, err = a.Verify(n.trust); return err })
 	if err == nil && s.ID != id {
 		err = fmt.Errorf("faults: %s: asked for account %s, got %s", n.name, id, s.ID)
 	}
 	return s, err
+}
+
+// verify checks a proof, with the node's own hand-overs where its epoch's committee is not known, or not any more: trust is
+// shared, and others may have it forget that committee again meanwhile.
+func (n *apiNode) verify(ctx context.Context, check func() error) error {
+	for tries := 0; ; tries++ {
+		err := check()
+		var miss *proof.EpochError
+		if tries == 3 || !errors.As(err, &miss) {
+			return err
+		}
+		c, err := client.New(client.Options{URLs: []string{n.url}, Trust: n.trust, CallTimeout: askTimeout, HTTP: n.http})
+		if err != nil {
+			return err
+		}
+		err = c.Learn(ctx, miss.Shard, miss.Epoch)
+		if c.Close(); err != nil {
+			return err
+		}
+	}
 }
 
 // pause waits, and reports whether ctx is still alive.
