@@ -31,11 +31,30 @@ func (b *Batch) Count() int { return len(b.bodies) / BodyBytes }
 // Root is the root that the signers have signed.
 func (b *Batch) Root() [32]byte { return b.root }
 
+// Aggregate is the sum of the signers' signatures, compressed.
+func (b *Batch) Aggregate() [96]byte { return b.aggregate }
+
+// StragglerBits tell which transfers are stragglers', as encoded. They are the batch's own: do not change them.
+func (b *Batch) StragglerBits() []byte { return b.stragglers }
+
 // Body is transfer i, which is the batch's own: do not change it. It panics if there is none.
 func (b *Batch) Body(i int) *[BodyBytes]byte { return (*[BodyBytes]byte)(b.bodies[i*BodyBytes:]) }
 
 // Straggler reports whether transfer i carries its own signature. It panics if there is none.
 func (b *Batch) Straggler(i int) bool { return b.stragglers[i/8]>>(i%8)&1 == 1 }
+
+// Signature is the signature that transfer i carries if it is a straggler's, and 64 zeros if not. It panics if there is no
+// such transfer. The time grows with i.
+func (b *Batch) Signature(i int) (s [64]byte) {
+	if !b.Straggler(i) {
+		return s
+	}
+	rank := bits.OnesCount8(b.stragglers[i/8] & (1<<(i%8) - 1))
+	for _, x := range b.stragglers[:i/8] {
+		rank += bits.OnesCount8(x)
+	}
+	return [64]byte(b.signatures[rank*signatureBytes:])
+}
 
 // Stragglers is how many transfers carry their own signature.
 func (b *Batch) Stragglers() int { return len(b.signatures) / signatureBytes }

@@ -2,10 +2,12 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"tutti/accel/distill"
 	"tutti/state/tx"
 )
 
@@ -100,20 +102,28 @@ type Opened struct {
 type BuildInput struct {
 	Parent     tx.Hash
 	Height     uint64
-	Candidates []tx.Signed // in the order of the body; those that would fail are left out
-	Bundles    []tx.Bundle // ascending by source; bad ones are left out
-	MaxBytes   int         // of the encoded body
+	Candidates []tx.Signed      // in the order of the body; those that would fail are left out
+	Batches    []*distill.Batch // after the candidates in the body; one that is wrong, does not fit or fails in many places is left out
+	Bundles    []tx.Bundle      // ascending by source; bad ones are left out
+	MaxBytes   int              // of the encoded body
 	MaxTxs     int
 }
 
-// Built is a body in which every transaction takes effect.
+// Built is a body in which every signed transaction takes effect, and most of each batch.
 type Built struct {
 	Body        []byte
 	Commitments Commitments
-	Txs         int      // transactions in the body
+	Txs         int      // transactions in the body, batches included
 	Left        []Reason // for each candidate, why it was left out; None: it is in the body
+	LeftBatches []error  // for each batch, why it was left out; nil: it is in the body
 	LeftBundles []error  // for each bundle, why it was left out; nil: it is in the body
 }
+
+// Why Build leaves a good batch out.
+var (
+	ErrNoRoom  = errors.New("there is no room for the batch in this block")
+	ErrSkipped = errors.New("more than a quarter of the batch's transfers would not take effect")
+)
 
 // Reason says why a transaction does not take effect.
 type Reason uint8

@@ -2,18 +2,20 @@ package ledger
 
 import (
 	"context"
+	"errors"
 
+	"tutti/accel/distill"
 	"tutti/state/tx"
 )
 
 // Encoded sizes of a body's parts, in bytes (tx.Body.Append).
 const (
 	sectionOverhead = 1 + 4
-	bodyOverhead    = 1 + 3*sectionOverhead
+	bodyOverhead    = 1 + 4*sectionOverhead
 )
 
-// Build makes a body on an executed parent: the good bundles first, then as many candidates as take effect and fit, in
-// order. It keeps nothing; the body is executed like any other. Errors are those of Execute, but for ErrInvalidBody.
+// Build makes a body on an executed parent. Room goes to the good bundles first, then to the good batches, then to as many
+// candidates as take effect and fit, each in order. It keeps nothing; the body is executed like any other. Errors are those of Execute, but for ErrInvalidBody.
 func (l *Ledger) Build(ctx context.Context, in BuildInput) (*Built, error) {
 	if err := l.alive(); err != nil {
 		return nil, err
@@ -42,24 +44,47 @@ func (l *Ledger) Build(ctx context.Context, in BuildInput) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit := min(in.MaxTxs, tx.MaxBodyTx)
-	if body.Txs, err = l.accept(parent, received, at, txs, out.Left, limit, room); err != nil {
-		return nil, err
+	ids, errs := l.checkBatches(parent, in.Batches)
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, ErrInvalidBody) {
+			return nil, err
+		}
 	}
-	for i := range body.Txs {
-		room -= body.Txs[i].WireBytes() + 1
+	out.LeftBatches = errs
+	var kept [][]tx.Hash
+	for again := true; again; {
+		limit, free := min(in.MaxTxs, tx.MaxBodyTx), room
+		body.Batches, kept = nil, nil
+		var places []int
+		for i, b := range in.Batches {
+			if out.LeftBatches[i] != nil {
+				continue
+			}
+			if len(body.Batches) == tx.MaxBatches || b.Count() > limit || batchBytes(b) > free {
+				out.LeftBatches[i] = ErrNoRoom
+				continue
+			}
+			body.Batches, kept, places = append(body.Batches, b), append(kept, ids[i]), append(places, i)
+			limit, free = limit-b.Count(), free-batchBytes(b)
+		}
+		skipped, err := l.accept(parent, received, at, txs, out.Left, limit, free, body)
+		if err != nil {
+			return nil, err
+		}
+		if again = skipped >= 0; again {
+			out.LeftBatches[places[skipped]] = ErrSkipped
+		}
 	}
-	body.Outcomes = make([]bool, len(body.Txs))
-	for i := range body.Outcomes {
-		body.Outcomes[i] = true
-	}
-	e, err := l.effectsOf(parent, received, body.Txs, body.Outcomes)
+	e, err := l.effectsOf(parent, received, body, kept)
 	if err != nil {
 		return nil, l.fail(err) // accept let pass what effectsOf refuses
 	}
-	out.Body, out.Commitments, out.Txs = body.Append(make([]byte, 0, in.MaxBytes-room)), e.done.Commitments, len(body.Txs)
+	out.Body, out.Commitments, out.Txs = body.Append(nil), e.done.Commitments, body.Len()
 	return out, nil
 }
+
+// batchBytes is what a batch takes of a body, its outcome bits included.
+func batchBytes(b *distill.Batch) int { return b.Bytes() + b.Count()/8 + 1 }
 
 // signed returns the candidates whose payer exists and whose signature is right, and their places; the others get
 // their reason.
@@ -91,30 +116,51 @@ func (l *Ledger) signed(ctx context.Context, parent *block, candidates []tx.Sign
 	return at[:good], txs[:good], nil
 }
 
-// accept tries the debits of txs in order and returns those that take effect, up to a number and size; the others get
-// their reason in left, whose places are at. It leaves the table as it was.
-func (l *Ledger) accept(parent *block, in *received, at []int, txs []tx.Signed, left []Reason, limit, room int) ([]tx.Signed, error) {
+// accept tries the debits of txs in order, and then those of the body's batches. It sets the body's transactions to those
+// that take effect, up to a number and size; the others get their reason in left, whose places are at. It sets the outcomes
+// of all, unless too much of a batch would be skipped: then it returns which one, else -1. It leaves the table as it was.
+func (l *Ledger) accept(parent *block, in *received, at []int, txs []tx.Signed, left []Reason, limit, room int, body *tx.Body) (int, error) {
 	if err := l.enter(parent); err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer l.exec.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.rollback()
 	d := l.newDebit(parent, in)
-	good := 0
+	good := make([]tx.Signed, 0, min(len(txs), limit))
 	for j := range txs {
 		t := &txs[j]
 		size := t.WireBytes() + 1 // and an outcome bit: a byte is enough and simple
 		r := NoRoom
-		if good < limit && size <= room {
-			r = d.apply(t)
+		if len(good) < limit && size <= room {
+			r = d.apply(&t.Tx)
 		}
 		if left[at[j]] = r; r == None {
 			room -= size
-			txs[good] = *t
-			good++
+			good = append(good, *t)
 		}
 	}
-	l.rollback()
-	return txs[:good], nil
+	y, err := tx.NewBody(good, body.Batches)
+	if err != nil {
+		return 0, err // checkBatches let pass what is malformed
+	}
+	y.Bundles, y.Outcomes = body.Bundles, make([]bool, y.Len())
+	for i := range good {
+		y.Outcomes[i] = true
+	}
+	i := len(good)
+	for k, b := range y.Batches {
+		skips := 0
+		for end := i + b.Count(); i < end; i++ {
+			if y.Outcomes[i] = d.apply(y.Tx(i)) == None; !y.Outcomes[i] {
+				skips++
+			}
+		}
+		if skips > b.Count()/maxSkipShare {
+			return k, nil
+		}
+	}
+	*body = *y
+	return -1, nil
 }

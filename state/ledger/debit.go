@@ -27,7 +27,7 @@ func (l *Ledger) newDebit(parent *block, in *received) *debit {
 }
 
 // apply makes the debit of a transaction whose payer exists, or says why not and changes nothing.
-func (d *debit) apply(t *tx.Signed) Reason {
+func (d *debit) apply(t *tx.Tx) Reason {
 	params := &d.l.o.Params
 	p, exists := d.l.payer(t.From)
 	if !exists {
@@ -66,7 +66,7 @@ func (d *debit) apply(t *tx.Signed) Reason {
 }
 
 // receiver accepts the receiving side of a transaction whose payer can pay, or says why not.
-func (d *debit) receiver(t *tx.Signed) Reason {
+func (d *debit) receiver(t *tx.Tx) Reason {
 	params := &d.l.o.Params
 	if t.Kind == tx.Open {
 		if d.opened >= params.OpenCap || d.in.Accounts+d.opened >= params.AccountLimit {

@@ -39,14 +39,18 @@ func (l *Ledger) Execute(ctx context.Context, in ExecuteInput) (*Executed, error
 			skips++
 		}
 	}
-	if skips > max(minSkips, len(body.Txs)/maxSkipShare) {
-		return nil, invalid("%d of %d transactions are skipped", skips, len(body.Txs))
+	if skips > max(minSkips, body.Len()/maxSkipShare) {
+		return nil, invalid("%d of %d transactions are skipped", skips, body.Len())
 	}
 	received, errs := l.receive(parent, body.Bundles, len(in.Body))
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("ledger: %w: %w", ErrInvalidBody, err)
 	}
-	e, err := l.effectsOf(parent, received, body.Txs, body.Outcomes)
+	ids, errs := l.checkBatches(parent, body.Batches)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	e, err := l.effectsOf(parent, received, body, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -123,22 +127,24 @@ type effects struct {
 	done    *Executed
 }
 
-// effectsOf works out what txs, of which those with ok take effect, do after the receipts. It is a function of the
-// parent's Meta and its arguments and takes no lock. It does not judge ok; run does.
-func (l *Ledger) effectsOf(parent *block, in *received, txs []tx.Signed, ok []bool) (*effects, error) {
-	ids, leaves := l.identify(txs, ok, len(in.leaves))
-	copy(leaves[len(txs):], in.leaves)
+// effectsOf works out what a body's transactions, of which those with a good outcome take effect, do after the receipts. ids
+// are those of its batches. It is a function of the parent's Meta and its arguments and takes no lock. It does not judge
+// outcomes; run does.
+func (l *Ledger) effectsOf(parent *block, in *received, body *tx.Body, batchIDs [][]tx.Hash) (*effects, error) {
+	n, ok := body.Len(), body.Outcomes
+	ids, leaves := l.identify(body, batchIDs, len(in.leaves))
+	copy(leaves[n:], in.leaves)
 	m := in.meta.clone()
 	e := &effects{
-		meta: m, credits: append(make([]credit, 0, len(in.credits)+len(txs)), in.credits...), opened: make([][]cell, len(m.Next)),
+		meta: m, credits: append(make([]credit, 0, len(in.credits)+n), in.credits...), opened: make([][]cell, len(m.Next)),
 		outbox: make([][]tx.Receipt, len(m.Channels)), returns: in.returns,
 		done: &Executed{IDs: ids, Outcomes: ok, Credits: in.outcomes, Leaves: leaves},
 	}
 	for c := range e.outbox {
 		e.outbox[c] = slices.Clone(parent.returns[c])
 	}
-	for i := range txs {
-		if t := &txs[i]; ok[i] {
+	for i := range n {
+		if t := body.Tx(i); ok[i] {
 			if int(t.FeeClass) >= len(l.o.Params.Fees) {
 				return nil, invalid("transaction %d: %v", i, UnknownFee)
 			}
@@ -161,7 +167,7 @@ func (l *Ledger) effectsOf(parent *block, in *received, txs []tx.Signed, ok []bo
 	return e, nil
 }
 
-func (l *Ledger) transferEffect(e *effects, i int, t *tx.Signed) error {
+func (l *Ledger) transferEffect(e *effects, i int, t *tx.Tx) error {
 	route := l.table.route[t.To.Partition()]
 	if route >= 0 {
 		e.credits = append(e.credits, credit{route, t.To.Index(), t.Amount})
@@ -176,7 +182,7 @@ func (l *Ledger) transferEffect(e *effects, i int, t *tx.Signed) error {
 	return nil
 }
 
-func (l *Ledger) openEffect(e *effects, i int, t *tx.Signed) error {
+func (l *Ledger) openEffect(e *effects, i int, t *tx.Tx) error {
 	m := e.meta
 	if uint64(len(e.done.Opened)) >= l.o.Params.OpenCap || m.Accounts >= l.o.Params.AccountLimit {
 		return invalid("transaction %d: %v", i, OpenLimit)
@@ -226,12 +232,20 @@ func commitments(parent *block, e *effects) Commitments {
 	return c
 }
 
-// identify hashes transactions to ids and outcome leaves; the leaves have room for more behind them.
-func (l *Ledger) identify(txs []tx.Signed, ok []bool, more int) (ids []tx.Hash, leaves [][32]byte) {
-	ids, leaves = make([]tx.Hash, len(txs)), make([][32]byte, len(txs)+more)
-	l.parallelRange(len(txs), func(from, to int) {
-		l.hashIDs(txs[from:to], ids[from:to])
-		tx.TxLeaves(leaves[from:to], ids[from:to], ok[from:to])
+// identify hashes signed transactions to ids, adds those of the batches, and hashes all with their outcomes to leaves, which
+// have room for more behind them.
+func (l *Ledger) identify(body *tx.Body, batches [][]tx.Hash, more int) (ids []tx.Hash, leaves [][32]byte) {
+	ids, leaves = make([]tx.Hash, body.Len()), make([][32]byte, body.Len()+more)
+	at := ids[len(body.Txs):]
+	for _, b := range batches {
+		at = at[copy(at, b):]
+	}
+	l.parallelRange(len(ids), func(from, to int) {
+		if from < len(body.Txs) {
+			signed := min(to, len(body.Txs))
+			l.hashIDs(body.Txs[from:signed], ids[from:signed])
+		}
+		tx.TxLeaves(leaves[from:to], ids[from:to], body.Outcomes[from:to])
 	})
 	return ids, leaves
 }
@@ -259,16 +273,17 @@ func digests(h []tx.Hash) [][32]byte {
 	return unsafe.Slice((*[32]byte)(unsafe.SliceData(h)), len(h))
 }
 
+// idsOf is the inverse of digests.
+func idsOf(d [][32]byte) []tx.Hash { return unsafe.Slice((*tx.Hash)(unsafe.SliceData(d)), len(d)) }
+
 // ahead is how many transactions before its turn a payer's record is asked for: long enough for memory to answer, short
 // enough to be still at hand.
 const ahead = 12
 
-// expect has the record of a payer brought to the CPU. exec is held.
-func (l *Ledger) expect(txs []tx.Signed, i int) {
-	if i < len(txs) {
-		if p, ok := l.payer(txs[i].From); ok {
-			prefetch(p.cell(txs[i].From.Index()))
-		}
+// expect has the record of an account brought to the CPU. exec is held.
+func (l *Ledger) expect(id tx.ID) {
+	if p, ok := l.payer(id); ok {
+		prefetch(p.cell(id.Index()))
 	}
 }
 
@@ -280,7 +295,9 @@ func (l *Ledger) payers(parent *block, txs []tx.Signed) (keys [][32]byte, genera
 	}
 	defer l.exec.Unlock()
 	for i := range txs {
-		l.expect(txs, i+ahead)
+		if i+ahead < len(txs) {
+			l.expect(txs[i+ahead].From)
+		}
 		var p *partition
 		if p, known[i] = l.payer(txs[i].From); known[i] {
 			c := p.cell(txs[i].From.Index())
@@ -366,9 +383,12 @@ func (l *Ledger) run(parent *block, name tx.Hash, body *tx.Body, in *received, e
 // debits makes the debits of a body and compares outcomes. exec and mu are held, the table is at parent.
 func (l *Ledger) debits(parent *block, body *tx.Body, in *received) error {
 	d := l.newDebit(parent, in)
-	for i := range body.Txs {
-		l.expect(body.Txs, i+ahead)
-		if r := d.apply(&body.Txs[i]); (r == None) != body.Outcomes[i] {
+	n := body.Len()
+	for i := range n {
+		if i+ahead < n {
+			l.expect(body.Tx(i + ahead).From)
+		}
+		if r := d.apply(body.Tx(i)); (r == None) != body.Outcomes[i] {
 			return invalid("transaction %d: the body says %v, the reason here is %v", i, body.Outcomes[i], r)
 		}
 	}

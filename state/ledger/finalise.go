@@ -51,6 +51,11 @@ func (l *Ledger) Finalise(ctx context.Context, name tx.Hash) error {
 		return l.fail(fmt.Errorf("block %d: %w", b.height, err))
 	}
 	l.final.progress = progress
+	if len(b.keys) > 0 {
+		if err := l.signers.bring(l.branchKeys(b), b.meta.Directory.Count()); err != nil {
+			return l.fail(err)
+		}
+	}
 	return l.advance(b)
 }
 

@@ -261,7 +261,7 @@ func TestIDHead(t *testing.T) {
 	l := mustOpen(t, testOptions(p, 10))
 	txs := []tx.Signed{transfer(&p, 1, 2, 3, 4), opening(&p, 5, 6, 7, [32]byte{8})}
 	txs[1].BLS = new(tx.BLSKey)
-	ids, _ := l.identify(txs, make([]bool, 2), 0)
+	ids, _ := l.identify(&tx.Body{Txs: txs, Outcomes: make([]bool, 2)}, nil, 0)
 	for i := range txs {
 		if ids[i] != txs[i].TxID(p.GenesisHash) {
 			t.Errorf("transaction %d has id %v here", i, ids[i])

@@ -124,11 +124,11 @@ func TestNetLimit(t *testing.T) {
 	d := l.newDebit(l.blocks[blockName(3)], &received{meta: l.blocks[blockName(3)].meta.clone()})
 	d.net[0] = -int64(p.Supplies[0]) + 4
 	x := transfer(&p, rich, far, 5, 1)
-	if r := d.receiver(&x); r != NetLimit {
+	if r := d.receiver(&x.Tx); r != NetLimit {
 		t.Fatalf("one unit above the limit: %v", r)
 	}
 	x.Amount = 4
-	if r := d.receiver(&x); r != None {
+	if r := d.receiver(&x.Tx); r != None {
 		t.Fatalf("at the limit: %v", r)
 	}
 }
@@ -289,7 +289,7 @@ func TestLastNonceIsNeverUsed(t *testing.T) {
 	l.table.parts[0].cell(0).setNonce(1<<32 - 1)
 	x := transfer(&p, id, p.GenesisID(1), 1, 1<<32-1)
 	in, _ := l.receive(l.base, nil, 0)
-	if r := l.newDebit(l.base, in).apply(&x); r != NonceGap {
+	if r := l.newDebit(l.base, in).apply(&x.Tx); r != NonceGap {
 		t.Fatalf("the last nonce: %v", r)
 	}
 	l.table.parts[0].cell(0).setNonce(0)

@@ -104,6 +104,8 @@ type Ledger struct {
 		known map[uint64]tx.Hash
 	}
 
+	signers signers
+
 	// The table's tip, the tree over it, and the workers' scratch. Held to execute, build and move.
 	exec struct {
 		sync.Mutex

@@ -40,6 +40,9 @@ func Open(o Options) (*Ledger, error) {
 	} else if l.store, err = store.Open(folder); err == nil {
 		err = l.recover()
 	}
+	if err == nil {
+		err = l.loadSigners()
+	}
 	if err != nil {
 		_ = l.Close()
 		return nil, err
@@ -112,6 +115,7 @@ func newLedger(o Options) (*Ledger, error) {
 	}
 	l := &Ledger{o: o, table: newTable(&o.Params), blocks: map[tx.Hash]*block{}}
 	l.idHead = (&tx.Tx{}).Message(o.Params.GenesisHash)[:16+len(tx.Hash{})]
+	l.signers.init(o.Params.AccountLimit)
 	l.exec.tree = newUpper(l.table.parts)
 	l.exec.scratch = make([]scratch, o.Workers)
 	l.tops.known = map[uint64]tx.Hash{}

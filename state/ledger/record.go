@@ -72,12 +72,13 @@ func (c *cell) setBalance(v uint64) { binary.BigEndian.PutUint64(c[0:], v) }
 func (c *cell) setNonce(v uint32)   { binary.BigEndian.PutUint32(c[8:], v) }
 func (c *cell) setTouched(v uint32) { binary.BigEndian.PutUint32(c[20:], v) }
 func (c *cell) key() [32]byte       { return [32]byte(c[24:56]) }
+func (c *cell) extension() uint64   { return binary.BigEndian.Uint64(c[56:]) }
 
 func (c *cell) record() Record {
 	return Record{
 		Balance: c.balance(), Nonce: c.nonce(), PaidUntil: binary.BigEndian.Uint32(c[12:]),
 		Kind: c[16], Flags: c[17], Generation: c.generation(), LastTouch: c.touched(),
-		Key: c.key(), Extension: binary.BigEndian.Uint64(c[56:]),
+		Key: c.key(), Extension: c.extension(),
 	}
 }
 

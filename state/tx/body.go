@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 
+	"tutti/accel/distill"
 	"tutti/accel/merkle"
 )
 
@@ -16,7 +17,7 @@ type SectionType uint8
 
 const (
 	SectionSigned    SectionType = 1 // concatenated signed transactions
-	SectionDistilled SectionType = 2 // distilled batches; format reserved, refused by this build
+	SectionDistilled SectionType = 2 // distilled batches (accel/distill), one or more
 	SectionReceipts  SectionType = 3 // bundles of receipts from other shards
 	SectionSystem    SectionType = 4 // system records; format reserved, refused by this build
 	SectionOutcomes  SectionType = 5 // outcome bits of all transactions, in body order
@@ -27,7 +28,8 @@ const BodyVersion = 1
 
 // Limits of a body.
 const (
-	MaxBodyTx      = 1 << 17
+	MaxBodyTx      = 1 << 17 // both sections together
+	MaxBatches     = 64
 	MaxBundles     = 64
 	MaxBundleCount = 65536
 	MaxProofBytes  = 128 << 10
@@ -143,11 +145,73 @@ func DecodeBundle(b []byte) (*Bundle, error) {
 	return &u, nil
 }
 
-// Body is a decoded block body. Txs execute in order; Outcomes[i] says whether Txs[i] took effect.
+// Body is a decoded block body. Its transactions, in the order in which they execute, are the signed ones and then those of
+// the batches; Len and Tx count through both. Outcomes[i] says whether Tx(i) took effect.
 type Body struct {
 	Txs      []Signed
+	Batches  []*distill.Batch
 	Bundles  []Bundle // ascending by Source
 	Outcomes []bool
+
+	distilled []Tx // the batches' transfers
+}
+
+// NewBody makes a body of signed transactions and batches, whose transfers it decodes, without bundles and outcomes. The
+// error wraps ErrMalformed.
+func NewBody(txs []Signed, batches []*distill.Batch) (*Body, error) {
+	y := &Body{Txs: txs, Batches: batches}
+	return y, y.decodeBatches()
+}
+
+func (y *Body) decodeBatches() error {
+	n := 0
+	for _, batch := range y.Batches {
+		n += batch.Count()
+	}
+	if n += len(y.Txs); n > MaxBodyTx {
+		return malformed("body", "more than %d transactions", MaxBodyTx)
+	}
+	y.distilled = make([]Tx, n-len(y.Txs))
+	at := 0
+	for k, batch := range y.Batches {
+		for i := range batch.Count() {
+			if err := y.distilled[at].setTransfer(batch.Body(i)); err != nil {
+				return fmt.Errorf("batch %d, transfer %d: %w", k, i, err)
+			}
+			at++
+		}
+	}
+	return nil
+}
+
+// Len is the number of transactions.
+func (y *Body) Len() int { return len(y.Txs) + len(y.distilled) }
+
+// Tx is transaction i, which is the body's own: do not change it.
+func (y *Body) Tx(i int) *Tx {
+	if i < len(y.Txs) {
+		return &y.Txs[i].Tx
+	}
+	return &y.distilled[i-len(y.Txs)]
+}
+
+// Signed is transaction i with its signature. One of a batch that is no straggler has none, which is 64 zeros: it was the
+// batch that was signed.
+func (y *Body) Signed(i int) Signed {
+	if i < len(y.Txs) {
+		return y.Txs[i]
+	}
+	i -= len(y.Txs)
+	s := Signed{Tx: y.distilled[i]}
+	for _, batch := range y.Batches {
+		if n := batch.Count(); i >= n {
+			i -= n
+			continue
+		}
+		s.Signature = batch.Signature(i)
+		break
+	}
+	return s
 }
 
 // Append appends the encoding: version 1, then for each non-empty section type 1, length 4, content.
@@ -164,6 +228,14 @@ func (y *Body) Append(b []byte) []byte {
 		section(SectionSigned, func(b []byte) []byte {
 			for i := range y.Txs {
 				b = y.Txs[i].Append(b)
+			}
+			return b
+		})
+	}
+	if len(y.Batches) > 0 {
+		section(SectionDistilled, func(b []byte) []byte {
+			for _, batch := range y.Batches {
+				b = batch.Append(b)
 			}
 			return b
 		})
@@ -190,7 +262,7 @@ func (y *Body) Append(b []byte) []byte {
 	return b
 }
 
-// DecodeBody decodes exactly one body. Bundle proofs alias b.
+// DecodeBody decodes exactly one body. Batches and bundle proofs alias b.
 func DecodeBody(b []byte) (*Body, error) {
 	s := cryptobyte.String(b)
 	var version uint8
@@ -221,6 +293,12 @@ func DecodeBody(b []byte) (*Body, error) {
 				return nil, fmt.Errorf("body: %w", err)
 			}
 			y.Txs = txs
+		case SectionDistilled:
+			batches, err := distill.DecodeSection(content, MaxBatches)
+			if err != nil {
+				return nil, fmt.Errorf("tx: body: %w: %w", ErrMalformed, err)
+			}
+			y.Batches = batches
 		case SectionReceipts:
 			for !content.Empty() {
 				if len(y.Bundles) == MaxBundles {
@@ -241,14 +319,17 @@ func DecodeBody(b []byte) (*Body, error) {
 			return nil, malformed("body", "section type %d is not known to this build", t)
 		}
 	}
-	if len(bits) != (len(y.Txs)+7)/8 {
-		return nil, malformed("body", "%d outcome bytes for %d transactions", len(bits), len(y.Txs))
+	if err := y.decodeBatches(); err != nil {
+		return nil, fmt.Errorf("body: %w", err)
 	}
-	y.Outcomes = make([]bool, len(y.Txs))
+	if len(bits) != (y.Len()+7)/8 {
+		return nil, malformed("body", "%d outcome bytes for %d transactions", len(bits), y.Len())
+	}
+	y.Outcomes = make([]bool, y.Len())
 	for i := range y.Outcomes {
 		y.Outcomes[i] = bits[i>>3]>>(i&7)&1 == 1
 	}
-	if n := len(y.Txs) & 7; n != 0 && bits[len(bits)-1]>>n != 0 {
+	if n := y.Len() & 7; n != 0 && bits[len(bits)-1]>>n != 0 {
 		return nil, malformed("body", "padding in the outcome bits is not zero")
 	}
 	return &y, nil

@@ -215,14 +215,19 @@ func readTransfer(s *cryptobyte.String, t *Signed) error {
 	if !s.ReadBytes(&b, TransferWire) {
 		return malformed("transaction", "too short for a transfer")
 	}
+	t.Signature = [64]byte(b[1+TransferBytes:])
+	return t.setTransfer((*[TransferBytes]byte)(b[1:]))
+}
+
+// setTransfer sets t to what a transfer's body says.
+func (t *Tx) setTransfer(b *[TransferBytes]byte) error {
 	be := binary.BigEndian
-	t.From, t.To = read48(b[1:]), read48(b[7:])
-	t.Amount, t.Nonce, t.Expiry = be.Uint64(b[13:]), be.Uint32(b[21:]), be.Uint32(b[25:])
-	t.FeeClass = be.Uint16(b[29:])
-	if flags := be.Uint16(b[31:]); flags != 0 {
+	t.Kind, t.From, t.To = Transfer, read48(b[0:]), read48(b[6:])
+	t.Amount, t.Nonce, t.Expiry = be.Uint64(b[12:]), be.Uint32(b[20:]), be.Uint32(b[24:])
+	t.FeeClass = be.Uint16(b[28:])
+	if flags := be.Uint16(b[30:]); flags != 0 {
 		return malformed("transaction", "unknown flags %#x in a transfer", flags)
 	}
-	t.Signature = [64]byte(b[1+TransferBytes:])
 	return nil
 }
 

@@ -8,11 +8,15 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
+
+	"tutti/accel/distill"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -66,6 +70,49 @@ func sampleBody() Body {
 	}
 }
 
+// batchOf is the encoding of a batch of transfers, those with a signature stragglers'. It is well-formed, no more.
+func batchOf(txs ...Signed) []byte {
+	b := []byte{1, 0, 0, 0, byte(len(txs))}
+	b = append(b, bytes.Repeat([]byte{0xa0}, 32+96)...)
+	late := make([]byte, (len(txs)+7)/8)
+	for i := range txs {
+		b = append(b, txs[i].AppendBody(nil)[1:]...)
+		if txs[i].Signature != [64]byte{} {
+			late[i/8] |= 1 << (i % 8)
+		}
+	}
+	b = append(b, late...)
+	for i := range txs {
+		if txs[i].Signature != [64]byte{} {
+			b = append(b, txs[i].Signature[:]...)
+		}
+	}
+	return b
+}
+
+// sampleBatch has two transfers, the second of them a straggler's.
+func sampleBatch() []byte {
+	one, two := sampleTransfer(), sampleTransfer()
+	one.Signature = [64]byte{}
+	two.From++
+	return batchOf(one, two)
+}
+
+// distilledBody is sampleBody with sampleBatch.
+func distilledBody() *Body {
+	y := sampleBody()
+	batch, err := distill.Decode(sampleBatch())
+	if err != nil {
+		panic(err)
+	}
+	z, err := NewBody(y.Txs, []*distill.Batch{batch})
+	if err != nil {
+		panic(err)
+	}
+	z.Bundles, z.Outcomes = y.Bundles, append(y.Outcomes, false, true)
+	return z
+}
+
 func genesis() (h Hash) {
 	fill(h[:], 0xe0)
 	return h
@@ -95,6 +142,7 @@ func TestGolden(t *testing.T) {
 	put("body-empty", (&Body{}).Append(nil))
 	y := sampleBody()
 	put("body", y.Append(nil))
+	put("body-distilled", distilledBody().Append(nil))
 	id := bls.TxID(genesis())
 	hash("tx-leaf-success", TxLeaf(id, true))
 	hash("tx-leaf-failure", TxLeaf(id, false))
@@ -153,14 +201,42 @@ func genReceipt(t *rapid.T) Receipt {
 
 func TestBodyRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		y := Body{Outcomes: []bool{}}
+		var txs, all []Signed
 		for range rapid.IntRange(0, 20).Draw(t, "txs") {
 			s := genSigned(t)
 			if b := s.Append(nil); len(b) != s.WireBytes() {
 				t.Fatalf("%d wire bytes, WireBytes says %d", len(b), s.WireBytes())
 			}
-			y.Txs = append(y.Txs, s)
+			txs = append(txs, s)
+		}
+		all = slices.Clone(txs)
+		var batches []*distill.Batch
+		for range rapid.IntRange(0, 3).Draw(t, "batches") {
+			var in []Signed
+			for i := range rapid.IntRange(1, 20).Draw(t, "transfers") {
+				s := genSigned(t)
+				s.Tx = Tx{Kind: Transfer, From: ID(i), To: s.From, Amount: s.Amount, Nonce: s.Nonce, Expiry: s.Expiry, FeeClass: s.FeeClass}
+				if i == 0 || rapid.Bool().Draw(t, "in time") {
+					s.Signature = [64]byte{}
+				}
+				in = append(in, s)
+			}
+			batch, err := distill.Decode(batchOf(in...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			batches, all = append(batches, batch), append(all, in...)
+		}
+		y, err := NewBody(txs, batches)
+		if err != nil || y.Len() != len(all) {
+			t.Fatal(y.Len(), len(all), err)
+		}
+		y.Outcomes = []bool{}
+		for i := range all {
 			y.Outcomes = append(y.Outcomes, rapid.Bool().Draw(t, "outcome"))
+			if *y.Tx(i) != all[i].Tx || y.Signed(i) != all[i] {
+				t.Fatalf("transaction %d is %+v, want %+v", i, y.Signed(i), all[i])
+			}
 		}
 		source := uint16(0)
 		for range rapid.IntRange(0, 3).Draw(t, "bundles") {
@@ -175,10 +251,7 @@ func TestBodyRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(y.Txs) == 0 {
-			y.Txs = nil
-		}
-		if diff := cmp.Diff(&y, back); diff != "" {
+		if diff := cmp.Diff(y, back, cmp.AllowUnexported(Body{}, distill.Batch{}), cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("round trip (-in +out):\n%s", diff)
 		}
 		// Every shorter prefix is refused, or is itself a body that ends at a section's boundary.
@@ -252,7 +325,12 @@ func TestRefusals(t *testing.T) {
 		{"body version", bodies, []byte{2}, "version 2"},
 		{"body section cut", bodies, append(v, 1, 0), "section header"},
 		{"body empty section", bodies, append(v, 1, 0, 0, 0, 0), "empty section"},
-		{"body distilled", bodies, append(v, section(SectionDistilled, []byte{1})...), "not known to this build"},
+		{"body distilled", bodies, append(v, section(SectionDistilled, []byte{1})...), "no batch"},
+		{"body distilled cut", bodies, append(v, section(SectionDistilled, sampleBatch()[:200])...), "stragglers"},
+		{"body distilled flags", bodies, append(v, section(SectionDistilled, edit(sampleBatch(), 133+31, 1))...), "batch 0, transfer 0"},
+		{"body distilled order", bodies, append(v, section(SectionDistilled, edit(sampleBatch(), 133, 0xff))...), "strictly increasing"},
+		{"body with too many batches", bodies, append(v, section(SectionDistilled, bytes.Repeat(sampleBatch(), MaxBatches+1))...), "more than 64 batches"},
+		{"body distilled without outcomes", bodies, append(v, section(SectionDistilled, sampleBatch())...), "0 outcome bytes for 2"},
 		{"body system", bodies, append(v, section(SectionSystem, []byte{1})...), "not known to this build"},
 		{"body unknown section", bodies, append(v, section(6, []byte{1})...), "not known to this build"},
 		{"body section twice", bodies, append(append(v, signed...), signed...), "section 1 after section 1"},
@@ -355,6 +433,7 @@ func FuzzDecodeBundle(f *testing.F) {
 func FuzzDecodeBody(f *testing.F) {
 	y := sampleBody()
 	f.Add(y.Append(nil))
+	f.Add(distilledBody().Append(nil))
 	f.Add([]byte{BodyVersion})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		canonical(t, b, func(b []byte) (interface{ Append([]byte) []byte }, error) { return DecodeBody(b) })

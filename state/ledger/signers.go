@@ -1,0 +1,281 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+
+	"tutti/accel/bls"
+	"tutti/accel/distill"
+	"tutti/state/tx"
+)
+
+// signers is the directory of BLS keys in memory, decoded, by which distilled batches are judged: places below final as of
+// the final block, and those above as of the branch that was judged last. Branches in which accounts with BLS keys are
+// opened put different keys at one place, so each brings its own in before its batches are judged, which is rare.
+//
+// Its lock is taken alone.
+type signers struct {
+	mu     sync.RWMutex
+	keys   *bls.Directory
+	final  uint64              // places below it are final
+	recent map[uint64]keyEntry // by place; those from final on that are in keys
+
+	// Batches that were found good under final keys alone. Keys don't change, so they stay good.
+	good   map[[32]byte][]tx.Hash // ids, by digest
+	order  [][32]byte             // oldest first
+	cached int                    // ids
+}
+
+// maxGoodIDs bounds the ids of good batches that are remembered, of 32 bytes each: some seconds of full load.
+const maxGoodIDs = 1 << 18
+
+// init makes an empty directory for a shard of at most limit accounts.
+func (s *signers) init(limit uint64) {
+	s.keys, s.recent, s.good = bls.NewDirectory(int(min(limit, noPlace))), map[uint64]keyEntry{}, map[[32]byte][]tx.Hash{}
+}
+
+// loadSigners decodes the final keys of the store. It is called once, before the ledger is used.
+func (l *Ledger) loadSigners() error {
+	count := l.last.meta.Directory.Count()
+	for from := uint64(0); from < count; from += SegmentKeys {
+		keys, err := l.DirectoryKeys(from, SegmentKeys)
+		if err != nil {
+			return err
+		}
+		errs := make([]error, len(keys))
+		l.parallelRange(len(keys), func(a, b int) {
+			for i := a; i < b; i++ {
+				errs[i] = l.signers.add(from+uint64(i), keys[i].Key)
+			}
+		})
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("ledger: keys from %d on of the key directory: %w", from, err)
+		}
+		l.tell("decoding BLS keys", from+uint64(len(keys)), count)
+	}
+	l.signers.final = count
+	return nil
+}
+
+// add decodes a key of which possession was proven when it got its place. One that is no key after all, as a genesis file
+// that nobody verified may have it, leaves its place empty: its owner can't sign batches, here and everywhere.
+func (s *signers) add(place uint64, key [48]byte) error {
+	err := s.keys.AddTrusted(uint32(place), key)
+	if errors.Is(err, bls.ErrKey) {
+		return nil
+	}
+	return err
+}
+
+// branchKeys are the keys that the blocks above the final one, down from b, have appended, by place.
+func (l *Ledger) branchKeys(b *block) map[uint64]keyEntry {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := map[uint64]keyEntry{}
+	for ; b != nil && b.height > l.last.height; b = b.parent {
+		for i, k := range b.keys {
+			out[b.meta.Directory.Count()-uint64(len(b.keys)-i)] = k
+		}
+	}
+	return out
+}
+
+// judge calls f with a directory in which the keys of the branch are, and tells whether the keys are those of final blocks
+// up to a place. The directory does not change while f runs.
+func (s *signers) judge(branch map[uint64]keyEntry, f func(keys *bls.Directory, final uint64) error) error {
+	for {
+		s.mu.RLock()
+		if s.holds(branch) {
+			defer s.mu.RUnlock()
+			return f(s.keys, s.final)
+		}
+		s.mu.RUnlock()
+		if err := s.bring(branch, 0); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *signers) holds(branch map[uint64]keyEntry) bool {
+	for place, k := range branch {
+		if place >= s.final && s.recent[place] != k {
+			return false
+		}
+	}
+	return true
+}
+
+// bring puts the keys of a branch into the directory and makes places below final, if that is more, final.
+func (s *signers) bring(branch map[uint64]keyEntry, final uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for place, k := range branch {
+		if place < s.final || s.recent[place] == k {
+			continue
+		}
+		if err := s.keys.Remove(uint32(place)); err != nil && !errors.Is(err, bls.ErrUnknown) {
+			return err
+		}
+		if err := s.add(place, k.key); err != nil {
+			return err
+		}
+		s.recent[place] = k
+	}
+	for ; s.final < final; s.final++ {
+		delete(s.recent, s.final)
+	}
+	return nil
+}
+
+// recall finds the ids of a batch that was good before.
+func (s *signers) recall(digest [32]byte) ([]tx.Hash, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids, ok := s.good[digest]
+	return ids, ok
+}
+
+// remember keeps the ids of a good batch.
+func (s *signers) remember(digest [32]byte, ids []tx.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.good[digest] != nil {
+		return
+	}
+	s.good[digest] = ids
+	s.order, s.cached = append(s.order, digest), s.cached+len(ids)
+	for s.cached > maxGoodIDs && len(s.order) > 1 {
+		s.cached -= len(s.good[s.order[0]])
+		delete(s.good, s.order[0])
+		s.order = s.order[1:]
+	}
+}
+
+// batchKeys are where the keys of a batch's senders are, in the order in which Batch.Verify asks.
+type batchKeys struct {
+	places []uint32   // of those who signed the batch; noPlace: without a BLS key
+	keys   [][32]byte // of stragglers
+	most   uint64     // places are below
+}
+
+const noPlace = 1<<32 - 1
+
+// Slots implements distill.Keys.
+func (k *batchKeys) Slots(senders []uint64, slots []uint32) int {
+	for i := range senders {
+		if slots[i] = k.places[i]; slots[i] == noPlace {
+			return i
+		}
+	}
+	return len(senders)
+}
+
+// Ed25519 implements distill.Keys.
+func (k *batchKeys) Ed25519(senders []uint64, keys [][32]byte) int {
+	n := copy(keys[:len(senders)], k.keys)
+	k.keys = k.keys[n:]
+	return n
+}
+
+// batchKeysOf reads the keys of a batch's senders as of a block of which the table has the state, or one below it that is
+// final: keys and places don't change. exec is held, or mu for reading.
+func (l *Ledger) batchKeysOf(at *block, b *distill.Batch) (*batchKeys, error) {
+	k := &batchKeys{places: make([]uint32, 0, b.Count()-b.Stragglers()), keys: make([][32]byte, 0, b.Stragglers())}
+	find := func(i int) *cell {
+		id := tx.ID(distill.Sender(b.Body(i)))
+		slot := l.table.route[id.Partition()]
+		if slot < 0 || id.Index() >= at.meta.Next[slot] {
+			return nil
+		}
+		return l.table.parts[slot].cell(id.Index())
+	}
+	for i := range b.Count() {
+		if i+ahead < b.Count() {
+			if c := find(i + ahead); c != nil {
+				prefetch(c)
+			}
+		}
+		c := find(i)
+		if c == nil {
+			return nil, invalid("transfer %d of a batch: %v", i, UnknownPayer)
+		}
+		if b.Straggler(i) {
+			k.keys = append(k.keys, c.key())
+			continue
+		}
+		place := c.extension() - 1 // 0: none
+		if place < noPlace {
+			k.most = max(k.most, place+1)
+		}
+		k.places = append(k.places, uint32(min(place, noPlace)))
+	}
+	return k, nil
+}
+
+// checkBatch judges a batch in the parent state, where keys says its senders' keys are, and returns its transfers' ids, which
+// are shared. The error of a wrong batch wraps ErrInvalidBody and what package distill says.
+func (l *Ledger) checkBatch(parent *block, b *distill.Batch, read func() (*batchKeys, error)) ([]tx.Hash, error) {
+	digest := sha256.Sum256(b.Append(make([]byte, 0, b.Bytes())))
+	if ids, ok := l.signers.recall(digest); ok {
+		return ids, nil
+	}
+	if _, err := tx.NewBody(nil, []*distill.Batch{b}); err != nil {
+		return nil, fmt.Errorf("ledger: %w: batch: %w", ErrInvalidBody, err)
+	}
+	keys, err := read()
+	if err != nil {
+		return nil, err
+	}
+	var ids []tx.Hash
+	var lasting bool
+	err = l.signers.judge(l.branchKeys(parent), func(directory *bls.Directory, final uint64) error {
+		lasting = keys.most <= final
+		found, err := b.Verify(distill.Chain(l.o.Params.GenesisHash), directory, keys)
+		ids = idsOf(found)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w: batch: %w", ErrInvalidBody, err)
+	}
+	if lasting {
+		l.signers.remember(digest, ids)
+	}
+	return ids, nil
+}
+
+// checkBatches judges the batches of a body on a parent, side by side.
+func (l *Ledger) checkBatches(parent *block, batches []*distill.Batch) (ids [][]tx.Hash, errs []error) {
+	ids, errs = make([][]tx.Hash, len(batches)), make([]error, len(batches))
+	l.parallel(len(batches), func(_, i int) {
+		ids[i], errs[i] = l.checkBatch(parent, batches[i], func() (*batchKeys, error) {
+			if err := l.enter(parent); err != nil {
+				return nil, err
+			}
+			defer l.exec.Unlock()
+			return l.batchKeysOf(parent, batches[i])
+		})
+	})
+	return ids, errs
+}
+
+// CheckBatch judges a batch in the final state and returns its transfers' ids, which are shared: do not modify. A good one
+// is remembered for when a block with it is executed. Whether the transfers can be paid is not looked at. The error of a
+// wrong batch wraps ErrInvalidBody and what package distill says.
+func (l *Ledger) CheckBatch(b *distill.Batch) ([]tx.Hash, error) {
+	if err := l.alive(); err != nil {
+		return nil, err
+	}
+	l.mu.RLock()
+	last := l.last
+	l.mu.RUnlock()
+	return l.checkBatch(last, b, func() (*batchKeys, error) {
+		l.mu.RLock()
+		defer l.mu.RUnlock()
+		if l.closed {
+			return nil, ErrClosed
+		}
+		return l.batchKeysOf(last, b)
+	})
+}
