@@ -12,6 +12,7 @@ const (
 	Malformed         Code = "malformed"
 	WrongSignature    Code = "wrong_signature"
 	WrongPossession   Code = "wrong_possession"
+	WrongBatch        Code = "wrong_batch"
 	UnknownAccount    Code = "unknown_account"
 	UnknownReceiver   Code = "unknown_receiver"
 	NonceTooLow       Code = "nonce_too_low"
@@ -34,7 +35,7 @@ const (
 // Codes lists every code.
 func Codes() []Code {
 	return []Code{
-		Malformed, WrongSignature, WrongPossession, UnknownAccount, UnknownReceiver, NonceTooLow, NonceGap, NonceTaken, Expired,
+		Malformed, WrongSignature, WrongPossession, WrongBatch, UnknownAccount, UnknownReceiver, NonceTooLow, NonceGap, NonceTaken, Expired,
 		ExpiresTooFar, InsufficientFunds, UnknownFeeClass, SelfTransfer, ZeroAmount, Duplicate, PoolFull, AccountLimit, WrongShard,
 		RateLimited, Busy,
 	}
@@ -49,6 +50,8 @@ func (c Code) Remedy() string {
 		return "sign it with the payer's current key, for this network's genesis hash"
 	case WrongPossession:
 		return "make the proof of possession again, for this network's genesis hash and the new account's Ed25519 key"
+	case WrongBatch:
+		return "send its transfers on their own, or in a batch made anew against the current state of this network"
 	case UnknownAccount:
 		return "check the payer's id; a new account can pay once its opening is final"
 	case UnknownReceiver:

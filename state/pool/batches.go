@@ -1,0 +1,272 @@
+package pool
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"tutti/accel/distill"
+	"tutti/state/tx"
+)
+
+// BatchOptions of Batches. All limits must be above zero.
+type BatchOptions struct {
+	Height       uint64 // final height at the start
+	MaxTransfers int    // held in all
+	MaxBytes     int    // of encodings held
+	MaxAhead     uint32 // blocks that an expiry may lie ahead of the final height
+	Quota        Quota  // for each source, in transfers
+	// Check judges a batch in the final state (ledger.CheckBatch). Safe for concurrent use.
+	Check func(*distill.Batch) ([]tx.Hash, error)
+}
+
+// Batches holds distilled batches that are right and not in a final block yet, in the order in which they came. It is what
+// Pool is for single transactions, and much less, since a broker answers for the nonces and balances in its batch: what
+// can't be paid is skipped in the block, and a batch with much of that is left out. It is safe for concurrent use. Its lock
+// is not held while a batch is checked.
+type Batches struct {
+	opts BatchOptions
+
+	mu       sync.Mutex
+	height   uint64
+	held     []*pooledBatch // oldest first
+	names    map[tx.Hash]*pooledBatch
+	blocks   map[tx.Hash][]tx.Hash // batches of unfinalised blocks, by block
+	sources  sources
+	counters BatchCounters
+}
+
+type pooledBatch struct {
+	batch  *distill.Batch
+	name   tx.Hash
+	expiry uint32 // the lowest of its transfers
+	source *source
+}
+
+// BatchCounters counts since the start, but for the first three.
+type BatchCounters struct {
+	Batches, Transfers, Bytes int             // now
+	Added                     uint64          // admitted
+	Used                      uint64          // left because they are in a final block
+	Expired                   uint64          // left because a transfer has expired
+	Dropped                   uint64          // left because a block could not take them
+	Rejected                  map[Code]uint64 // refused, by reason
+}
+
+// NewBatches makes an empty one.
+func NewBatches(opts BatchOptions) (*Batches, error) {
+	q := opts.Quota
+	if min(opts.MaxTransfers, opts.MaxBytes, int(opts.MaxAhead), q.PerSecond, q.Burst, q.Held) <= 0 || opts.Check == nil {
+		return nil, errors.New("pool: all options for batches must be given and above zero")
+	}
+	s := &Batches{opts: opts, height: opts.Height, names: map[tx.Hash]*pooledBatch{}, blocks: map[tx.Hash][]tx.Hash{}}
+	s.counters.Rejected = map[Code]uint64{}
+	s.sources.init(q, q)
+	return s, nil
+}
+
+// BatchName names a right batch: its root stands for its transfers.
+func BatchName(b *distill.Batch) tx.Hash {
+	d := sha256.New()
+	root, aggregate := b.Root(), b.Aggregate()
+	d.Write(root[:])
+	d.Write(aggregate[:])
+	d.Write(binary.BigEndian.AppendUint32(nil, uint32(b.Count())))
+	d.Write(b.StragglerBits())
+	return tx.Hash(d.Sum(nil))
+}
+
+// Submit judges and holds a batch that a source, a broker or a validator, sent. The error is nil or a *Reject.
+func (s *Batches) Submit(source uint64, b *distill.Batch) error {
+	name, now := BatchName(b), time.Now()
+	first, most := expiries(b)
+	if r := s.screen(now, source, b, name, first, most); r != nil {
+		return r
+	}
+	_, err := s.opts.Check(b)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return s.refuse(reject(WrongBatch, "%v", err))
+	}
+	src := s.sources.get(sourceKey{id: source}, now)
+	if r := s.fits(src, b, name, first); r != nil { // others came meanwhile
+		return s.refuse(r)
+	}
+	p := &pooledBatch{batch: b, name: name, expiry: first, source: src}
+	s.held, s.names[name] = append(s.held, p), p
+	src.held += b.Count()
+	s.counters.Batches++
+	s.counters.Transfers += b.Count()
+	s.counters.Bytes += b.Bytes()
+	s.counters.Added++
+	return nil
+}
+
+// expiries are the lowest and the highest of a batch's transfers.
+func expiries(b *distill.Batch) (first, most uint32) {
+	first = 1<<32 - 1
+	for i := range b.Count() {
+		e := binary.BigEndian.Uint32(b.Body(i)[24:])
+		first, most = min(first, e), max(most, e)
+	}
+	return first, most
+}
+
+// screen refuses what need not be checked, and takes from the source's quota.
+func (s *Batches) screen(now time.Time, source uint64, b *distill.Batch, name tx.Hash, first, most uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src := s.sources.get(sourceKey{id: source}, now)
+	if uint64(most) > s.height+uint64(s.opts.MaxAhead) {
+		return s.refuse(reject(ExpiresTooFar, "a transfer expires at height %d; here at most %d, %d blocks ahead", most, s.height+uint64(s.opts.MaxAhead), s.opts.MaxAhead))
+	}
+	if r := s.fits(src, b, name, first); r != nil {
+		return s.refuse(r)
+	}
+	if !src.take(b.Count()) {
+		return s.refuse(reject(RateLimited, "more than %d transfers a second", src.quota.PerSecond))
+	}
+	return nil
+}
+
+// fits reports why a batch can't be held now. mu is held.
+func (s *Batches) fits(src *source, b *distill.Batch, name tx.Hash, first uint32) *Reject {
+	switch {
+	case s.names[name] != nil:
+		return reject(Duplicate, "batch %s is held already", name)
+	case uint64(first) <= s.height:
+		return reject(Expired, "a transfer expires at height %d, and block %d is final", first, s.height)
+	case src.held+b.Count() > src.quota.Held:
+		return reject(AccountLimit, "%d transfers of this source wait; at most %d may", src.held, src.quota.Held)
+	case s.counters.Transfers+b.Count() > s.opts.MaxTransfers || s.counters.Bytes+b.Bytes() > s.opts.MaxBytes:
+		return reject(PoolFull, "%d transfers wait", s.counters.Transfers)
+	}
+	return nil
+}
+
+func (s *Batches) refuse(r *Reject) error {
+	s.counters.Rejected[r.Code]++
+	return r
+}
+
+// Offer offers batches for a block, oldest first, at most maxTxs transfers and maxBytes of encoding, but for those in the
+// unfinalised blocks named by ancestors.
+func (s *Batches) Offer(maxTxs, maxBytes int, ancestors []tx.Hash) []*distill.Batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used := map[tx.Hash]bool{}
+	for _, a := range ancestors {
+		for _, name := range s.blocks[a] {
+			used[name] = true
+		}
+	}
+	var out []*distill.Batch
+	for _, p := range s.held {
+		if len(out) == tx.MaxBatches {
+			break
+		}
+		if used[p.name] || p.batch.Count() > maxTxs || p.batch.Bytes() > maxBytes {
+			continue
+		}
+		out = append(out, p.batch)
+		maxTxs, maxBytes = maxTxs-p.batch.Count(), maxBytes-p.batch.Bytes()
+	}
+	return out
+}
+
+// Included says that an unfinalised block contains these batches. Report every block with batches that is built or found
+// valid, and later exactly one of Finalised and Abandoned for it.
+func (s *Batches) Included(block tx.Hash, batches []*distill.Batch) {
+	if len(batches) == 0 {
+		return
+	}
+	names := make([]tx.Hash, len(batches))
+	for i, b := range batches {
+		names[i] = BatchName(b)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.blocks) < maxBlocks {
+		s.blocks[block] = names
+	}
+}
+
+// Abandoned says that the block will never be final.
+func (s *Batches) Abandoned(block tx.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.blocks, block)
+}
+
+// Finalised says that the block at a height, with these batches, is final. They leave, and so do those with a transfer that
+// has expired.
+func (s *Batches) Finalised(block tx.Hash, height uint64, batches []*distill.Batch) {
+	used := map[tx.Hash]bool{}
+	for _, b := range batches {
+		used[BatchName(b)] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.blocks, block)
+	s.height = max(s.height, height)
+	s.leave(func(p *pooledBatch) *uint64 {
+		switch {
+		case used[p.name]:
+			return &s.counters.Used
+		case uint64(p.expiry) <= s.height:
+			return &s.counters.Expired
+		}
+		return nil
+	})
+}
+
+// Drop takes out a batch that a block could not take: it is wrong by now, or too much of it can't be paid.
+func (s *Batches) Drop(b *distill.Batch) {
+	name := BatchName(b)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave(func(p *pooledBatch) *uint64 {
+		if p.name == name {
+			return &s.counters.Dropped
+		}
+		return nil
+	})
+}
+
+// leave takes out those for which why is a counter. mu is held.
+func (s *Batches) leave(why func(*pooledBatch) *uint64) {
+	kept := s.held[:0]
+	for _, p := range s.held {
+		counter := why(p)
+		if counter == nil {
+			kept = append(kept, p)
+			continue
+		}
+		*counter++
+		delete(s.names, p.name)
+		p.source.held -= p.batch.Count()
+		s.counters.Batches--
+		s.counters.Transfers -= p.batch.Count()
+		s.counters.Bytes -= p.batch.Bytes()
+	}
+	clear(s.held[len(kept):])
+	s.held = kept
+}
+
+// Counters is a snapshot.
+func (s *Batches) Counters() BatchCounters {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.counters
+	c.Rejected = maps.Clone(c.Rejected)
+	return c
+}
+
+// Waits reports whether a batch is held that is in none of the ancestors.
+func (s *Batches) Waits(ancestors []tx.Hash) bool {
+	return len(s.Offer(tx.MaxBodyTx, distill.MaxBatchBytes, ancestors)) > 0
+}
