@@ -360,7 +360,7 @@ func (s *Server) block(w http.ResponseWriter, r *http.Request) error {
 	h, last := b.Final.Header(), b.Final.Headers[len(b.Final.Headers)-1]
 	out := Block{
 		Shard: h.Shard, Height: h.Height, Hash: proof.Digest(h.Hash()), Parent: proof.Digest(h.Parent), TimeMs: h.TimeMs,
-		Epoch: h.Epoch, View: h.View, Transactions: len(body.Txs), Consumed: len(b.Credits), BodyBytes: len(b.Body),
+		Epoch: h.Epoch, View: h.View, Transactions: body.Len(), Consumed: len(b.Credits), BodyBytes: len(b.Body),
 		Outcomes: proof.Digest(h.Outcomes), StateRoot: proof.Digest(h.State), StateHeight: proof.StateHeight(h),
 		Signers: []int{}, FinalisedBy: last.Height,
 	}
@@ -375,9 +375,8 @@ func (s *Server) block(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if ids {
-		out.IDs = make([]proof.Digest, len(body.Txs))
-		for i := range body.Txs {
-			out.IDs[i] = proof.Digest(body.Txs[i].TxID(tx.Hash(h.Chain)))
+		for _, id := range body.IDs(tx.Hash(h.Chain)) {
+			out.IDs = append(out.IDs, proof.Digest(id))
 		}
 	}
 	return writeJSON(w, http.StatusOK, out)

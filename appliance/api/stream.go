@@ -82,7 +82,7 @@ func (e *event) size(k kind) int64 {
 		n += int64(len(e.block.Body)+len(e.block.Credits)) * 4 / 3
 	}
 	if k.ids {
-		n += int64(len(e.block.Body)) * 67 / tx.TransferWire
+		n += int64(len(e.block.Body)) * 67 / tx.TransferBytes
 	}
 	return n
 }
@@ -104,11 +104,7 @@ func frame(b *proof.Block, k kind) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("body of a final block: %w", err)
 		}
-		ids := make([]tx.Hash, len(body.Txs))
-		for i := range body.Txs {
-			ids[i] = body.Txs[i].TxID(tx.Hash(h.Chain))
-		}
-		out = hexList(append(out, `,"ids":`...), ids)
+		out = hexList(append(out, `,"ids":`...), body.IDs(tx.Hash(h.Chain)))
 	}
 	return append(out, "}\n\n"...), nil
 }

@@ -77,7 +77,7 @@ type Contents struct {
 	Block    *Block
 	Header   *consensus.Header
 	Body     *tx.Body
-	IDs      []tx.Hash  // of Body.Txs; Body.Outcomes says which took effect
+	IDs      []tx.Hash  // in body order; Body.Outcomes says which took effect
 	Consumed []Consumed // in bundle order
 
 	leaves [][32]byte // of the outcomes root: transactions, then receipts consumed
@@ -94,12 +94,9 @@ func (b *Block) Open() (*Contents, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proof: %w: %w", ErrBody, err)
 	}
-	c := &Contents{Block: b, Header: h, Body: body, IDs: make([]tx.Hash, len(body.Txs))}
-	c.leaves = make([][32]byte, 0, len(body.Txs)+len(b.Credits))
-	for i := range body.Txs {
-		c.IDs[i] = body.Txs[i].TxID(tx.Hash(h.Chain))
-		c.leaves = append(c.leaves, tx.TxLeaf(c.IDs[i], body.Outcomes[i]))
-	}
+	c := &Contents{Block: b, Header: h, Body: body, IDs: body.IDs(tx.Hash(h.Chain))}
+	c.leaves = make([][32]byte, len(c.IDs), len(c.IDs)+len(b.Credits))
+	tx.TxLeaves(c.leaves, c.IDs, body.Outcomes)
 	for source, r := range receipts(body) {
 		k := len(c.Consumed)
 		if k == len(b.Credits) {
@@ -151,7 +148,7 @@ func (x *Consumed) leaf(dest consensus.ShardID) tx.Hash {
 
 // Finality makes the proof of transaction i of the block, without a credit. The headers are shared with the block.
 func (c *Contents) Finality(i int) *Finality {
-	return &Finality{Tx: c.Body.Txs[i], Success: c.Body.Outcomes[i], Final: c.Block.Final, Inclusion: c.inclusion(i)}
+	return &Finality{Tx: c.Body.Signed(i), Success: c.Body.Outcomes[i], Final: c.Block.Final, Inclusion: c.inclusion(i)}
 }
 
 // Credit makes the proof that receipt k of Consumed was consumed. The headers are shared with the block.

@@ -20,7 +20,7 @@ func (n *Inclusion) holds(root consensus.Hash, leaf tx.Hash) bool {
 // Finality proves that a transaction is final, with its outcome; for a transfer to another shard also what became of
 // the money there.
 type Finality struct {
-	Tx        tx.Signed
+	Tx        tx.Signed // its signature is 64 zeros where it was a distilled batch that was signed
 	Success   bool // the outcome bit: false means that nothing was moved and nothing was paid
 	Final     Final
 	Inclusion Inclusion

@@ -68,7 +68,7 @@ func (b *books) enter(c *proof.Contents) (wrongs []string) {
 	}
 	h := c.Header
 	for i, id := range c.IDs {
-		t := &c.Body.Txs[i]
+		t := c.Body.Tx(i)
 		if !c.Body.Outcomes[i] {
 			continue
 		}
@@ -96,7 +96,7 @@ func (b *books) enter(c *proof.Contents) (wrongs []string) {
 		b.change(t.From, h.Height, a.balance-cost, t.Nonce+1)
 	}
 	for i, id := range c.IDs { // what is received in a block can be spent in the next
-		if t := &c.Body.Txs[i]; c.Body.Outcomes[i] && t.Kind == tx.Transfer {
+		if t := c.Body.Tx(i); c.Body.Outcomes[i] && t.Kind == tx.Transfer {
 			if wrong := b.pay(h, id, t); wrong != "" {
 				complain(id, "%s", wrong)
 			}
@@ -111,7 +111,7 @@ func (b *books) enter(c *proof.Contents) (wrongs []string) {
 }
 
 // pay enters where a transfer's money goes.
-func (b *books) pay(h *consensus.Header, id tx.Hash, t *tx.Signed) (wrong string) {
+func (b *books) pay(h *consensus.Header, id tx.Hash, t *tx.Tx) (wrong string) {
 	if dest := b.shardOf(t.To); dest != h.Shard {
 		r := tx.Receipt{From: t.From, To: t.To, Amount: t.Amount, Tx: id}
 		if got, ok := b.early[id]; ok {

@@ -76,7 +76,7 @@ type ExecuteInput struct {
 	Parent tx.Hash // executed before, or the final block
 	Block  tx.Hash // the name under which the result is kept
 	Height uint64  // the parent's plus one
-	Body   []byte  // not kept
+	Body   []byte  // kept until the block is far below the final one; do not change it
 	Want   Commitments
 }
 
@@ -85,6 +85,7 @@ type Executed struct {
 	Commitments Commitments
 	Root        tx.Hash            // state root after this block; the header StateLag above carries it
 	Diff        tx.Hash            // diff hash of this block; the same header carries it
+	Body        *tx.Body           // aliases ExecuteInput.Body
 	IDs         []tx.Hash          // transaction ids, body order
 	Outcomes    []bool             // body order
 	Credits     []tx.CreditOutcome // one for each receipt, bundle order

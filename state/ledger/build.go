@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"tutti/accel/distill"
 	"tutti/state/tx"
@@ -15,7 +16,8 @@ const (
 )
 
 // Build makes a body on an executed parent. Room goes to the good bundles first, then to the good batches, then to as many
-// candidates as take effect and fit, each in order. It keeps nothing; the body is executed like any other. Errors are those of Execute, but for ErrInvalidBody.
+// candidates as take effect and fit, each in order. It keeps nothing; the body is executed like any other. Errors are those
+// of Execute, but for ErrInvalidBody.
 func (l *Ledger) Build(ctx context.Context, in BuildInput) (*Built, error) {
 	if err := l.alive(); err != nil {
 		return nil, err
@@ -51,29 +53,26 @@ func (l *Ledger) Build(ctx context.Context, in BuildInput) (*Built, error) {
 		}
 	}
 	out.LeftBatches = errs
+	limit, free := min(in.MaxTxs, tx.MaxBodyTx), room
 	var kept [][]tx.Hash
-	for again := true; again; {
-		limit, free := min(in.MaxTxs, tx.MaxBodyTx), room
-		body.Batches, kept = nil, nil
-		var places []int
-		for i, b := range in.Batches {
-			if out.LeftBatches[i] != nil {
-				continue
-			}
-			if len(body.Batches) == tx.MaxBatches || b.Count() > limit || batchBytes(b) > free {
-				out.LeftBatches[i] = ErrNoRoom
-				continue
-			}
+	var places []int
+	for i, b := range in.Batches {
+		switch {
+		case out.LeftBatches[i] != nil:
+		case len(body.Batches) == tx.MaxBatches || b.Count() > limit || batchBytes(b) > free:
+			out.LeftBatches[i] = ErrNoRoom
+		default:
 			body.Batches, kept, places = append(body.Batches, b), append(kept, ids[i]), append(places, i)
 			limit, free = limit-b.Count(), free-batchBytes(b)
 		}
-		skipped, err := l.accept(parent, received, at, txs, out.Left, limit, free, body)
-		if err != nil {
-			return nil, err
-		}
-		if again = skipped >= 0; again {
-			out.LeftBatches[places[skipped]] = ErrSkipped
-		}
+	}
+	skipped, err := l.accept(parent, received, at, txs, out.Left, limit, free, body)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range slices.Backward(skipped) {
+		out.LeftBatches[places[k]] = ErrSkipped
+		kept = slices.Delete(kept, k, k+1)
 	}
 	e, err := l.effectsOf(parent, received, body, kept)
 	if err != nil {
@@ -117,11 +116,12 @@ func (l *Ledger) signed(ctx context.Context, parent *block, candidates []tx.Sign
 }
 
 // accept tries the debits of txs in order, and then those of the body's batches. It sets the body's transactions to those
-// that take effect, up to a number and size; the others get their reason in left, whose places are at. It sets the outcomes
-// of all, unless too much of a batch would be skipped: then it returns which one, else -1. It leaves the table as it was.
-func (l *Ledger) accept(parent *block, in *received, at []int, txs []tx.Signed, left []Reason, limit, room int, body *tx.Body) (int, error) {
+// that take effect, up to a number and size; the others get their reason in left, whose places are at. It takes the batches
+// out of which too much would be skipped, and returns which ones; the room that was theirs stays free. It sets the outcomes
+// of the others, and leaves the table as it was.
+func (l *Ledger) accept(parent *block, in *received, at []int, txs []tx.Signed, left []Reason, limit, room int, body *tx.Body) (skipped []int, err error) {
 	if err := l.enter(parent); err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer l.exec.Unlock()
 	l.mu.Lock()
@@ -143,24 +143,32 @@ func (l *Ledger) accept(parent *block, in *received, at []int, txs []tx.Signed, 
 	}
 	y, err := tx.NewBody(good, body.Batches)
 	if err != nil {
-		return 0, err // checkBatches let pass what is malformed
+		return nil, err // checkBatches let pass what is malformed
 	}
-	y.Bundles, y.Outcomes = body.Bundles, make([]bool, y.Len())
-	for i := range good {
-		y.Outcomes[i] = true
+	outcomes := make([]bool, len(good), y.Len())
+	for i := range outcomes {
+		outcomes[i] = true
 	}
-	i := len(good)
+	var kept []*distill.Batch
+	next := len(good)
 	for k, b := range y.Batches {
-		skips := 0
-		for end := i + b.Count(); i < end; i++ {
-			if y.Outcomes[i] = d.apply(y.Tx(i)) == None; !y.Outcomes[i] {
-				skips++
-			}
+		from, to := next, next+b.Count()
+		next = to
+		if d.skips(y, from, to) > b.Count()/maxSkipShare {
+			skipped = append(skipped, k)
+			continue
 		}
-		if skips > b.Count()/maxSkipShare {
-			return k, nil
+		kept = append(kept, b)
+		for i := from; i < to; i++ {
+			outcomes = append(outcomes, d.apply(y.Tx(i)) == None)
 		}
 	}
+	if len(skipped) > 0 {
+		if y, err = tx.NewBody(good, kept); err != nil {
+			return nil, err
+		}
+	}
+	y.Bundles, y.Outcomes = body.Bundles, outcomes
 	*body = *y
-	return -1, nil
+	return skipped, nil
 }

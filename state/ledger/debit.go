@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math/bits"
+	"slices"
 
 	"tutti/state/tx"
 )
@@ -28,21 +29,52 @@ func (l *Ledger) newDebit(parent *block, in *received) *debit {
 
 // apply makes the debit of a transaction whose payer exists, or says why not and changes nothing.
 func (d *debit) apply(t *tx.Tx) Reason {
+	p, c, cost, r := d.judge(t)
+	if r != None {
+		return r
+	}
+	p.touch(t.From.Index(), c)
+	c.setNonce(t.Nonce + 1)
+	c.setBalance(c.balance() - cost)
+	c.setTouched(uint32(d.height))
+	p.chunks[t.From.Index()>>chunkLog].sum -= cost
+	return None
+}
+
+// skips counts the transactions from one place of a body to another, the transfers of a batch, that would not take effect.
+// Each payer is there once, so none depends on another's debit. It changes nothing.
+func (d *debit) skips(y *tx.Body, from, to int) (n int) {
+	sent, net := slices.Clone(d.sent), slices.Clone(d.net)
+	for i := from; i < to; i++ {
+		if i+ahead < to {
+			d.l.expect(y.Tx(i + ahead).From)
+		}
+		if _, _, _, r := d.judge(y.Tx(i)); r != None {
+			n++
+		}
+	}
+	d.sent, d.net = sent, net
+	return n
+}
+
+// judge says what a transaction costs whose payer's record is c, or why it does not take effect. If it does, it counts as
+// accepted in what the block may open and send.
+func (d *debit) judge(t *tx.Tx) (p *partition, c *cell, cost uint64, r Reason) {
 	params := &d.l.o.Params
 	p, exists := d.l.payer(t.From)
 	if !exists {
-		return UnknownPayer
+		return nil, nil, 0, UnknownPayer
 	}
-	c := p.cell(t.From.Index())
+	c = p.cell(t.From.Index())
 	switch nonce := c.nonce(); {
 	case t.Nonce < nonce:
-		return NonceUsed
+		return nil, nil, 0, NonceUsed
 	case t.Nonce > nonce || t.Nonce == 1<<32-1: // the last nonce is never used, so that none comes again
-		return NonceGap
+		return nil, nil, 0, NonceGap
 	case uint64(t.Expiry) < d.height:
-		return Expired
+		return nil, nil, 0, Expired
 	case int(t.FeeClass) >= len(params.Fees):
-		return UnknownFee
+		return nil, nil, 0, UnknownFee
 	}
 	cost, carry := bits.Add64(t.Amount, params.Fees[t.FeeClass], 0)
 	if t.Kind == tx.Open {
@@ -50,19 +82,10 @@ func (d *debit) apply(t *tx.Tx) Reason {
 		cost, more = bits.Add64(cost, params.OpenDeposit, 0)
 		carry |= more
 	}
-	balance := c.balance()
-	if carry != 0 || balance < cost {
-		return Insufficient
+	if carry != 0 || c.balance() < cost {
+		return nil, nil, 0, Insufficient
 	}
-	if r := d.receiver(t); r != None {
-		return r
-	}
-	p.touch(t.From.Index(), c)
-	c.setNonce(t.Nonce + 1)
-	c.setBalance(balance - cost)
-	c.setTouched(uint32(d.height))
-	p.chunks[t.From.Index()>>chunkLog].sum -= cost
-	return None
+	return p, c, cost, d.receiver(t)
 }
 
 // receiver accepts the receiving side of a transaction whose payer can pay, or says why not.

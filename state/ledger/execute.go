@@ -138,7 +138,7 @@ func (l *Ledger) effectsOf(parent *block, in *received, body *tx.Body, batchIDs 
 	e := &effects{
 		meta: m, credits: append(make([]credit, 0, len(in.credits)+n), in.credits...), opened: make([][]cell, len(m.Next)),
 		outbox: make([][]tx.Receipt, len(m.Channels)), returns: in.returns,
-		done: &Executed{IDs: ids, Outcomes: ok, Credits: in.outcomes, Leaves: leaves},
+		done: &Executed{Body: body, IDs: ids, Outcomes: ok, Credits: in.outcomes, Leaves: leaves},
 	}
 	for c := range e.outbox {
 		e.outbox[c] = slices.Clone(parent.returns[c])
@@ -243,37 +243,14 @@ func (l *Ledger) identify(body *tx.Body, batches [][]tx.Hash, more int) (ids []t
 	l.parallelRange(len(ids), func(from, to int) {
 		if from < len(body.Txs) {
 			signed := min(to, len(body.Txs))
-			l.hashIDs(body.Txs[from:signed], ids[from:signed])
+			tx.IDs(ids[from:signed], l.o.Params.GenesisHash, func(i int) *tx.Tx { return &body.Txs[from+i].Tx })
 		}
 		tx.TxLeaves(leaves[from:to], ids[from:to], body.Outcomes[from:to])
 	})
 	return ids, leaves
 }
 
-// hashIDs hashes transactions to ids: transfers, which are all of one size, together.
-func (l *Ledger) hashIDs(txs []tx.Signed, ids []tx.Hash) {
-	b := make([]byte, 0, len(txs)*(len(l.idHead)+tx.TransferBytes))
-	for i := 0; i < len(txs); {
-		b = b[:0]
-		first := i
-		for ; i < len(txs) && txs[i].Kind == tx.Transfer; i++ {
-			b = txs[i].AppendBody(append(b, l.idHead...))
-		}
-		if n := i - first; n > 0 {
-			merkle.HashMany(digests(ids[first:i]), b, len(b)/n)
-		}
-		for ; i < len(txs) && txs[i].Kind != tx.Transfer; i++ {
-			ids[i] = sha256.Sum256(txs[i].AppendBody(append(b[:0], l.idHead...)))
-		}
-	}
-}
-
-// digests shows hashes as what package merkle takes.
-func digests(h []tx.Hash) [][32]byte {
-	return unsafe.Slice((*[32]byte)(unsafe.SliceData(h)), len(h))
-}
-
-// idsOf is the inverse of digests.
+// idsOf shows what package merkle hashes to as ids.
 func idsOf(d [][32]byte) []tx.Hash { return unsafe.Slice((*tx.Hash)(unsafe.SliceData(d)), len(d)) }
 
 // ahead is how many transactions before its turn a payer's record is asked for: long enough for memory to answer, short

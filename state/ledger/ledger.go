@@ -80,10 +80,9 @@ import (
 // Ledger is one shard's state. All methods may be called from any goroutine. Locks are taken in the order final, exec,
 // mu, reads; no lock is held while signatures or proofs are checked or the disk is written.
 type Ledger struct {
-	o      Options
-	idHead []byte // domain tag and genesis hash: what every transaction's message begins with
-	store  *store.Store
-	fatal  atomic.Pointer[error]
+	o     Options
+	store *store.Store
+	fatal atomic.Pointer[error]
 
 	effects uint64 // height from which on effects of blocks were ever stored; set by Open
 

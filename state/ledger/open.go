@@ -114,7 +114,6 @@ func newLedger(o Options) (*Ledger, error) {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	l := &Ledger{o: o, table: newTable(&o.Params), blocks: map[tx.Hash]*block{}}
-	l.idHead = (&tx.Tx{}).Message(o.Params.GenesisHash)[:16+len(tx.Hash{})]
 	l.signers.init(o.Params.AccountLimit)
 	l.exec.tree = newUpper(l.table.parts)
 	l.exec.scratch = make([]scratch, o.Workers)

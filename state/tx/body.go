@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/crypto/cryptobyte"
 
@@ -212,6 +213,34 @@ func (y *Body) Signed(i int) Signed {
 		break
 	}
 	return s
+}
+
+// IDs are the ids of the transactions on the chain with the given genesis hash.
+func (y *Body) IDs(genesis Hash) []Hash {
+	ids := make([]Hash, y.Len())
+	IDs(ids, genesis, y.Tx)
+	return ids
+}
+
+// idsPerRound is how many messages are written out before they are hashed: few enough to stay in the caches.
+const idsPerRound = 512
+
+// IDs sets ids[i] to the TxID of at(i). Transfers, which are all of one size, are hashed together, which is several times
+// faster.
+func IDs(ids []Hash, genesis Hash, at func(i int) *Tx) {
+	b := make([]byte, 0, min(len(ids), idsPerRound)*TransferMessage)
+	for i := 0; i < len(ids); {
+		first := i
+		for b = b[:0]; i < len(ids) && i < first+idsPerRound && at(i).Kind == Transfer; i++ {
+			b = at(i).AppendMessage(b, genesis)
+		}
+		if i > first {
+			merkle.HashMany(unsafe.Slice((*[32]byte)(&ids[first]), i-first), b, TransferMessage)
+			continue
+		}
+		ids[i] = at(i).TxID(genesis)
+		i++
+	}
 }
 
 // Append appends the encoding: version 1, then for each non-empty section type 1, length 4, content.

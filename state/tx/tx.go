@@ -160,6 +160,9 @@ func (t *Tx) AppendMessage(b []byte, genesis Hash) []byte {
 	return t.AppendBody(b)
 }
 
+// TransferMessage is the length of a transfer's message.
+const TransferMessage = 16 + 32 + 1 + TransferBytes
+
 const maxMessageBytes = 16 + 32 + 1 + OpenBLSBytes
 
 // Message is what the payer signs; see AppendMessage.
