@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"time"
 
+	"tutti/accel/distill"
 	"tutti/state/tx"
 )
 
@@ -125,17 +126,25 @@ func (p *Pool) forget(block tx.Hash) {
 	delete(p.blocks, block)
 }
 
-// Finalised says that the block at the given height, with these transactions, is final, and that State shows it.
+// Finalised says that the block at the given height, with these transactions and batches, is final, and that State shows it.
 // Entries whose nonces are used leave, with them those that the payer can no longer afford, and all that have expired.
-func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed) {
+func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches ...*distill.Batch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forget(block)
 	p.height = max(p.height, height)
-	for i := range txs {
-		if a := p.accounts[txs[i].From]; a != nil {
+	used := func(id tx.ID) {
+		if a := p.accounts[id]; a != nil {
 			payer, _ := p.state.Account(a.id) // one that is gone has no money
 			p.refresh(a, payer)
+		}
+	}
+	for i := range txs {
+		used(txs[i].From)
+	}
+	for _, b := range batches {
+		for i := 0; i < b.Count() && len(p.accounts) > 0; i++ {
+			used(tx.ID(distill.Sender(b.Body(i))))
 		}
 	}
 	for class := range p.classes {

@@ -91,11 +91,11 @@ func TestFinalised(t *testing.T) {
 	next := with(transfer(3, 1), func(s *tx.Signed) { s.Expiry = height + 2 })
 	rich := with(transfer(1, 1), func(s *tx.Signed) { s.Amount = 900_000 })
 	mustAdd(t, p, transfer(0, 0), transfer(0, 1), transfer(1, 0), rich, transfer(2, 0), soon, next)
-	// 0 paid as pooled; 1 paid with a transaction that came another way and is poor now; 2's was skipped by the block.
+	// 0 paid as pooled; 1 paid with a transaction that came in a batch and is poor now; 2's was skipped by the block.
 	elsewhere := with(transfer(1, 0), func(s *tx.Signed) { s.Amount = 500_000 })
 	l.set(local(0), Account{Balance: 1e6 - 15, Nonce: 1})
 	l.set(local(1), Account{Balance: 1e6 - 500_010, Nonce: 1})
-	p.Finalised(tx.Hash{1}, height+1, []tx.Signed{transfer(0, 0), elsewhere, transfer(2, 0), transfer(30, 0)})
+	p.Finalised(tx.Hash{1}, height+1, []tx.Signed{transfer(0, 0), transfer(2, 0), transfer(30, 0)}, batchOf(t, 1, elsewhere.Tx))
 	check(t, p)
 	wantCandidates(t, p, 9, math.MaxInt, nil, [][2]uint32{{0, 1}, {2, 0}})
 	c := p.Counters()

@@ -13,6 +13,7 @@ const (
 	WrongSignature    Code = "wrong_signature"
 	WrongPossession   Code = "wrong_possession"
 	WrongBatch        Code = "wrong_batch"
+	TooLarge          Code = "too_large" // a batch
 	UnknownAccount    Code = "unknown_account"
 	UnknownReceiver   Code = "unknown_receiver"
 	NonceTooLow       Code = "nonce_too_low"
@@ -35,7 +36,7 @@ const (
 // Codes lists every code.
 func Codes() []Code {
 	return []Code{
-		Malformed, WrongSignature, WrongPossession, WrongBatch, UnknownAccount, UnknownReceiver, NonceTooLow, NonceGap, NonceTaken, Expired,
+		Malformed, WrongSignature, WrongPossession, WrongBatch, TooLarge, UnknownAccount, UnknownReceiver, NonceTooLow, NonceGap, NonceTaken, Expired,
 		ExpiresTooFar, InsufficientFunds, UnknownFeeClass, SelfTransfer, ZeroAmount, Duplicate, PoolFull, AccountLimit, WrongShard,
 		RateLimited, Busy,
 	}
@@ -52,6 +53,8 @@ func (c Code) Remedy() string {
 		return "make the proof of possession again, for this network's genesis hash and the new account's Ed25519 key"
 	case WrongBatch:
 		return "send its transfers on their own, or in a batch made anew against the current state of this network"
+	case TooLarge:
+		return "make batches of fewer transfers or stragglers; GET /v1/params has the limits"
 	case UnknownAccount:
 		return "check the payer's id; a new account can pay once its opening is final"
 	case UnknownReceiver:
