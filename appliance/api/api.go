@@ -3,7 +3,7 @@
 //
 // It takes a Backend, which is the node, and serves the routes in routes.go, described in openapi.yaml (embedded; a
 // test holds the two together). Requests and answers are JSON; transactions also go in, and blocks come out, in
-// binary. Refusals carry a code from the one table in errors.go. Heights are block heights, amounts are in units and
+// binary; distilled batches only so. Refusals carry a code from the one table in errors.go. Heights are block heights, amounts are in units and
 // travel as decimal strings where money is acted on (accounts, transactions), times are Unix milliseconds.
 //
 // # Bounds
@@ -28,6 +28,9 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
+	"tutti/accel/distill"
 	"tutti/appliance/metrics"
 	"tutti/appliance/proof"
 )
@@ -82,6 +85,8 @@ type Rates struct {
 	TotalRequests      float64 // a second over all; ten times ClientRequests
 	ClientTransactions float64 // a second for each client; 10,000
 	TotalTransactions  float64 // a second over all; ten times ClientTransactions
+	ClientBatched      float64 // transfers in batches, a second for each client; 100,000
+	TotalBatched       float64 // a second over all; ten times ClientBatched
 }
 
 func or[T int | int64 | float64 | time.Duration](v *T, standard T) {
@@ -95,6 +100,8 @@ func (o *Options) withDefaults() {
 	or(&o.Rates.ClientTransactions, 10_000)
 	or(&o.Rates.TotalRequests, 10*o.Rates.ClientRequests)
 	or(&o.Rates.TotalTransactions, 10*o.Rates.ClientTransactions)
+	or(&o.Rates.ClientBatched, 100_000)
+	or(&o.Rates.TotalBatched, 10*o.Rates.ClientBatched)
 	or(&o.MaxBodyBytes, 2<<20)
 	or(&o.MaxInFlight, 128)
 	or(&o.MaxConns, 1024)
@@ -116,6 +123,8 @@ type Server struct {
 	limits  *limits
 	hub     *hub
 	slots   chan struct{} // one for each request in work
+
+	batchBytes *semaphore.Weighted // in work
 }
 
 // New makes a server. It fails if an option is missing or out of range.
@@ -124,17 +133,20 @@ func New(b Backend, opt Options) (*Server, error) {
 	switch {
 	case b == nil || opt.Log == nil || opt.Counters == nil:
 		return nil, errors.New("api: Backend, Log and Counters are needed")
-	case opt.Rates.ClientRequests < 0 || opt.Rates.TotalRequests < 0 || opt.Rates.ClientTransactions < 0 || opt.Rates.TotalTransactions < 0:
+	case opt.Rates.ClientRequests < 0 || opt.Rates.TotalRequests < 0 || opt.Rates.ClientTransactions < 0 || opt.Rates.TotalTransactions < 0 ||
+		opt.Rates.ClientBatched < 0 || opt.Rates.TotalBatched < 0:
 		return nil, errors.New("api: rates must be positive")
 	case opt.MaxBodyBytes < 0 || opt.MaxInFlight < 0 || opt.MaxConns < 0 || opt.MaxSubscribers < 0 ||
 		opt.QueueEvents < 0 || opt.QueueBytes < 0 || opt.Timeout < 0 || opt.Heartbeat < 0:
 		return nil, errors.New("api: limits must be positive")
 	}
 	opt.Params.MaxTransactions = MaxTransactions
+	or(&opt.Params.MaxBatchTransfers, distill.MaxCount)
+	or(&opt.Params.MaxBatchBytes, distill.MaxBatchBytes)
 	s := &Server{
 		backend: b, opt: opt, mux: http.NewServeMux(), limits: newLimits(opt.Rates),
 		hub:   newHub(opt.MaxSubscribers, opt.QueueEvents, opt.QueueBytes, opt.Counters),
-		slots: make(chan struct{}, opt.MaxInFlight),
+		slots: make(chan struct{}, opt.MaxInFlight), batchBytes: semaphore.NewWeighted(batchBytesInWork),
 	}
 	for _, r := range s.routes() {
 		s.mux.Handle(r.Method+" "+r.Pattern, s.handler(r))

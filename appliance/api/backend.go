@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"tutti/accel/distill"
 	"tutti/appliance/proof"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -18,6 +19,10 @@ type Backend interface {
 	// signature included. source stands for the client's address, for quotas. The answer has one entry for each
 	// transaction: nil accepted, or why not: a *pool.Reject (whose Duplicate counts as accepted) or an *Error.
 	Submit(ctx context.Context, source uint64, txs []tx.Signed) []error
+
+	// SubmitBatch offers a distilled batch, likewise. The transfers' balances and nonces are not judged: what can't be paid is
+	// skipped in a block.
+	SubmitBatch(ctx context.Context, source uint64, b *distill.Batch) error
 
 	// Transaction says where a transaction is. One that the node does not know has State Unknown; that is no error.
 	Transaction(ctx context.Context, id tx.Hash) (Transaction, error)
@@ -216,6 +221,10 @@ type PoolStatus struct {
 	Txs   int   `json:"txs"`
 	Bytes int64 `json:"bytes"`
 	Limit int   `json:"limit"` // of txs
+
+	Batches      int `json:"batches"`       // distilled ones that wait, beside txs
+	Batched      int `json:"batched"`       // transfers in them
+	BatchedLimit int `json:"batched_limit"` // of batched
 }
 
 // Supply is where the shard's money is: balances + fees + deposits + treasury = genesis + inflow - outflow.
@@ -365,5 +374,8 @@ type Params struct {
 	MaxExpiry       uint32            `json:"max_expiry"`        // heights that an expiry may be ahead of the final tip
 	BlockIntervalMs int64             `json:"block_interval_ms"` // between blocks under load
 	MaxTransactions int               `json:"max_transactions"`  // in one call
-	MaxBodyBytes    int               `json:"max_body_bytes"`    // of a block
+
+	MaxBatchTransfers int `json:"max_batch_transfers"` // in a distilled batch
+	MaxBatchBytes     int `json:"max_batch_bytes"`     // of its encoding
+	MaxBodyBytes      int `json:"max_body_bytes"`      // of a block
 }

@@ -29,6 +29,7 @@ const (
 	// About a transaction.
 	WrongSignature    Code = "wrong_signature"
 	WrongPossession   Code = "wrong_possession"
+	WrongBatch        Code = "wrong_batch"
 	UnknownAccount    Code = "unknown_account"
 	UnknownReceiver   Code = "unknown_receiver"
 	NonceTooLow       Code = "nonce_too_low"
@@ -70,8 +71,8 @@ var refusals = []Refusal{
 	{Malformed, 400, "The request can not be read.", "Correct what the detail names; GET /openapi.yaml describes every request."},
 	{UnknownField, 400, "The JSON has a field that this request does not know.", "Remove or correct the field that the detail names."},
 	{UnknownParameter, 400, "The address has a query parameter that this request does not know.", "Remove or correct the parameter that the detail names."},
-	{UnsupportedType, 415, "The content type is not one that this request takes.", "Send application/json, or application/octet-stream with concatenated signed transactions."},
-	{TooLarge, 413, "The request is larger than this node takes.", "Send fewer transactions in one call."},
+	{UnsupportedType, 415, "The content type is not one that this request takes.", "Send application/json, or application/octet-stream with concatenated signed transactions or one distilled batch."},
+	{TooLarge, 413, "The request is larger than this node takes.", "Send fewer transactions in one call, or smaller batches; GET /v1/params gives the limits."},
 	{TooMany, 413, "There is more in the call than this node takes at once.", "Send at most 4096 transactions in one call; ask for a proof of at most 256 accounts, out of at most 64 chunks of 4,096 neighbours."},
 	{NotFound, 404, "There is nothing here by that name.", "Check the address, the height or the id."},
 	{MethodNotAllowed, 405, "This address does not take that method.", "Use a method that the Allow header names."},
@@ -81,6 +82,7 @@ var refusals = []Refusal{
 
 	{WrongSignature, 422, "The signature is not the paying account's over this transaction on this chain.", "Sign with the account's key and with the genesis hash that GET /v1/params gives."},
 	{WrongPossession, 422, "The proof of possession of the new account's BLS key does not verify.", "Make the proof again, for this chain's genesis hash and the new account's Ed25519 key."},
+	{WrongBatch, 422, "The distilled batch is not one that its senders signed on this chain.", "Check the shares and make the batch again without what the detail names, or send its transfers on their own; the senders' keys are those of the final state."},
 	{UnknownAccount, 422, "The paying account does not exist.", "Check the id; an account exists once its opening is final."},
 	{UnknownReceiver, 422, "The receiving account does not exist.", "Check the id; an account exists once its opening is final."},
 	{NonceTooLow, 409, "The account has already used this nonce.", "If you sent this transaction before, ask for its status; otherwise take the nonce from GET /v1/accounts/{id}."},

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"tutti/accel/distill"
 )
 
 // maxClients bounds the table of client addresses. When it is full the one not seen for longest is forgotten; its
@@ -21,6 +23,7 @@ type limits struct {
 	rates     Rates
 	requests  *rate.Limiter // over all
 	transfers *rate.Limiter // over all
+	inBatches *rate.Limiter // over all
 	seed      maphash.Seed
 
 	mu      sync.Mutex                     // guards what follows
@@ -32,12 +35,14 @@ type client struct {
 	from      netip.Prefix
 	requests  *rate.Limiter
 	transfers *rate.Limiter
+	inBatches *rate.Limiter
 }
 
 func newLimits(r Rates) *limits {
 	return &limits{
 		rates: r, requests: requestBucket(r.TotalRequests), transfers: transferBucket(r.TotalTransactions),
-		seed: maphash.MakeSeed(), clients: map[netip.Prefix]*list.Element{}, recent: list.New(),
+		inBatches: batchBucket(r.TotalBatched),
+		seed:      maphash.MakeSeed(), clients: map[netip.Prefix]*list.Element{}, recent: list.New(),
 	}
 }
 
@@ -49,6 +54,11 @@ func requestBucket(perSecond float64) *rate.Limiter {
 
 func transferBucket(perSecond float64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(MaxTransactions, int(perSecond)))
+}
+
+// batchBucket is likewise for transfers in batches.
+func batchBucket(perSecond float64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), max(distill.MaxCount, int(perSecond)))
 }
 
 // clientOf is the network that a request is from. Forwarding headers are not believed.
@@ -79,7 +89,7 @@ func (l *limits) client(from netip.Prefix) *client {
 		oldest := l.recent.Back()
 		delete(l.clients, l.recent.Remove(oldest).(*client).from)
 	}
-	c := &client{from, requestBucket(l.rates.ClientRequests), transferBucket(l.rates.ClientTransactions)}
+	c := &client{from, requestBucket(l.rates.ClientRequests), transferBucket(l.rates.ClientTransactions), batchBucket(l.rates.ClientBatched)}
 	l.clients[from] = l.recent.PushFront(c)
 	return c
 }
@@ -92,6 +102,11 @@ func (l *limits) request(r *http.Request) error {
 // transactions takes n tokens, or none and says when to come back.
 func (l *limits) transactions(r *http.Request, n int) error {
 	return take(n, l.client(clientOf(r)).transfers, l.transfers)
+}
+
+// batched takes n tokens for transfers in a batch, likewise.
+func (l *limits) batched(r *http.Request, n int) error {
+	return take(n, l.client(clientOf(r)).inBatches, l.inBatches)
 }
 
 // take takes n tokens from both buckets or from neither. The client's comes first, so that what one client is refused

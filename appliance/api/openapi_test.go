@@ -197,7 +197,7 @@ func TestOpenAPIStructs(t *testing.T) {
 	d := load(t)
 	structs := map[string]any{
 		"Answer": api.Answer{}, "ErrorBody": api.ErrorBody{}, "Refusal": api.Refusal{}, "SubmitTransaction": api.SubmitTransaction{},
-		"SubmitAnswer": api.SubmitAnswer{}, "Result": api.Result{}, "Transaction": api.Transaction{}, "CreditPlace": api.CreditPlace{},
+		"SubmitAnswer": api.SubmitAnswer{}, "BatchAnswer": api.BatchAnswer{}, "Result": api.Result{}, "Transaction": api.Transaction{}, "CreditPlace": api.CreditPlace{},
 		"Account": api.Account{}, "Block": api.Block{}, "HelloEvent": api.HelloEvent{}, "FinalEvent": api.FinalEvent{},
 		"Status": api.Status{}, "EpochStatus": api.EpochStatus{}, "SyncStatus": api.SyncStatus{}, "SyncPeer": api.SyncPeer{}, "Quantiles": api.Quantiles{}, "Bucket": api.Bucket{}, "PoolStatus": api.PoolStatus{},
 		"Supply": api.Supply{}, "Memory": api.Memory{}, "MemoryKind": api.MemoryKind{}, "Writes": api.Writes{}, "WriteRate": api.WriteRate{}, "ValidatorStatus": api.ValidatorStatus{}, "LinkStatus": api.LinkStatus{},

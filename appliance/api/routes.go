@@ -39,6 +39,7 @@ type route struct {
 func (s *Server) routes() []route {
 	out := []route{
 		{Method: "POST", Pattern: "/v1/transactions", handle: s.submit},
+		{Method: "POST", Pattern: "/v1/batches", handle: s.submitBatch},
 		{Method: "GET", Pattern: "/v1/transactions/{id}", handle: s.transaction},
 		{Method: "GET", Pattern: "/v1/transactions/{id}/proof", handle: s.finalityProof},
 		{Method: "GET", Pattern: "/v1/transactions/{id}/credit", handle: s.creditProof},

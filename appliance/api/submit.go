@@ -8,10 +8,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"tutti/appliance/proof"
 	"tutti/state/pool"
@@ -155,16 +153,9 @@ func (s *Server) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil || mediaType != "application/json" && mediaType != "application/octet-stream" {
 		return Refuse(UnsupportedType, "it is %.60q", r.Header.Get("Content-Type"))
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.opt.MaxBodyBytes))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return Refuse(TooLarge, "over %d bytes", tooLarge.Limit)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) { // on a busy machine no fault of the request's
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opt.Timeout)) // the answer's is over, too
-		return &Error{Code: Busy, Detail: "the request did not arrive in time", RetryAfter: time.Second}
-	}
+	raw, err := s.read(w, r, s.opt.MaxBodyBytes)
 	if err != nil {
-		return Refuse(Malformed, "the request ended early: %v", err)
+		return err
 	}
 	var txs []tx.Signed
 	single, binary := false, mediaType == "application/octet-stream"

@@ -58,6 +58,8 @@ type API struct {
 	TotalRequestsPerSecond     int    `toml:"total_requests_per_second" doc:"Requests each second over all clients."`
 	TransactionsPerSecond      int    `toml:"transactions_per_second" doc:"Transactions that one client address may submit each second."`
 	TotalTransactionsPerSecond int    `toml:"total_transactions_per_second" doc:"Transactions each second over all clients."`
+	BatchedPerSecond           int    `toml:"batched_per_second" doc:"Transfers in distilled batches that one client address may submit each second. They cost a twentieth of those sent on their own."`
+	TotalBatchedPerSecond      int    `toml:"total_batched_per_second" doc:"Transfers in distilled batches each second over all clients, and of one peer."`
 	MaxConnections             int    `toml:"max_connections" doc:"Connections held open at once, over all clients."`
 	MaxSubscribers             int    `toml:"max_subscribers" doc:"Clients that follow finality at once."`
 }
@@ -81,6 +83,9 @@ type Pool struct {
 	MaxTransactions int `toml:"max_transactions" doc:"Transactions held at most."`
 	MaxPerAccount   int `toml:"max_per_account" doc:"Transactions held at most for one paying account."`
 	MaxPerSource    int `toml:"max_per_source" doc:"Transactions held at most that came from one client address or one peer."`
+
+	MaxBatched          int `toml:"max_batched" doc:"Transfers in distilled batches held at most."`
+	MaxBatchedPerSource int `toml:"max_batched_per_source" doc:"Transfers in distilled batches held at most that came from one client address or one peer."`
 }
 
 // Verify is the `verify` section.
@@ -129,12 +134,16 @@ func Default() Config {
 			Listen:            net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultAPIPort)),
 			RequestsPerSecond: 100, TotalRequestsPerSecond: 1000,
 			TransactionsPerSecond: 10_000, TotalTransactionsPerSecond: 200_000,
+			BatchedPerSecond: 100_000, TotalBatchedPerSecond: 200_000,
 			MaxConnections: 1024, MaxSubscribers: 64,
 		},
 		Log:     Log{Level: "info", Format: "text", MaxSizeMiB: 64, MaxFiles: 5},
 		Storage: Storage{RetentionBlocks: 10_000},
-		Pool:    Pool{MaxTransactions: 200_000, MaxPerAccount: 256, MaxPerSource: 100_000},
-		Memory:  Memory{CacheMiB: 64},
+		Pool: Pool{
+			MaxTransactions: 200_000, MaxPerAccount: 256, MaxPerSource: 100_000,
+			MaxBatched: 1_000_000, MaxBatchedPerSource: 500_000,
+		},
+		Memory: Memory{CacheMiB: 64},
 	}
 }
 
@@ -250,6 +259,8 @@ func (c *Config) validate(p *Problems) {
 	between("api.total_requests_per_second", c.API.TotalRequestsPerSecond, 1, 1_000_000)
 	between("api.transactions_per_second", c.API.TransactionsPerSecond, 1, 10_000_000)
 	between("api.total_transactions_per_second", c.API.TotalTransactionsPerSecond, 1, 10_000_000)
+	between("api.batched_per_second", c.API.BatchedPerSecond, 1, 10_000_000)
+	between("api.total_batched_per_second", c.API.TotalBatchedPerSecond, 1, 10_000_000)
 	between("api.max_connections", c.API.MaxConnections, 1, 65536)
 	between("api.max_subscribers", c.API.MaxSubscribers, 1, 4096)
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -262,6 +273,8 @@ func (c *Config) validate(p *Problems) {
 	between("pool.max_transactions", c.Pool.MaxTransactions, 1000, 10_000_000)
 	between("pool.max_per_account", c.Pool.MaxPerAccount, 1, 65536)
 	between("pool.max_per_source", c.Pool.MaxPerSource, 1, 10_000_000)
+	between("pool.max_batched", c.Pool.MaxBatched, 1000, 10_000_000)
+	between("pool.max_batched_per_source", c.Pool.MaxBatchedPerSource, 1, 10_000_000)
 	between("verify.workers", c.Verify.Workers, 0, 1024)
 	if err := accel.CheckUse(c.Accel.Use); err != nil {
 		p.add("accel.use", "can't be used", err.Error())

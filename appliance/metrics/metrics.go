@@ -21,6 +21,7 @@ type Metrics struct {
 	Storage   Storage
 	Verify    Verify
 	Pool      Pool
+	Batches   Batches
 	Net       Net
 	Sync      Sync
 	API       API
@@ -90,6 +91,17 @@ type Pool struct {
 	Resent       prometheus.Counter
 }
 
+// Batches is the distilled batches that wait.
+type Batches struct {
+	Held      prometheus.Gauge
+	Transfers prometheus.Gauge // in those
+	Bytes     prometheus.Gauge
+	Admitted  *prometheus.CounterVec // by unit: batches, transfers
+	Refused   *prometheus.CounterVec // by code (appliance/api)
+	Dropped   *prometheus.CounterVec // by reason: used, expired, dropped
+	Resent    prometheus.Counter
+}
+
 // Net is the traffic with other nodes.
 type Net struct {
 	Peers    prometheus.Gauge
@@ -129,7 +141,7 @@ func New(reg prometheus.Registerer, version, commit string) (*Metrics, error) {
 	r := &registrar{reg: reg}
 	m := &Metrics{
 		Consensus: newConsensus(r), Execution: newExecution(r), State: newState(r), Storage: newStorage(r), Verify: newVerify(r),
-		Pool: newPool(r), Net: newNet(r), Sync: newSync(r), API: newAPI(r),
+		Pool: newPool(r), Batches: newBatches(r), Net: newNet(r), Sync: newSync(r), API: newAPI(r),
 	}
 	r.gauges("build_info", "Always 1; the labels say which build runs.", "version", "commit").WithLabelValues(version, commit).Set(1)
 	if len(r.failed) > 0 {
@@ -205,6 +217,18 @@ func newPool(r *registrar) Pool {
 		Refused:      r.counters("pool_refused_total", "Transactions that the pool refused, by code.", "code"),
 		Dropped:      r.counters("pool_dropped_total", "Transactions that left the pool without being final, by reason.", "reason"),
 		Resent:       r.counter("pool_resent_total", "Transactions sent again to coming leaders."),
+	}
+}
+
+func newBatches(r *registrar) Batches {
+	return Batches{
+		Held:      r.gauge("pool_batches", "Distilled batches that wait."),
+		Transfers: r.gauge("pool_batched_transactions", "Transfers in the distilled batches that wait."),
+		Bytes:     r.gauge("pool_batched_bytes", "Size of the distilled batches that wait."),
+		Admitted:  r.counters("pool_batch_admitted_total", "Distilled batches that were taken in, and transfers in them, by unit.", "unit"),
+		Refused:   r.counters("pool_batch_refused_total", "Distilled batches that were refused, by code.", "code"),
+		Dropped:   r.counters("pool_batch_dropped_total", "Distilled batches that left, by reason: used (they are in a final block), expired, or dropped (blocks could not take them).", "reason"),
+		Resent:    r.counter("pool_batch_resent_total", "Distilled batches sent again to coming leaders."),
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // units are the endings a metric that is not a counter may have: what one of it is.
 var units = []string{
-	"_seconds", "_bytes", "_units", "_info", "_height", "_view", "_epoch", "_left", "_seat", "_blocks", "_accounts", "_transactions", "_signatures",
+	"_seconds", "_bytes", "_units", "_info", "_height", "_view", "_epoch", "_left", "_seat", "_blocks", "_accounts", "_transactions", "_batches", "_signatures",
 	"_peers", "_requests", "_subscribers", "_active",
 }
 

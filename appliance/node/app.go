@@ -34,6 +34,7 @@ type application struct {
 	pace    pace
 	ledger  *ledger.Ledger
 	pool    *pool.Pool
+	batches *pool.Batches
 	cross   *crossLinks
 	history *history
 	tell    func(*proof.Block) // a final block, in height order
@@ -62,7 +63,7 @@ type openBlock struct {
 // Sizes of encoded bodies: with nothing in it, and what the heads of all sections take.
 const (
 	emptyBody = 1
-	bodyHeads = emptyBody + 3*(1+4)
+	bodyHeads = emptyBody + 4*(1+4)
 )
 
 // ancestry is the chain of open blocks from the final block up to and including the given one, newest first.
@@ -120,7 +121,7 @@ func (a *application) Await(ctx context.Context, req engine.BuildRequest) error 
 	beat := time.NewTimer(a.pace.heartbeat - since())
 	defer beat.Stop()
 	for {
-		if a.owesRoot(parent) || a.cross.waiting(parent.Links) || len(a.pool.Candidates(1, tx.MaxTxBytes, ancestors)) > 0 {
+		if a.owesRoot(parent) || a.cross.waiting(parent.Links) || len(a.pool.Candidates(1, tx.MaxTxBytes, ancestors)) > 0 || a.batches.Waits(ancestors) {
 			return nil
 		}
 		select {
@@ -133,24 +134,49 @@ func (a *application) Await(ctx context.Context, req engine.BuildRequest) error 
 	}
 }
 
-// Build implements engine.App.
+// signedShare is the part of a block, one in so many, that batches leave to signed transactions where those wait.
+const signedShare = 8
+
+// room is how many transfers and bytes of a block batches may take while some signed transactions wait.
+func (p pace) room(maxBytes, waiting int) (txs, bytes int) {
+	return p.maxTxs - min(p.maxTxs/signedShare, waiting), maxBytes - bodyHeads - min(maxBytes/signedShare, waiting*tx.MaxTxBytes)
+}
+
+// Build implements engine.App. Receipts from other shards go first, then batches, oldest first, then signed transactions,
+// for which batches leave an eighth of the block.
 func (a *application) Build(ctx context.Context, req engine.BuildRequest) (*consensus.Block, error) {
 	began := time.Now()
 	parent := req.Parent
 	height := parent.Height + 1
 	maxBytes := min(a.pace.maxBytes, req.MaxBody)
-	candidates := a.pool.Candidates(a.pace.maxTxs, maxBytes, a.ancestry(parent.Hash()))
+	ancestors := a.ancestry(parent.Hash())
+	txs, bytes := a.pace.room(maxBytes, a.pool.Len())
+	batches := a.batches.Offer(txs, bytes, ancestors)
+	txs, bytes = a.pace.maxTxs, maxBytes
+	for _, b := range batches {
+		txs, bytes = txs-b.Count(), bytes-b.Bytes()
+	}
+	candidates := a.pool.Candidates(txs, bytes, ancestors)
 	bundles := a.cross.bundles(height, parent.Links, a.acked, maxBytes-bodyHeads, req.MaxBody-bodyHeads)
 	for i, bytes := 0, bodyHeads; i < len(bundles); i++ {
 		bytes += bundleBytes(&bundles[i])
 		maxBytes = max(maxBytes, bytes) // one that could not be cut
 	}
 	built, err := a.ledger.Build(ctx, ledger.BuildInput{
-		Parent: tx.Hash(parent.Hash()), Height: uint64(height), Candidates: candidates, Bundles: bundles,
+		Parent: tx.Hash(parent.Hash()), Height: uint64(height), Candidates: candidates, Batches: batches, Bundles: bundles,
 		MaxBytes: maxBytes, MaxTxs: a.pace.maxTxs,
 	})
 	if err != nil {
 		return nil, err
+	}
+	for i, err := range built.LeftBatches {
+		switch {
+		case err == nil, errors.Is(err, ledger.ErrNoRoom):
+		case errors.Is(err, ledger.ErrSkipped):
+			a.batches.Skipped(batches[i])
+		default:
+			a.batches.Drop(batches[i])
+		}
 	}
 	for i, err := range built.LeftBundles {
 		if err != nil && len(bundles[i].Receipts) > 0 { // else another leader has used newer news
@@ -229,7 +255,8 @@ func (a *application) Certify(ctx context.Context, b consensus.Block) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("execute block %s at height %d: %w", hash.Short(), b.Header.Height, err)
 	}
-	a.pool.Included(tx.Hash(hash), executed.IDs)
+	a.pool.Included(tx.Hash(hash), executed.IDs[:len(executed.Body.Txs)])
+	a.batches.Included(tx.Hash(hash), executed.Body.Batches)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open[hash] = &openBlock{header: b.Header, executed: executed}
@@ -266,13 +293,11 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		}
 		headers = append(headers, echoes...)
 		b := &proof.Block{Final: proof.Final{Headers: headers, Cert: cert}, Body: blocks[i].Body, Credits: open.executed.Credits}
-		body, err := tx.DecodeBody(b.Body)
-		if err != nil {
-			return fmt.Errorf("body of final block %d: %w", h.Height, err)
-		}
+		body := open.executed.Body
 		a.observe.final(a.history.header(h.Parent), h, open.executed)
 		a.history.add(b, body, open.executed)
-		a.pool.Finalised(tx.Hash(hash), uint64(h.Height), body.Txs)
+		a.pool.Finalised(tx.Hash(hash), uint64(h.Height), body.Txs, body.Batches...)
+		a.batches.Finalised(tx.Hash(hash), uint64(h.Height), body.Batches)
 		a.mu.Lock()
 		delete(a.open, hash) // not before history and pool know the block, for others look for it here meanwhile
 		a.mu.Unlock()
@@ -296,6 +321,7 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 func (a *application) Abandon(block consensus.Hash) {
 	a.ledger.Abandon(tx.Hash(block))
 	a.pool.Abandoned(tx.Hash(block))
+	a.batches.Abandoned(tx.Hash(block))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.open, block)

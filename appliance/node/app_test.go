@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tutti/accel/distill"
 	"tutti/consensus"
 	"tutti/consensus/engine"
 	"tutti/state/pool"
@@ -21,6 +22,14 @@ func TestPaceWithWrongClocks(t *testing.T) {
 
 		Possession: func([48]byte, []byte, [96]byte) bool { return false },
 	}, struct{ pool.State }{}, struct{ pool.Verifier }{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quota := pool.Quota{PerSecond: 1, Burst: 1, Held: 1}
+	batches, err := pool.NewBatches(pool.BatchOptions{
+		MaxCount: 1, MaxSize: 1, MaxTransfers: 1, MaxBytes: 1, MaxAhead: 1, Client: quota, Peer: quota, ResendAfter: 1,
+		Check: func(*distill.Batch) ([]tx.Hash, error) { return nil, nil },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +54,7 @@ func TestPaceWithWrongClocks(t *testing.T) {
 			if !c.idle {
 				parent.Body.Length = emptyBody + 1
 			}
-			a := &application{pace: p, pool: waiting, cross: &crossLinks{}, history: &history{}}
+			a := &application{pace: p, pool: waiting, batches: batches, cross: &crossLinks{}, history: &history{}}
 			if err := a.Await(t.Context(), engine.BuildRequest{Parent: parent}); err != nil {
 				t.Fatal(err)
 			}

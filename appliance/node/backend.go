@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tutti/accel/distill"
 	"tutti/appliance/api"
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -53,6 +54,27 @@ func (b backend) Submit(ctx context.Context, source uint64, txs []tx.Signed) []e
 	return errs
 }
 
+// batchSamples is how many transfers of a batch the time to finality is measured of.
+const batchSamples = 16
+
+// SubmitBatch implements api.Backend.
+func (b backend) SubmitBatch(_ context.Context, source uint64, batch *distill.Batch) error {
+	n, now := b.n, time.Now()
+	if err := n.batches.Submit(source, batch); err != nil {
+		return refusal(err)
+	}
+	if ids, err := n.ledger.CheckBatch(batch); err == nil { // remembered
+		some := make([]tx.Hash, 0, batchSamples)
+		for i := range min(batchSamples, len(ids)) {
+			some = append(some, ids[i*len(ids)/batchSamples%len(ids)])
+		}
+		n.history.admitted(now, some)
+	}
+	n.forward.addBatch(batch)
+	n.app.nudge()
+	return nil
+}
+
 // refusal turns a pool's verdict into the API's; the codes are the same words. A duplicate is no refusal.
 func refusal(err error) error {
 	var r *pool.Reject
@@ -89,7 +111,7 @@ func (b backend) Transaction(ctx context.Context, id tx.Hash) (api.Transaction, 
 	}
 	if height, ok := n.app.included(id); ok {
 		t.State, t.Height = api.Included, height
-	} else if n.pool.Has(id) {
+	} else if n.pool.Has(id) || n.batches.Has(id) {
 		t.State = api.Pooled
 	}
 	return t, nil
@@ -313,6 +335,8 @@ func (b backend) Status() api.Status {
 	}
 	c := n.pool.Counters()
 	s.Pool = api.PoolStatus{Txs: c.Txs, Bytes: int64(c.Bytes), Limit: n.cfg.Pool.MaxTransactions}
+	batches := n.batches.Counters()
+	s.Pool.Batches, s.Pool.Batched, s.Pool.BatchedLimit = batches.Batches, batches.Transfers, n.cfg.Pool.MaxBatched
 	m, stats := n.ledger.Meta(), n.ledger.Stats()
 	for tries := 0; m.Height != stats.Height && tries < 8; tries++ { // a block became final in between
 		m, stats = n.ledger.Meta(), n.ledger.Stats()

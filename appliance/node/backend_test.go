@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"tutti/accel/distill"
 	"tutti/appliance/api"
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -116,11 +117,12 @@ func TestOwesRoot(t *testing.T) {
 	if body := (&tx.Body{}).Append(nil); len(body) != emptyBody {
 		t.Errorf("an empty body has %d bytes", len(body))
 	}
-	full := tx.Body{Txs: make([]tx.Signed, 8), Outcomes: make([]bool, 8), Bundles: []tx.Bundle{{Receipts: make([]tx.Receipt, 2)}}}
+	batch := transfersInBatch(t, 8)
+	full := tx.Body{Txs: make([]tx.Signed, 8), Batches: []*distill.Batch{batch}, Outcomes: make([]bool, 16), Bundles: []tx.Bundle{{Receipts: make([]tx.Receipt, 2)}}}
 	for i := range full.Txs {
 		full.Txs[i].Kind = tx.Transfer
 	}
-	if n, want := len(full.Append(nil)), bodyHeads+8*tx.TransferWire+1+bundleBytes(&full.Bundles[0]); n != want {
+	if n, want := len(full.Append(nil)), bodyHeads+8*tx.TransferWire+batch.Bytes()+2+bundleBytes(&full.Bundles[0]); n != want {
 		t.Errorf("a body with all sections has %d bytes, reckoned %d", n, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"tutti/accel/distill"
 	"tutti/consensus"
 	"tutti/netstack"
 	"tutti/state/tx"
@@ -19,6 +20,11 @@ const (
 	resendEvery    = 500 * time.Millisecond
 	resendAfter    = time.Second // the first time; see pool.Options
 	resendBatch    = 4096        // transactions looked at in one round
+
+	forwardBatches     = 64                               // distilled, waiting to be sent
+	resendBatchesBytes = 8 << 20                          // distilled, in one round
+	maxBatchSize       = netstack.MaxTransactionBytes - 1 // bytes of a distilled batch, which goes in one message
+	batchMark          = 0                                // the first byte of a message with one; of signed transactions it is a kind
 )
 
 // leaders says who leads the coming views.
@@ -36,16 +42,21 @@ func upcomingLeaders(c *consensus.Committee, self int, view consensus.View, n in
 	return out
 }
 
-// forwarder sends accepted transactions to coming leaders. One goroutine, run, owns the batch.
+// forwarder sends accepted transactions and distilled batches to coming leaders. One goroutine, run, owns what it sends.
 type forwarder struct {
-	transport netstack.Transport
-	leaders   leaders
-	resend    func(now time.Time, max int) []tx.Signed
-	queue     chan tx.Signed // accepted here; when full the transaction waits for its resend
+	transport     netstack.Transport
+	leaders       leaders
+	resend        func(now time.Time, max int) []tx.Signed
+	resendBatches func(now time.Time, maxBytes int) []*distill.Batch
+	queue         chan tx.Signed      // accepted here; when full the transaction waits for its resend
+	batches       chan *distill.Batch // likewise
 }
 
-func newForwarder(t netstack.Transport, l leaders, resend func(time.Time, int) []tx.Signed) *forwarder {
-	return &forwarder{transport: t, leaders: l, resend: resend, queue: make(chan tx.Signed, forwardQueue)}
+func newForwarder(t netstack.Transport, l leaders, resend func(time.Time, int) []tx.Signed, resendBatches func(time.Time, int) []*distill.Batch) *forwarder {
+	return &forwarder{
+		transport: t, leaders: l, resend: resend, resendBatches: resendBatches,
+		queue: make(chan tx.Signed, forwardQueue), batches: make(chan *distill.Batch, forwardBatches),
+	}
 }
 
 // add queues accepted transactions. It never blocks: what does not fit is sent by the resend round.
@@ -59,6 +70,14 @@ func (f *forwarder) add(txs []tx.Signed) {
 	}
 }
 
+// addBatch queues an accepted batch, likewise.
+func (f *forwarder) addBatch(b *distill.Batch) {
+	select {
+	case f.batches <- b:
+	default:
+	}
+}
+
 func (f *forwarder) run(ctx context.Context) {
 	flush := time.NewTicker(forwardEvery)
 	defer flush.Stop()
@@ -68,11 +87,24 @@ func (f *forwarder) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case b := <-f.batches:
+			f.sendBatch(b)
 		case <-flush.C:
 			f.drain()
 		case now := <-again.C:
 			f.send(f.resend(now, resendBatch))
+			for _, b := range f.resendBatches(now, resendBatchesBytes) {
+				f.sendBatch(b)
+			}
 		}
+	}
+}
+
+// sendBatch queues a batch for every coming leader.
+func (f *forwarder) sendBatch(b *distill.Batch) {
+	message := b.Append(append(make([]byte, 0, 1+b.Bytes()), batchMark))
+	for _, n := range f.leaders(forwardLeaders) {
+		_ = f.transport.Send(n, netstack.ClassTransaction, message) // best effort; counted by the transport
 	}
 }
 

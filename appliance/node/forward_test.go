@@ -1,12 +1,15 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"tutti/accel/distill"
 	"tutti/consensus"
 	"tutti/netstack"
 	"tutti/netstack/simnet"
@@ -98,6 +101,7 @@ func TestForwarder(t *testing.T) {
 		defer sim.Close()
 		self, a, b := sim.Join(nodeID(1)), sim.Join(nodeID(2)), sim.Join(nodeID(3))
 		var again atomic.Pointer[[]tx.Signed]
+		var batchAgain atomic.Pointer[distill.Batch]
 		f := newForwarder(self, func(n int) []netstack.NodeID {
 			if n != forwardLeaders {
 				t.Errorf("asked for %d leaders", n)
@@ -109,6 +113,14 @@ func TestForwarder(t *testing.T) {
 			}
 			if txs := again.Load(); txs != nil {
 				return *txs
+			}
+			return nil
+		}, func(_ time.Time, max int) []*distill.Batch {
+			if max != resendBatchesBytes {
+				t.Errorf("asked for %d bytes of batches to send again", max)
+			}
+			if b := batchAgain.Load(); b != nil {
+				return []*distill.Batch{b}
 			}
 			return nil
 		})
@@ -141,7 +153,47 @@ func TestForwarder(t *testing.T) {
 		if txs, _ := arrived(t, b); txs != 4 {
 			t.Errorf("%d came, one sent and three again", txs)
 		}
+		// A batch goes at once, in one message, and what does not fit is not waited for.
+		again.Store(nil)
+		batch := transfersInBatch(t, 5)
+		f.addBatch(batch)
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		for _, n := range []*simnet.Node{a, b} {
+			m := <-n.Receive(netstack.ClassTransaction)
+			if got, ok := bytes.CutPrefix(m.Payload, []byte{batchMark}); !ok || !bytes.Equal(got, batch.Append(nil)) {
+				t.Errorf("%x came", m.Payload)
+			}
+		}
+		batchAgain.Store(batch)
+		time.Sleep(resendEvery)
+		synctest.Wait()
+		if m := <-a.Receive(netstack.ClassTransaction); len(m.Payload) != 1+batch.Bytes() {
+			t.Errorf("%d bytes of a batch came again", len(m.Payload))
+		}
 		cancel()
 		<-done
+		for range forwardBatches + 5 {
+			f.addBatch(batch)
+		}
+		if len(f.batches) != forwardBatches {
+			t.Errorf("%d batches are queued, limit %d", len(f.batches), forwardBatches)
+		}
 	})
+}
+
+// transfersInBatch is a well-formed batch that nobody signed.
+func transfersInBatch(t *testing.T, n int) *distill.Batch {
+	t.Helper()
+	b := binary.BigEndian.AppendUint32([]byte{1}, uint32(n))
+	b = append(b, make([]byte, 32+96)...)
+	for i := range n {
+		one := tx.Tx{Kind: tx.Transfer, From: tx.ID(i), To: 100, Amount: 1, Expiry: 1000}
+		b = append(b, one.AppendBody(nil)[1:]...)
+	}
+	batch, err := distill.Decode(append(b, make([]byte, (n+7)/8)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return batch
 }

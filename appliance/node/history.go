@@ -17,7 +17,7 @@ import (
 
 // Bounds of what is remembered in memory. Older transactions are still in the block log, but not findable by id here.
 const (
-	rememberedTxs     = 500_000
+	rememberedTxs     = 1 << 19 // 56 bytes each, and as many receipts
 	rememberedWaiting = 200_000
 	recentHeaders     = 1024
 )
@@ -39,15 +39,6 @@ type blockEffects interface {
 	EffectsFrom() uint64                               // the lowest height of which these are known
 }
 
-// place is where a transaction or a consumed receipt stands in the final chain.
-type place struct {
-	opened  tx.ID // the account that an opening made; zero if none
-	height  uint32
-	index   uint32            // in the body; of consumed receipts, in bundle order
-	dest    consensus.ShardID // where the money went: our own shard, unless a receipt was made
-	success bool
-}
-
 // history answers for the final chain: blocks, transactions by id, and how long they took. Safe for concurrent use.
 type history struct {
 	chain   tx.Hash
@@ -66,32 +57,11 @@ type history struct {
 	waiting  map[tx.Hash]time.Time // admitted here from a client, not final yet
 }
 
-// placeIndex maps ids to places and forgets the oldest beyond its limit.
-type placeIndex struct {
-	at    map[tx.Hash]place
-	order []tx.Hash // ring once it is full
-	next  int
-}
-
-func (p *placeIndex) put(id tx.Hash, at place, limit int) {
-	if _, known := p.at[id]; !known {
-		if len(p.order) < limit {
-			p.order = append(p.order, id)
-		} else {
-			delete(p.at, p.order[p.next])
-			p.order[p.next] = id
-			p.next = (p.next + 1) % limit
-		}
-	}
-	p.at[id] = at
-}
-
 func newHistory(chain tx.Hash, shard consensus.ShardID, shardOf func(tx.ID) consensus.ShardID, log blockSource, effects blockEffects, m *meter) *history {
 	return &history{
 		chain: chain, shard: shard, shardOf: shardOf, log: log, effects: effects, meter: m,
 		headers: map[consensus.Hash]*consensus.Header{},
-		txs:     placeIndex{at: map[tx.Hash]place{}}, consumed: placeIndex{at: map[tx.Hash]place{}},
-		waiting: map[tx.Hash]time.Time{},
+		txs:     newPlaceIndex(rememberedTxs), consumed: newPlaceIndex(rememberedTxs), waiting: map[tx.Hash]time.Time{},
 	}
 }
 
@@ -121,10 +91,7 @@ func (h *history) restore(tip consensus.Height) error {
 		if err != nil {
 			return fmt.Errorf("final block %d: %w", b.Header.Height, err)
 		}
-		ids := make([]tx.Hash, len(body.Txs))
-		for i := range body.Txs {
-			ids[i] = body.Txs[i].TxID(h.chain)
-		}
+		ids := body.IDs(h.chain)
 		opened, err := h.effects.Opened(uint64(b.Header.Height))
 		if err != nil {
 			return fmt.Errorf("final block %d: %w", b.Header.Height, err)
@@ -181,13 +148,26 @@ func (h *history) add(b *proof.Block, body *tx.Body, executed *ledger.Executed) 
 	var waits []time.Duration
 	h.mu.Lock()
 	h.remember(b.Final.Header(), body, executed.IDs, executed.Opened)
-	for i, id := range executed.IDs {
-		if body.Outcomes[i] {
+	for _, ok := range executed.Outcomes {
+		if ok {
 			succeeded++
 		}
-		if since, ours := h.waiting[id]; ours {
-			waits = append(waits, now.Sub(since))
-			delete(h.waiting, id)
+	}
+	arrived := func(id tx.Hash, since time.Time) {
+		waits = append(waits, now.Sub(since))
+		delete(h.waiting, id)
+	}
+	if len(h.waiting) < len(executed.IDs) { // the fewer look for themselves among the others
+		for id, since := range h.waiting {
+			if p := h.txs.find(&id); p != nil && consensus.Height(p.height) == h.tip {
+				arrived(id, since)
+			}
+		}
+	} else {
+		for _, id := range executed.IDs {
+			if since, ours := h.waiting[id]; ours {
+				arrived(id, since)
+			}
 		}
 	}
 	if len(h.waiting) > rememberedWaiting/2 {
@@ -212,23 +192,23 @@ func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Has
 	*slot = hash
 	h.headers[hash] = header
 	h.tip = header.Height
-	for i, id := range ids {
+	for i := range ids {
 		p := place{height: uint32(header.Height), index: uint32(i), dest: h.shard, success: body.Outcomes[i]}
-		if t := &body.Txs[i]; p.success && t.Kind == tx.Transfer {
+		if t := body.Tx(i); p.success && t.Kind == tx.Transfer {
 			p.dest = h.shardOf(t.To)
 		}
-		h.txs.put(id, p, rememberedTxs)
+		h.txs.put(&ids[i], p)
 	}
 	for _, o := range opened {
-		p := h.txs.at[ids[o.Tx]]
-		p.opened = o.ID
-		h.txs.at[ids[o.Tx]] = p
+		if p := h.txs.find(&ids[o.Tx]); p != nil {
+			p.opened = o.ID
+		}
 	}
 	k := uint32(0)
 	for i := range body.Bundles {
 		for r := range body.Bundles[i].Receipts {
 			if receipt := &body.Bundles[i].Receipts[r]; !receipt.Return {
-				h.consumed.put(receipt.Tx, place{height: uint32(header.Height), index: k, dest: h.shard, success: true}, rememberedTxs)
+				h.consumed.put(&receipt.Tx, place{height: uint32(header.Height), index: k, dest: h.shard, success: true})
 			}
 			k++
 		}
@@ -258,15 +238,19 @@ func (h *history) height() consensus.Height {
 func (h *history) find(id tx.Hash) (place, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p, ok := h.txs.at[id]
-	return p, ok
+	if p := h.txs.find(&id); p != nil {
+		return *p, true
+	}
+	return place{}, false
 }
 
 func (h *history) findConsumed(id tx.Hash) (place, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p, ok := h.consumed.at[id]
-	return p, ok
+	if p := h.consumed.find(&id); p != nil {
+		return *p, true
+	}
+	return place{}, false
 }
 
 // final shows that the block at a height is final. Errors are *api.Error.

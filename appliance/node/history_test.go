@@ -133,7 +133,7 @@ func play(t *testing.T, h *history, log *chainLog) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.add(b, c.Body, &ledger.Executed{IDs: c.IDs})
+		h.add(b, c.Body, &ledger.Executed{IDs: c.IDs, Outcomes: c.Body.Outcomes})
 	}
 }
 
@@ -261,7 +261,7 @@ func TestHistoryOfACopy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.add(b, c.Body, &ledger.Executed{IDs: c.IDs})
+		h.add(b, c.Body, &ledger.Executed{IDs: c.IDs, Outcomes: c.Body.Outcomes})
 	}
 	check := func(h *history, when string) {
 		t.Helper()
@@ -304,7 +304,7 @@ func TestHistoryPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	added, restored := historyOf(net, log), historyOf(net, log)
-	added.add(log.blocks[0], c.Body, &ledger.Executed{IDs: c.IDs, Opened: opened})
+	added.add(log.blocks[0], c.Body, &ledger.Executed{IDs: c.IDs, Outcomes: c.Body.Outcomes, Opened: opened})
 	if err := restored.restore(1); err != nil {
 		t.Fatal(err)
 	}
@@ -333,19 +333,36 @@ func TestHistoryPlaces(t *testing.T) {
 }
 
 func TestHistoryForgets(t *testing.T) {
-	p := placeIndex{at: map[tx.Hash]place{}}
-	id := func(i int) (h tx.Hash) { binary.BigEndian.PutUint64(h[:], uint64(i)); return h }
-	for i := range 25 {
-		p.put(id(i), place{height: uint32(i)}, 10)
-		p.put(id(i), place{height: uint32(i), success: true}, 10) // again: the newer place counts
-	}
-	if len(p.at) != 10 || len(p.order) != 10 {
-		t.Errorf("%d places, %d in order, limit 10", len(p.at), len(p.order))
-	}
-	for i := range 25 {
-		got, ok := p.at[id(i)]
-		if ok != (i >= 15) || ok && !got.success {
-			t.Errorf("place %d: %+v (%t)", i, got, ok)
+	// Past the point where numbers wrap around, and where buckets are added.
+	for _, start := range []uint32{0, 1<<32 - 1<<13} {
+		const limit = 4 * minPlaces
+		p := newPlaceIndex(limit)
+		p.newest += start
+		id := func(i int) (h tx.Hash) { binary.BigEndian.PutUint64(h[:], uint64(i)); return h }
+		for i := range 3*limit + 5 {
+			x := id(i)
+			p.put(&x, place{height: uint32(i), success: i%2 == 0})
+			p.put(&x, place{height: uint32(i), index: 7}) // again, in vain: what counts is where it took effect
+		}
+		if len(p.entries) != limit || len(p.heads) != limit {
+			t.Errorf("%d places in %d buckets, limit %d", len(p.entries), len(p.heads), limit)
+		}
+		found := 0
+		for i := range 3*limit + 10 {
+			x := id(i)
+			got := p.find(&x)
+			if got == nil {
+				if i >= 3*limit-limit/2 && i < 3*limit+5 {
+					t.Fatalf("place %d is gone", i)
+				}
+				continue
+			}
+			if found++; got.height != uint32(i) || got.success != (i%2 == 0) || (got.index == 7) == got.success {
+				t.Fatalf("place %d: %+v", i, got)
+			}
+		}
+		if found < limit/2 || found > limit {
+			t.Errorf("%d found, limit %d", found, limit)
 		}
 	}
 

@@ -17,6 +17,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"tutti/accel/bls"
+	"tutti/accel/distill"
 	"tutti/accel/ed25519"
 	"tutti/appliance/api"
 	"tutti/appliance/config"
@@ -69,6 +71,7 @@ const (
 	verifyCache         = 1 << 17 // verdicts remembered
 	maxAhead            = 100_000 // blocks that an expiry may lie ahead
 	poolBytes           = 64 << 20
+	batchBytes          = 64 << 20           // encodings of distilled batches that wait
 	accountChunksPerSec = api.MaxProofChunks // hashed for account proofs, 0.3 ms each
 	accountProofWait    = 500 * time.Millisecond
 	diskEvery           = 10 * time.Second
@@ -120,6 +123,7 @@ type Node struct {
 	transport     *p2p.Node
 	blocks        *blocklog.Log
 	pool          *pool.Pool
+	batches       *pool.Batches
 	history       *history
 	opened        openedBlocks
 	meter         *meter
@@ -469,15 +473,18 @@ func (n *Node) listen(b api.Backend, opt api.Options) (*api.Server, net.Listener
 		return nil, nil, err
 	}
 	p := n.genesis.Parameters
+	batchCount, batchSize := n.largestBatch()
 	opt.Log = n.log
 	opt.Params = api.Params{
 		Chain: n.genesis.Name, Genesis: proof.Digest(n.chain), Shard: n.shard, Shards: len(n.committees), Fees: p.Fees,
 		OpenDeposit: p.OpenDeposit, ReceiptWindow: p.ReceiptWindow, MaxExpiry: maxAhead,
 		BlockIntervalMs: int64(p.BlockIntervalMs), MaxBodyBytes: int(p.MaxBodyBytes),
+		MaxBatchTransfers: batchCount, MaxBatchBytes: batchSize,
 	}
 	opt.Rates = api.Rates{
 		ClientRequests: float64(n.cfg.API.RequestsPerSecond), TotalRequests: float64(n.cfg.API.TotalRequestsPerSecond),
 		ClientTransactions: float64(n.cfg.API.TransactionsPerSecond), TotalTransactions: float64(n.cfg.API.TotalTransactionsPerSecond),
+		ClientBatched: float64(n.cfg.API.BatchedPerSecond), TotalBatched: float64(n.cfg.API.TotalBatchedPerSecond),
 	}
 	opt.MaxInFlight, opt.MaxConns, opt.MaxSubscribers = apiRequests, n.cfg.API.MaxConnections, n.cfg.API.MaxSubscribers
 	opt.QueueEvents, opt.QueueBytes, opt.Timeout = apiQueue, apiQueueBytes, apiTimeout
@@ -531,18 +538,33 @@ func (n *Node) receive(ctx context.Context) {
 			if !ok {
 				return
 			}
-			txs, err := tx.DecodeMany(m.Payload, maxForwarded)
-			if err != nil {
+			if err := n.takeIn(ctx, m); err != nil {
 				n.metrics.Consensus.Misbehaviour.WithLabelValues("transactions").Inc()
 				n.transport.Penalise(m.From, time.Now().Add(penalty))
 				continue
 			}
-			n.pool.Forwarded(ctx, sourceOf(m.From), txs) // verdicts are counted by the pool
 			n.app.nudge()
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// takeIn takes a message of signed transactions or of one distilled batch. Verdicts are counted by the pools; the error says
+// that no correct validator sends such a message.
+func (n *Node) takeIn(ctx context.Context, m netstack.Message) error {
+	if batch, ok := bytes.CutPrefix(m.Payload, []byte{batchMark}); ok {
+		b, err := distill.Decode(batch)
+		if err == nil {
+			_ = n.batches.Forwarded(sourceOf(m.From), b)
+		}
+		return err
+	}
+	txs, err := tx.DecodeMany(m.Payload, maxForwarded)
+	if err == nil {
+		n.pool.Forwarded(ctx, sourceOf(m.From), txs)
+	}
+	return err
 }
 
 // maxForwarded bounds a forwarded batch in transactions; penalty is how long a peer that sends nonsense is cut off.

@@ -209,12 +209,29 @@ func (n *Node) samplePool() {
 	for _, code := range pool.Codes() {
 		raise("pool refused "+string(code), m.Pool.Refused.WithLabelValues(string(code)), float64(c.Rejected[code]))
 	}
+	n.sampleBatches()
 	v, q := n.verifier.Counters(), n.queue.Counters()
 	raise("verify hits", m.Verify.CacheHits, float64(v.Hits))
 	raise("verify full", m.Verify.QueueFull, float64(q.Full+q.OverShare))
 	raise("verify valid", m.Verify.Signatures.WithLabelValues("valid"), float64(q.Valid))
 	raise("verify invalid", m.Verify.Signatures.WithLabelValues("invalid"), float64(q.Invalid))
 	m.Verify.Waiting.Set(float64(q.Waiting))
+}
+
+func (n *Node) sampleBatches() {
+	m, c, raise := n.metrics.Batches, n.batches.Counters(), n.sampled.raise
+	m.Held.Set(float64(c.Batches))
+	m.Transfers.Set(float64(c.Transfers))
+	m.Bytes.Set(float64(c.Bytes))
+	raise("batches admitted", m.Admitted.WithLabelValues("batches"), float64(c.Added))
+	raise("batched admitted", m.Admitted.WithLabelValues("transfers"), float64(c.AddedTransfers))
+	raise("batches resent", m.Resent, float64(c.Resent))
+	for reason, v := range map[string]uint64{"used": c.Used, "expired": c.Expired, "dropped": c.Dropped} {
+		raise("batches "+reason, m.Dropped.WithLabelValues(reason), float64(v))
+	}
+	for _, code := range pool.Codes() {
+		raise("batches refused "+string(code), m.Refused.WithLabelValues(string(code)), float64(c.Rejected[code]))
+	}
 }
 
 func (n *Node) sampleNet() {

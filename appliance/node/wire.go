@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"tutti/accel/bls"
+	"tutti/accel/distill"
 	"tutti/appliance/api"
 	"tutti/appliance/genesis"
 	"tutti/appliance/keys"
@@ -52,16 +53,15 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 	if n.pool, err = n.newPool(); err != nil {
 		return err
 	}
+	if n.batches, err = n.newBatches(); err != nil {
+		return err
+	}
 	if err := n.wireShards(g, headers); err != nil {
 		return err
 	}
-	p := n.genesis.Parameters
 	n.app = &application{
-		chain: n.chain, shard: n.shard, seats: n.seats, ledger: n.ledger, pool: n.pool, cross: n.cross, history: n.history,
-		pace: pace{
-			interval: time.Duration(p.BlockIntervalMs) * time.Millisecond, heartbeat: time.Duration(p.HeartbeatMs) * time.Millisecond,
-			maxBytes: int(p.MaxBodyBytes), maxTxs: int(p.MaxBlockTxs),
-		},
+		chain: n.chain, shard: n.shard, seats: n.seats, ledger: n.ledger, pool: n.pool, batches: n.batches, cross: n.cross,
+		history: n.history, pace: n.pace(),
 		tell: n.tell, observe: observer{n}, wake: n.wake, open: map[consensus.Hash]*openBlock{},
 	}
 	height, _ := n.app.Final()
@@ -77,6 +77,15 @@ func (n *Node) wire(headers *finalHeaders, g *genesis.Verified) (err error) {
 	}
 	n.cross.resume(n.ledger.Meta().Channels, tip)
 	return nil
+}
+
+// pace is what the genesis says about blocks.
+func (n *Node) pace() pace {
+	p := n.genesis.Parameters
+	return pace{
+		interval: time.Duration(p.BlockIntervalMs) * time.Millisecond, heartbeat: time.Duration(p.HeartbeatMs) * time.Millisecond,
+		maxBytes: int(p.MaxBodyBytes), maxTxs: int(p.MaxBlockTxs),
+	}
 }
 
 // openLog opens the consensus log in a folder, and may make it if it is not there.
@@ -100,6 +109,28 @@ func (n *Node) newPool() (*pool.Pool, error) {
 	}, finalState{n.ledger}, n.verifier)
 }
 
+// largestBatch is how many transfers and bytes of encoding a batch may have: it fits in a block beside the signed
+// transactions that wait, and in a message between validators.
+func (n *Node) largestBatch() (count, size int) {
+	p := n.pace()
+	txs, bytes := p.room(p.maxBytes, p.maxTxs)
+	return min(txs, distill.MaxCount), min(bytes-txs/8-1, maxBatchSize)
+}
+
+func (n *Node) newBatches() (*pool.Batches, error) {
+	height, _ := n.ledger.Final()
+	count, size := n.largestBatch()
+	c, quota := n.cfg.Pool, pool.Quota{PerSecond: n.cfg.API.BatchedPerSecond, Held: n.cfg.Pool.MaxBatchedPerSource}
+	quota.Burst = max(quota.PerSecond, count)
+	peer := quota
+	peer.PerSecond = n.cfg.API.TotalBatchedPerSecond
+	peer.Burst = max(peer.PerSecond, count)
+	return pool.NewBatches(pool.BatchOptions{
+		Height: height, MaxCount: count, MaxSize: size, MaxTransfers: c.MaxBatched, MaxBytes: batchBytes, MaxAhead: maxAhead,
+		Client: quota, Peer: peer, ResendAfter: resendAfter, Check: n.ledger.CheckBatch,
+	})
+}
+
 // wireShards connects this node to the other shards.
 func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	trust, err := Trust(g)
@@ -115,7 +146,7 @@ func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
 		r := n.now()
 		return upcomingLeaders(r.Committee, r.index, r.engine.Status().View, k)
-	}, n.pool.Resend)
+	}, n.pool.Resend, n.batches.Resend)
 	n.accountChunks = rate.NewLimiter(accountChunksPerSec, accountChunksPerSec)
 	return nil
 }

@@ -21,7 +21,7 @@ func (n *Inclusion) holds(root consensus.Hash, leaf tx.Hash) bool {
 // the money there.
 type Finality struct {
 	Tx        tx.Signed // its signature is 64 zeros where it was a distilled batch that was signed
-	Success   bool // the outcome bit: false means that nothing was moved and nothing was paid
+	Success   bool      // the outcome bit: false means that nothing was moved and nothing was paid
 	Final     Final
 	Inclusion Inclusion
 	Credit    *Credit // nil inside a shard, and while the destination's part is not known

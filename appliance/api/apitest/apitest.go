@@ -7,6 +7,7 @@ import (
 	"errors"
 	"sync"
 
+	"tutti/accel/distill"
 	"tutti/appliance/api"
 	"tutti/appliance/proof"
 	"tutti/appliance/proof/prooftest"
@@ -20,7 +21,9 @@ type Backend struct {
 	Net   *prooftest.Network
 	Shard consensus.ShardID
 	Judge func(t tx.Signed) error // verdict on a submitted transaction; nil: accept
-	Hold  chan struct{}           // if set, Submit sends on it once, then waits for it to close
+
+	JudgeBatch func(b *distill.Batch) error // verdict on a submitted batch; nil: accept
+	Hold       chan struct{}                // if set, Submit sends on it once, then waits for it to close
 
 	mu        sync.Mutex // guards what follows
 	blocks    []*proof.Block
@@ -140,6 +143,18 @@ func (b *Backend) SetAccounts(p *proof.Accounts) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.several = p
+}
+
+// SubmitBatch implements api.Backend.
+func (b *Backend) SubmitBatch(_ context.Context, _ uint64, batch *distill.Batch) error {
+	if b.Hold != nil {
+		b.Hold <- struct{}{}
+		<-b.Hold
+	}
+	if b.JudgeBatch == nil {
+		return nil
+	}
+	return b.JudgeBatch(batch)
 }
 
 // Submitted is what the node has accepted.

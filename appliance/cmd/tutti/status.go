@@ -70,7 +70,11 @@ func (a *app) sayStatus(st *api.Status, n *api.Network) {
 		t.row("epoch", fmt.Sprintf("%s, %s of %d; ends with block %s, in %s", number(uint64(e.Number)), seat, e.Seats, number(uint64(e.Last)), number(*e.Left)))
 	}
 	t.row("finality", finalityText(st.FinalityMs))
-	t.row("waiting", fmt.Sprintf("%s of at most %s transactions", number(st.Pool.Txs), number(st.Pool.Limit)))
+	waiting := fmt.Sprintf("%s of at most %s transactions", number(st.Pool.Txs), number(st.Pool.Limit))
+	if st.Pool.Batches > 0 {
+		waiting += fmt.Sprintf(", and %s of %s in %s batches", number(st.Pool.Batched), number(st.Pool.BatchedLimit), number(st.Pool.Batches))
+	}
+	t.row("waiting", waiting)
 	t.row("accounts", number(st.Accounts))
 	supply := "adds up"
 	if !st.Supply.Conserved() {

@@ -22,6 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"tutti/accel/bls"
+	"tutti/accel/distill"
 	"tutti/accel/ed25519"
 	"tutti/appliance/api"
 	"tutti/appliance/api/apitest"
@@ -411,6 +412,10 @@ func (s *testshard) find(id tx.Hash) (*proof.Contents, int) {
 }
 
 // The methods of api.Backend.
+
+func (s *testshard) SubmitBatch(context.Context, uint64, *distill.Batch) error {
+	return api.Refuse(api.Busy, "no batches here")
+}
 
 func (s *testshard) Submit(_ context.Context, _ uint64, txs []tx.Signed) []error {
 	s.net.mu.Lock()

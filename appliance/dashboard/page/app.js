@@ -146,7 +146,8 @@ function showNode(s) {
     ["view", number.format(s.view)],
     ["state root", `${s.state_root} after block ${number.format(s.state_height)}`],
     ["accounts", number.format(s.accounts)],
-    ["waiting in the pool", `${number.format(s.pool.txs)} of ${number.format(s.pool.limit)}`],
+    ["waiting in the pool", `${number.format(s.pool.txs)} of ${number.format(s.pool.limit)}` +
+      (s.pool.batched ? `, and ${number.format(s.pool.batched)} in batches` : "")],
     ["peers connected", number.format(s.peers_connected)],
     ["memory", `${number.format(Math.round(s.memory.rss_mib))} MiB`],
     ["data on disk", `${number.format(Math.round(s.disk_mib))} MiB`],
