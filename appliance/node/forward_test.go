@@ -153,6 +153,8 @@ func TestForwarder(t *testing.T) {
 		if txs, _ := arrived(t, b); txs != 4 {
 			t.Errorf("%d came, one sent and three again", txs)
 		}
+		arrived(t, a)
+		arrived(t, b)
 		// A batch goes at once, in one message, and what does not fit is not waited for.
 		again.Store(nil)
 		batch := transfersInBatch(t, 5)

@@ -1,0 +1,71 @@
+// Package distilltest makes distilled batches from the secrets of all signers at once: one signature under the sum of their
+// keys, which is what a broker gets by adding up theirs, for a hundredth of the work. Whoever can do that has everybody's
+// secrets: only tests and benchmarks import it.
+package distilltest
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/big"
+
+	"tutti/accel/bls"
+	"tutti/accel/distill"
+)
+
+// order is the order of the groups of BLS12-381.
+var order, _ = new(big.Int).SetString("73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000001", 16)
+
+// Sum is the secret key of the sum of the public keys. It fails if that is infinity.
+func Sum(keys []*bls.SecretKey) (*bls.SecretKey, error) {
+	sum := new(big.Int)
+	for _, k := range keys {
+		b := k.Bytes()
+		sum.Add(sum, new(big.Int).SetBytes(b[:]))
+	}
+	var scalar [32]byte
+	sum.Mod(sum, order).FillBytes(scalar[:])
+	return bls.SecretKeyFromBytes(scalar)
+}
+
+// Batch makes a batch of transfers, in any order. secret is the BLS key of a sender, nil for one who does not sign the batch
+// and is a straggler with the signature of its submission.
+func Batch(chain distill.Chain, subs []distill.Submission, secret func(sender uint64) *bls.SecretKey) (*distill.Batch, error) {
+	round, err := chain.NewRound(subs)
+	if err != nil {
+		return nil, err
+	}
+	root, err := chain.Root(round.Body(0), round.Offer(0))
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[uint64][64]byte, len(subs))
+	for i := range subs {
+		own[distill.Sender(&subs[i].Body)] = subs[i].Signature
+	}
+	n := round.Count()
+	var keys []*bls.SecretKey
+	var bodies, signatures []byte
+	late := make([]byte, (n+7)/8)
+	for i := range n {
+		body := round.Body(i)
+		bodies = append(bodies, body[:]...)
+		if k := secret(distill.Sender(body)); k != nil {
+			keys = append(keys, k)
+			continue
+		}
+		late[i/8] |= 1 << (i % 8)
+		s := own[distill.Sender(body)]
+		signatures = append(signatures, s[:]...)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("distilltest: nobody signs the batch")
+	}
+	sum, err := Sum(keys)
+	if err != nil {
+		return nil, err
+	}
+	aggregate := sum.Sign(chain.RootMessage(root, n))
+	b := binary.BigEndian.AppendUint32([]byte{1}, uint32(n))
+	b = append(append(b, root[:]...), aggregate[:]...)
+	return distill.Decode(append(append(append(b, bodies...), late...), signatures...))
+}
