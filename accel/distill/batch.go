@@ -1,6 +1,7 @@
 package distill
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -61,13 +62,28 @@ func (b *Batch) Stragglers() int { return len(b.signatures) / signatureBytes }
 
 // Append appends the encoding.
 func (b *Batch) Append(to []byte) []byte {
-	to = append(to, version)
-	to = binary.BigEndian.AppendUint32(to, uint32(b.Count()))
-	to = append(to, b.root[:]...)
-	to = append(to, b.aggregate[:]...)
+	to = b.appendHead(to)
 	to = append(to, b.bodies...)
 	to = append(to, b.stragglers...)
 	return append(to, b.signatures...)
+}
+
+func (b *Batch) appendHead(to []byte) []byte {
+	to = append(to, version)
+	to = binary.BigEndian.AppendUint32(to, uint32(b.Count()))
+	to = append(to, b.root[:]...)
+	return append(to, b.aggregate[:]...)
+}
+
+// Digest is the SHA-256 of the encoding.
+func (b *Batch) Digest() (sum [32]byte) {
+	head := b.appendHead(make([]byte, 0, headBytes))
+	d := sha256.New()
+	for _, part := range [][]byte{head, b.bodies, b.stragglers, b.signatures} {
+		d.Write(part)
+	}
+	d.Sum(sum[:0])
+	return sum
 }
 
 // Bytes is the length of the encoding.

@@ -104,6 +104,9 @@ func TestBatches(t *testing.T) {
 		if len(enc) != b.Bytes() {
 			t.Errorf("%d bytes, said %d", len(enc), b.Bytes())
 		}
+		if b.Digest() != sha256.Sum256(enc) {
+			t.Error("the digest is not that of the encoding")
+		}
 		again, err := Decode(enc)
 		if err != nil {
 			t.Fatal(err)

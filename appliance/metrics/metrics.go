@@ -79,6 +79,7 @@ type Verify struct {
 	CacheHits  prometheus.Counter
 	QueueFull  prometheus.Counter
 	Waiting    prometheus.Gauge
+	Batches    *prometheus.CounterVec // by result: checked, known
 }
 
 // Pool is the transactions that wait.
@@ -206,6 +207,7 @@ func newVerify(r *registrar) Verify {
 		CacheHits:  r.counter("verify_cache_hits_total", "Signatures whose verdict was known already."),
 		QueueFull:  r.counter("verify_queue_full_total", "Calls that the full verification queue refused."),
 		Waiting:    r.gauge("verify_waiting_signatures", "Signatures in the verification queue."),
+		Batches:    r.counters("verify_batches_total", "Distilled batches that were judged, by result: checked (keys added up and signatures verified) or known (from an earlier check).", "result"),
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -410,4 +411,32 @@ func TestArchive(t *testing.T) {
 			t.Errorf("retention %d: %d blocks, the effects of %d", n, keptBlocks(n), keptEffects(n))
 		}
 	}
+}
+
+// BenchmarkHistory is the CPU time of entering a transaction of a final block, where as many are known as ever are.
+func BenchmarkHistory(b *testing.B) {
+	h := newHistory(tx.Hash{1}, 0, func(tx.ID) consensus.ShardID { return 0 }, nil, nil, newMeter(time.Now()))
+	const n = 25_000
+	body := &tx.Body{Txs: make([]tx.Signed, n), Outcomes: make([]bool, n)}
+	for i := range body.Txs {
+		body.Txs[i].Kind, body.Outcomes[i] = tx.Transfer, true
+	}
+	rng, height := rand.NewChaCha8([32]byte{}), consensus.Height(0)
+	step := func() {
+		height++
+		ids := make([]tx.Hash, n)
+		for i := range ids {
+			_, _ = rng.Read(ids[i][:])
+		}
+		block := &proof.Block{Final: proof.Final{Headers: []*consensus.Header{{Height: height}}}}
+		h.add(block, body, &ledger.Executed{IDs: ids, Outcomes: body.Outcomes})
+	}
+	for range rememberedTxs/n + 1 {
+		step()
+	}
+	began := cpuSeconds()
+	for b.Loop() {
+		step()
+	}
+	b.ReportMetric(1e9*(cpuSeconds()-began)/float64(b.N)/n, "cpu_ns/tx")
 }

@@ -403,7 +403,7 @@ func (n *network) metricsAreFed(t *testing.T) {
 		"tutti_storage_compactions_total": any, "tutti_storage_table_bytes": any,
 		"tutti_state_disk_bytes": {1024, 0}, "tutti_state_unfinalised_blocks": {0, 10},
 		"tutti_verify_signatures_total": {3, 0}, "tutti_verify_cache_hits_total": any, "tutti_verify_queue_full_total": {0, -1},
-		"tutti_verify_waiting_signatures": {0, 10}, "tutti_pool_transactions": {0, 10}, "tutti_pool_bytes": {0, 1000},
+		"tutti_verify_waiting_signatures": {0, 10}, "tutti_verify_batches_total": {0, -1}, "tutti_pool_transactions": {0, 10}, "tutti_pool_bytes": {0, 1000},
 		"tutti_pool_admitted_total": {1, 0}, "tutti_pool_refused_total": any, "tutti_pool_dropped_total": {1, 0}, "tutti_pool_resent_total": any,
 		"tutti_pool_batches": {0, -1}, "tutti_pool_batched_transactions": {0, -1}, "tutti_pool_batched_bytes": {0, -1}, "tutti_pool_batch_admitted_total": {0, -1},
 		"tutti_pool_batch_refused_total": {0, -1}, "tutti_pool_batch_dropped_total": {0, -1}, "tutti_pool_batch_resent_total": {0, -1},

@@ -215,6 +215,9 @@ func (n *Node) samplePool() {
 	raise("verify full", m.Verify.QueueFull, float64(q.Full+q.OverShare))
 	raise("verify valid", m.Verify.Signatures.WithLabelValues("valid"), float64(q.Valid))
 	raise("verify invalid", m.Verify.Signatures.WithLabelValues("invalid"), float64(q.Invalid))
+	s := n.ledger.Stats()
+	raise("verify batches checked", m.Verify.Batches.WithLabelValues("checked"), float64(s.BatchesChecked))
+	raise("verify batches known", m.Verify.Batches.WithLabelValues("known"), float64(s.BatchesKnown))
 	m.Verify.Waiting.Set(float64(q.Waiting))
 }
 

@@ -247,6 +247,9 @@ type Stats struct {
 	Unfinalised int    // blocks executed and not final
 	TableBytes  uint64 // address space of the account table; what is in use of it may be less
 	Memory      Memory
+
+	BatchesChecked uint64 // distilled batches whose signatures were checked since the ledger was opened
+	BatchesKnown   uint64 // those that were known to be good from an earlier check
 }
 
 // Stats counts.
@@ -257,6 +260,7 @@ func (l *Ledger) Stats() Stats {
 	s := Stats{
 		Height: b.height, Block: b.hash, Root: b.root, Balances: b.balances, Fees: m.Fees, Deposits: m.Deposits,
 		Treasury: m.Treasury, Accounts: m.Accounts, TableBytes: l.table.bytes(),
+		BatchesChecked: l.signers.checked.Load(), BatchesKnown: l.signers.known.Load(),
 	}
 	s.Supply = s.Balances + s.Fees + s.Deposits + s.Treasury
 	for i := range m.Channels {

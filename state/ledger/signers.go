@@ -1,10 +1,10 @@
 package ledger
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"tutti/accel/bls"
 	"tutti/accel/distill"
@@ -26,6 +26,8 @@ type signers struct {
 	good   map[[32]byte][]tx.Hash // ids, by digest
 	order  [][32]byte             // oldest first
 	cached int                    // ids
+
+	checked, known atomic.Uint64 // batches that were verified, and that needed not to be
 }
 
 // maxGoodIDs bounds the ids of good batches that are remembered, of 32 bytes each: some seconds of full load.
@@ -217,8 +219,9 @@ func (l *Ledger) batchKeysOf(at *block, b *distill.Batch) (*batchKeys, error) {
 // checkBatch judges a batch in the parent state, where keys says its senders' keys are, and returns its transfers' ids, which
 // are shared. The error of a wrong batch wraps ErrInvalidBody and what package distill says.
 func (l *Ledger) checkBatch(parent *block, b *distill.Batch, read func() (*batchKeys, error)) ([]tx.Hash, error) {
-	digest := sha256.Sum256(b.Append(make([]byte, 0, b.Bytes())))
+	digest := b.Digest()
 	if ids, ok := l.signers.recall(digest); ok {
+		l.signers.known.Add(1)
 		return ids, nil
 	}
 	if _, err := tx.NewBody(nil, []*distill.Batch{b}); err != nil {
@@ -232,6 +235,7 @@ func (l *Ledger) checkBatch(parent *block, b *distill.Batch, read func() (*batch
 	var lasting bool
 	err = l.signers.judge(l.branchKeys(parent), func(directory *bls.Directory, final uint64) error {
 		lasting = keys.most <= final
+		l.signers.checked.Add(1)
 		found, err := b.Verify(distill.Chain(l.o.Params.GenesisHash), directory, keys)
 		ids = idsOf(found)
 		return err
