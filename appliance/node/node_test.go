@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 // stopLimit is how long a node may take to stop.
 const stopLimit = 10 * time.Second
 
-// network is 2 shards of 4 validators in this process, over real ports and disks.
+// network is shards of 4 validators in this process, over real ports and disks.
 type network struct {
 	*localnet.Network
 	t      *testing.T
@@ -73,14 +73,14 @@ func (n *network) Write(line []byte) (int, error) {
 }
 
 // startNetwork makes homes with ports that are free now, and starts all nodes.
-func startNetwork(t *testing.T) *network {
+func startNetwork(t *testing.T, shards int) *network {
 	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
-	port, err := localnet.FreePorts(8)
+	port, err := localnet.FreePorts(4 * shards)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.Network, err = localnet.Prepare(localnet.Options{
-		Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: port,
+		Home: filepath.Join(t.TempDir(), "net"), Shards: shards, Accounts: 16, APIPort: port,
 		Config: func(c *config.Config) { c.Verify.Workers, c.API.MaxSubscribers = 1, 1 },
 	})
 	if err != nil {
@@ -93,7 +93,11 @@ func startNetwork(t *testing.T) *network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.client, err = client.New(client.Options{URLs: []string{n.nodes["s0v0"].url, n.nodes["s1v0"].url}, Trust: trust}); err != nil {
+	var urls []string
+	for s := range shards {
+		urls = append(urls, n.nodes[fmt.Sprintf("s%dv0", s)].url)
+	}
+	if n.client, err = client.New(client.Options{URLs: urls, Trust: trust}); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -212,7 +216,7 @@ func (n *network) member(k int) tx.ID { return n.Population.CrowdIDs()[k] }
 func (n *network) id(s tx.Signed) string { return s.TxID(tx.Hash(n.Genesis.Hash())).String() }
 
 func TestNetwork(t *testing.T) {
-	n := startNetwork(t)
+	n := startNetwork(t, 2)
 	defer n.client.Close()
 	for _, step := range []struct {
 		name string
