@@ -19,3 +19,6 @@ func Queries(s *Server) map[string][]string {
 
 // DecodeJSON is the reader of people's transactions.
 var DecodeJSON = decodeJSON
+
+// BatchBytesInWork is batchBytesInWork.
+const BatchBytesInWork = batchBytesInWork

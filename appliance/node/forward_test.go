@@ -3,13 +3,13 @@ package node
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"tutti/accel/distill"
+	"tutti/accel/distill/distilltest"
 	"tutti/consensus"
 	"tutti/netstack"
 	"tutti/netstack/simnet"
@@ -187,13 +187,12 @@ func TestForwarder(t *testing.T) {
 // transfersInBatch is a well-formed batch that nobody signed.
 func transfersInBatch(t *testing.T, n int) *distill.Batch {
 	t.Helper()
-	b := binary.BigEndian.AppendUint32([]byte{1}, uint32(n))
-	b = append(b, make([]byte, 32+96)...)
-	for i := range n {
+	bodies := make([][distill.BodyBytes]byte, n)
+	for i := range bodies {
 		one := tx.Tx{Kind: tx.Transfer, From: tx.ID(i), To: 100, Amount: 1, Expiry: 1000}
-		b = append(b, one.AppendBody(nil)[1:]...)
+		bodies[i] = [distill.BodyBytes]byte(one.AppendBody(nil)[1:])
 	}
-	batch, err := distill.Decode(append(b, make([]byte, (n+7)/8)...))
+	batch, err := distilltest.Unsigned(1, bodies...)
 	if err != nil {
 		t.Fatal(err)
 	}

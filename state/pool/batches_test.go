@@ -1,13 +1,13 @@
 package pool
 
 import (
-	"encoding/binary"
 	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"tutti/accel/distill"
+	"tutti/accel/distill/distilltest"
 	"tutti/state/tx"
 )
 
@@ -23,13 +23,11 @@ func someBatch(t testing.TB, salt byte, n int, expiry uint32) *distill.Batch {
 
 func batchOf(t testing.TB, salt byte, txs ...tx.Tx) *distill.Batch {
 	t.Helper()
-	b := binary.BigEndian.AppendUint32([]byte{1}, uint32(len(txs)))
-	b = append(b, make([]byte, 32+96)...)
-	b[5] = salt
+	bodies := make([][distill.BodyBytes]byte, len(txs))
 	for i := range txs {
-		b = append(b, txs[i].AppendBody(nil)[1:]...)
+		bodies[i] = [distill.BodyBytes]byte(txs[i].AppendBody(nil)[1:])
 	}
-	batch, err := distill.Decode(append(b, make([]byte, (len(txs)+7)/8)...))
+	batch, err := distilltest.Unsigned(salt, bodies...)
 	if err != nil {
 		t.Fatal(err)
 	}
