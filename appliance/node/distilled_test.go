@@ -41,6 +41,7 @@ type rig struct {
 	rng     *rand.Rand
 	log     *seatLog
 	tip     *consensus.Header
+	last    consensus.Block
 	genesis *genesis.Genesis
 	told    int // final blocks
 	checks  int // batches that the ledger was asked about at intake
@@ -221,16 +222,22 @@ func (r *rig) block(s *steps, batches ...*distill.Batch) *tx.Body {
 		r.t.Fatal(r.app.lastReason(), err)
 	}
 	lap(&s.certify)
+	body := r.app.open[block.Header.Hash()].executed.Body
+	r.finalise(*block)
+	lap(&s.finalise)
+	return body
+}
+
+// finalise makes a block final that was judged.
+func (r *rig) finalise(block consensus.Block) {
+	r.t.Helper()
 	hash := block.Header.Hash()
-	body := r.app.open[hash].executed.Body
 	cert := consensus.Certificate{Statement: consensus.Statement{Kind: consensus.Finalize, Block: hash}}
 	r.log.final[block.Header.Height] = hash
-	if err := r.app.Finalise(ctx, []consensus.Block{*block}, cert); err != nil {
+	if err := r.app.Finalise(r.t.Context(), []consensus.Block{block}, cert); err != nil {
 		r.t.Fatal(err)
 	}
-	lap(&s.finalise)
-	r.tip = block.Header
-	return body
+	r.tip, r.last = block.Header, block
 }
 
 var (
@@ -267,4 +274,96 @@ func distilled(b *testing.B, blocks, transfers int) {
 	b.ReportMetric(us(s.finalise), "finalise_cpu_us/tx")
 	b.ReportMetric(us(s.intake+s.certify+s.finalise+s.build/4), "cpu_us/tx")
 	b.Logf("root %v after %d transfers", r.app.ledger.Stats().Root, n)
+}
+
+// TestBenchmarkDistilled keeps the benchmark from rotting.
+func TestBenchmarkDistilled(t *testing.T) {
+	r := newRig(t, 80, 40)
+	var s steps
+	for i := range 4 {
+		if body := r.block(&s, r.batch(40*(i%2), 40)); body.Len() != 40 || slices.Contains(body.Outcomes, false) {
+			t.Fatal(body.Outcomes)
+		}
+	}
+	if r.told != 4 || s.certify == 0 {
+		t.Error(r.told, s)
+	}
+}
+
+// TestBatchesCheckedOnce: what was checked when it came in is not checked again when it is built in, judged and finalised, and
+// a batch that a body brings is checked once.
+func TestBatchesCheckedOnce(t *testing.T) {
+	leader, other := newRig(t, 40, 20), newRig(t, 40, 20)
+	var s steps
+	batches := []*distill.Batch{leader.batch(0, 20), leader.batch(20, 20)}
+	if body := leader.block(&s, batches...); len(body.Batches) != 2 || body.Len() != 40 {
+		t.Fatal(len(body.Batches), body.Len())
+	}
+	if st := leader.app.ledger.Stats(); st.BatchesChecked != 2 || st.BatchesKnown != 4 || leader.checks != 2 { // built in, judged
+		t.Errorf("%d checked, %d known, %d at intake", st.BatchesChecked, st.BatchesKnown, leader.checks)
+	}
+	// The same block at a node that has seen one of the two.
+	if err := other.app.batches.Submit(1, batches[1]); err != nil {
+		t.Fatal(err)
+	}
+	block := leader.last
+	if ok, err := other.app.Certify(t.Context(), block); !ok || err != nil {
+		t.Fatal(other.app.lastReason(), err)
+	}
+	other.finalise(block)
+	if st := other.app.ledger.Stats(); st.BatchesChecked != 2 || st.BatchesKnown != 1 {
+		t.Errorf("%d checked, %d known", st.BatchesChecked, st.BatchesKnown)
+	}
+	if c := other.app.batches.Counters(); c.Batches != 0 || c.Used != 1 {
+		t.Errorf("%+v", c)
+	}
+	for _, b := range batches { // final: not even looked at
+		if err := other.app.batches.Submit(1, b); !pool.Pooled(err) || err == nil {
+			t.Error(err)
+		}
+	}
+	if st := other.app.ledger.Stats(); st.BatchesChecked+st.BatchesKnown != 3 {
+		t.Errorf("%d checked, %d known", st.BatchesChecked, st.BatchesKnown)
+	}
+}
+
+// TestSenderInTwoBatches: of two batches in one block the second has its senders' next nonces; in the wrong order the one that
+// comes too soon waits for the block after.
+func TestSenderInTwoBatches(t *testing.T) {
+	r := newRig(t, 40, 20)
+	var s steps
+	a, b := r.batch(0, 20), r.batch(0, 20)
+	if body := r.block(&s, a, b); len(body.Batches) != 2 || slices.Contains(body.Outcomes, false) {
+		t.Fatal(len(body.Batches), body.Outcomes)
+	}
+	c, d := r.batch(0, 20), r.batch(0, 20)
+	if body := r.block(&s, d, c); len(body.Batches) != 1 || slices.Contains(body.Outcomes, false) {
+		t.Fatal(len(body.Batches), body.Outcomes)
+	}
+	if body := r.block(&s); len(body.Batches) != 1 || slices.Contains(body.Outcomes, false) {
+		t.Fatal(len(body.Batches), body.Outcomes)
+	}
+	if c := r.app.batches.Counters(); c.Batches != 0 || c.Used != 4 || c.Dropped != 0 {
+		t.Errorf("%+v", c)
+	}
+	// What is in no block by then is known to be nowhere; what is, is found with its success.
+	for i := range a.Count() {
+		id := tx.Hash(sha256.Sum256(distill.Chain(r.params.GenesisHash).AppendMessage(nil, a.Body(i))))
+		if p, ok := r.app.history.find(id); !ok || p.height != 1 || !p.success || p.index != uint32(i) {
+			t.Fatalf("transfer %d: %+v %t", i, p, ok)
+		}
+	}
+}
+
+// TestPaceRoom: batches leave an eighth of a block to signed transactions, but not more than those need that wait.
+func TestPaceRoom(t *testing.T) {
+	p := pace{maxTxs: 800}
+	const block = 80_000
+	for waiting, want := range map[int][2]int{
+		0: {800, block - bodyHeads}, 3: {797, block - bodyHeads - 3*tx.MaxTxBytes}, 1000: {700, block - bodyHeads - block/8},
+	} {
+		if txs, bytes := p.room(block, waiting); txs != want[0] || bytes != want[1] {
+			t.Errorf("%d wait: %d transfers in %d bytes, want %v", waiting, txs, bytes, want)
+		}
+	}
 }
