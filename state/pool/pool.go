@@ -28,6 +28,11 @@
 // the rest share one quota), unfinalised blocks tracked (64, as in the ledger). Everything refused or dropped is
 // counted by reason. The pool starts no goroutine and does no I/O; its caller calls it.
 //
+// # Distilled batches
+//
+// Batches holds those. They are checked as a whole and take no part in what is said above: nonces and balances in them are
+// the broker's business, and a nonce that a batch uses is used.
+//
 // # Deviations
 //
 // Finalised takes no outcomes: State says which nonces are used, and a transaction that a block skipped may still
