@@ -85,7 +85,7 @@ type Rates struct {
 	TotalRequests      float64 // a second over all; ten times ClientRequests
 	ClientTransactions float64 // a second for each client; 10,000
 	TotalTransactions  float64 // a second over all; ten times ClientTransactions
-	ClientBatched      float64 // transfers in batches, a second for each client; 100,000
+	ClientBatched      float64 // transfers in batches (pool.BatchCost), a second for each client; 150,000
 	TotalBatched       float64 // a second over all; ten times ClientBatched
 }
 
@@ -100,7 +100,7 @@ func (o *Options) withDefaults() {
 	or(&o.Rates.ClientTransactions, 10_000)
 	or(&o.Rates.TotalRequests, 10*o.Rates.ClientRequests)
 	or(&o.Rates.TotalTransactions, 10*o.Rates.ClientTransactions)
-	or(&o.Rates.ClientBatched, 100_000)
+	or(&o.Rates.ClientBatched, 150_000)
 	or(&o.Rates.TotalBatched, 10*o.Rates.ClientBatched)
 	or(&o.MaxBodyBytes, 2<<20)
 	or(&o.MaxInFlight, 128)

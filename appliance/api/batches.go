@@ -49,7 +49,7 @@ func (s *Server) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return Refuse(Malformed, "%v", err)
 	}
-	if err := s.limits.batched(r, b.Count()); err != nil {
+	if err := s.limits.batched(r, b); err != nil {
 		return err
 	}
 	result := "accepted"

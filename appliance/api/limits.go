@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"tutti/accel/distill"
+	"tutti/state/pool"
 )
 
 // maxClients bounds the table of client addresses. When it is full the one not seen for longest is forgotten; its
@@ -104,9 +105,10 @@ func (l *limits) transactions(r *http.Request, n int) error {
 	return take(n, l.client(clientOf(r)).transfers, l.transfers)
 }
 
-// batched takes n tokens for transfers in a batch, likewise.
-func (l *limits) batched(r *http.Request, n int) error {
-	return take(n, l.client(clientOf(r)).inBatches, l.inBatches)
+// batched takes tokens for a batch, likewise, or all there can be if it costs more.
+func (l *limits) batched(r *http.Request, b *distill.Batch) error {
+	mine := l.client(clientOf(r)).inBatches
+	return take(min(pool.BatchCost(b), mine.Burst(), l.inBatches.Burst()), mine, l.inBatches)
 }
 
 // take takes n tokens from both buckets or from neither. The client's comes first, so that what one client is refused

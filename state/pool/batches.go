@@ -21,7 +21,7 @@ type BatchOptions struct {
 	MaxTransfers int           // held in all
 	MaxBytes     int           // of encodings held
 	MaxAhead     uint32        // blocks that an expiry may lie ahead of the final height
-	Client, Peer Quota         // for each source of Submit and of Forwarded, in transfers
+	Client, Peer Quota         // for each source of Submit and of Forwarded; rates in units of BatchCost, the rest in transfers
 	ResendAfter  time.Duration // first repeat of an own batch; doubles four times
 	// Check judges a batch in the final state and returns its transfers' ids (ledger.CheckBatch). Safe for concurrent use.
 	Check func(*distill.Batch) ([]tx.Hash, error)
@@ -107,6 +107,18 @@ func BatchName(b *distill.Batch) tx.Hash {
 	return tx.Hash(d.Sum(nil))
 }
 
+// What checking costs beside a transfer's part of it, in transfers: a batch's pairing, a straggler's signature. A batch that
+// turns out to be wrong costs its source a second's worth.
+const (
+	batchWeight     = 4096
+	stragglerWeight = 32
+)
+
+// BatchCost is what a batch takes of a source's rate.
+func BatchCost(b *distill.Batch) int {
+	return b.Count() + batchWeight + stragglerWeight*b.Stragglers()
+}
+
 // Submit judges and holds a batch that a client of this node, whom source names, sent. Resend gives it out until it is final
 // or expired. The error is nil or a *Reject.
 func (s *Batches) Submit(source uint64, b *distill.Batch) error {
@@ -127,10 +139,11 @@ func (s *Batches) add(key sourceKey, b *distill.Batch) error {
 	ids, err := s.opts.Check(b)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	src := s.sources.get(key, now)
 	if err != nil {
+		src.tokens -= float64(src.quota.PerSecond)
 		return s.refuse(reject(WrongBatch, "%v", err))
 	}
-	src := s.sources.get(key, now)
 	if r := s.fits(src, b, name, first); r != nil { // others came meanwhile
 		return s.refuse(r)
 	}
@@ -176,8 +189,8 @@ func (s *Batches) screen(now time.Time, key sourceKey, b *distill.Batch, name tx
 	if r := s.fits(src, b, name, first); r != nil {
 		return s.refuse(r)
 	}
-	if !src.take(b.Count()) {
-		return s.refuse(reject(RateLimited, "more than %d transfers a second", src.quota.PerSecond))
+	if !src.take(BatchCost(b)) {
+		return s.refuse(reject(RateLimited, "more than %d transfers a second, where a batch counts as %d and a straggler as %d more, and a wrong batch as all of them", src.quota.PerSecond, batchWeight, stragglerWeight))
 	}
 	return nil
 }

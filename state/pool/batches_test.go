@@ -39,7 +39,7 @@ func newBatches(t testing.TB) (*Batches, *error) {
 	wrong := new(error)
 	s, err := NewBatches(BatchOptions{
 		Height: 10, MaxCount: 60, MaxSize: 1 << 12, MaxTransfers: 100, MaxBytes: 1 << 20, MaxAhead: 50, ResendAfter: time.Second,
-		Client: Quota{PerSecond: 100, Burst: 120, Held: 60}, Peer: Quota{PerSecond: 10, Burst: 20, Held: 10},
+		Client: Quota{PerSecond: 2 * batchWeight, Burst: 3 * batchWeight, Held: 60}, Peer: Quota{PerSecond: batchWeight, Burst: 2 * batchWeight, Held: 10},
 		Check: func(b *distill.Batch) ([]tx.Hash, error) { return []tx.Hash{{byte(b.Root()[0]), 7}}, *wrong },
 	})
 	if err != nil {
@@ -84,11 +84,16 @@ func TestBatchesRefuse(t *testing.T) {
 		submit(1, someBatch(t, 4, 60, 20), Duplicate) // it is final
 		submit(4, someBatch(t, 6, 60, 20), "")
 		s.Drop(someBatch(t, 6, 60, 20))
+		submit(4, someBatch(t, 7, 60, 20), RateLimited) // a third in no time
+		time.Sleep(time.Second)
+		*wrong = errors.New("a share is wrong") // which takes a second
+		submit(4, someBatch(t, 7, 60, 20), WrongBatch)
+		*wrong = nil
 		submit(4, someBatch(t, 7, 60, 20), RateLimited)
 		time.Sleep(time.Second)
 		submit(4, someBatch(t, 7, 60, 20), "")
 		c := s.Counters()
-		if c.Batches != 2 || c.Transfers != 100 || c.Added != 4 || c.Used != 1 || c.Dropped != 1 || len(c.Rejected) != 8 {
+		if c.Batches != 2 || c.Transfers != 100 || c.Added != 4 || c.Used != 1 || c.Dropped != 1 || len(c.Rejected) != 8 || c.Rejected[RateLimited] != 2 {
 			t.Errorf("%+v", c)
 		}
 		s.Finalised(tx.Hash{2}, 20, nil)

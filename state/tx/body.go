@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -246,7 +247,11 @@ func IDs(ids []Hash, genesis Hash, at func(i int) *Tx) {
 // Append appends the encoding: version 1, then for each non-empty section type 1, length 4, content.
 // An empty body is the version byte alone.
 func (y *Body) Append(b []byte) []byte {
-	b = append(b, BodyVersion)
+	room := 1 + y.Len()/8 + len(y.Txs)*TransferWire
+	for _, batch := range y.Batches {
+		room += batch.Bytes()
+	}
+	b = append(slices.Grow(b, room), BodyVersion)
 	section := func(t SectionType, content func([]byte) []byte) {
 		b = append(b, byte(t), 0, 0, 0, 0)
 		at := len(b)
