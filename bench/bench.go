@@ -334,7 +334,8 @@ func (t *target) fee() uint64 { return t.genesis.Parameters.Fees[0] }
 func unlimited(c *config.Config) {
 	c.API.RequestsPerSecond, c.API.TotalRequestsPerSecond = 1_000_000, 1_000_000
 	c.API.TransactionsPerSecond, c.API.TotalTransactionsPerSecond = 1_000_000, 1_000_000
-	c.Pool.MaxPerSource = c.Pool.MaxTransactions
+	c.API.BatchedPerSecond, c.API.TotalBatchedPerSecond = 10_000_000, 10_000_000
+	c.Pool.MaxPerSource, c.Pool.MaxBatchedPerSource = c.Pool.MaxTransactions, c.Pool.MaxBatched
 }
 
 // shardOf is the shard that keeps an account of the crowd.

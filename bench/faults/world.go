@@ -213,7 +213,8 @@ func (w *world) close() error {
 func unlimited(c *config.Config) {
 	c.API.RequestsPerSecond, c.API.TotalRequestsPerSecond = 1_000_000, 1_000_000
 	c.API.TransactionsPerSecond, c.API.TotalTransactionsPerSecond = 1_000_000, 1_000_000
-	c.Pool.MaxPerSource = c.Pool.MaxTransactions
+	c.API.BatchedPerSecond, c.API.TotalBatchedPerSecond = 10_000_000, 10_000_000
+	c.Pool.MaxPerSource, c.Pool.MaxBatchedPerSource = c.Pool.MaxTransactions, c.Pool.MaxBatched
 }
 
 // all is the names of a shard's nodes.
