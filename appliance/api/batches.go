@@ -30,12 +30,9 @@ func (s *Server) submitBatch(w http.ResponseWriter, r *http.Request) error {
 		return Refuse(UnsupportedType, "a batch goes as application/octet-stream, it is %.60q", r.Header.Get("Content-Type"))
 	}
 	limit := int64(s.opt.Params.MaxBatchBytes)
-	size := r.ContentLength
-	if size > limit {
-		return Refuse(TooLarge, "over %d bytes", limit)
-	}
-	if size < 0 {
-		size = limit
+	size := limit
+	if r.ContentLength >= 0 {
+		size = min(size, r.ContentLength)
 	}
 	if !s.batchBytes.TryAcquire(size) {
 		return &Error{Code: Busy, Detail: "batches of other clients are being judged", RetryAfter: time.Second}

@@ -272,7 +272,7 @@ func (n *batches) refused(t *testing.T) {
 		"wrong shares":    {wrong.Append(nil), api.WrongBatch, 422, "signature of the root is wrong"},
 		"wrong straggler": {foreign.Append(nil), api.WrongBatch, 422, "straggler's signature is wrong"},
 		"no batch":        {[]byte("hello"), api.Malformed, 400, "no batch"},
-		"too large":       {make([]byte, 2<<20), api.TooLarge, 413, "bytes"},
+		"too large":       {make([]byte, 1<<20+100), api.TooLarge, 413, "bytes"},
 	} {
 		var status int
 		var refused api.Answer
