@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"tutti/accel/distill"
 	"tutti/appliance/proof"
 	"tutti/consensus"
 	"tutti/consensus/engine"
@@ -297,7 +298,7 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		a.observe.final(a.history.header(h.Parent), h, open.executed)
 		a.history.add(b, body, open.executed)
 		a.pool.Finalised(tx.Hash(hash), uint64(h.Height), body.Txs, body.Batches...)
-		a.batches.Finalised(tx.Hash(hash), uint64(h.Height), body.Batches)
+		a.batches.Finalised(tx.Hash(hash), uint64(h.Height), tookEffect(body))
 		a.mu.Lock()
 		delete(a.open, hash) // not before history and pool know the block, for others look for it here meanwhile
 		a.mu.Unlock()
@@ -315,6 +316,24 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		a.tell(b)
 	}
 	return nil
+}
+
+// tookEffect are the batches of a final body but for those of which more than a quarter was skipped. No correct leader
+// includes those; one that does, to be rid of a batch that comes too soon, has not: it waits on.
+func tookEffect(body *tx.Body) (out []*distill.Batch) {
+	at := len(body.Txs)
+	for _, b := range body.Batches {
+		skips := 0
+		for _, ok := range body.Outcomes[at : at+b.Count()] {
+			if !ok {
+				skips++
+			}
+		}
+		if at += b.Count(); skips <= b.Count()/4 {
+			out = append(out, b)
+		}
+	}
+	return out
 }
 
 // Abandon implements engine.App.

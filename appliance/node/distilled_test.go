@@ -355,6 +355,24 @@ func TestSenderInTwoBatches(t *testing.T) {
 	}
 }
 
+// TestTookEffect: a batch that a body has and for the most part skips still waits for a block that takes it.
+func TestTookEffect(t *testing.T) {
+	a, b := transfersInBatch(t, 8), transfersInBatch(t, 5)
+	body, err := tx.NewBody(make([]tx.Signed, 1), []*distill.Batch{a, b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for skips, want := range map[[2]int][]*distill.Batch{{0, 0}: {a, b}, {2, 1}: {a, b}, {3, 1}: {b}, {2, 2}: {a}, {8, 5}: nil} {
+		body.Outcomes = make([]bool, 14) // the signed one is skipped, too
+		for i := 1; i < 14; i++ {
+			body.Outcomes[i] = i-1 >= skips[0] && i < 9 || i-9 >= skips[1]
+		}
+		if got := tookEffect(body); !slices.Equal(got, want) {
+			t.Errorf("skipped %v: %d took effect", skips, len(got))
+		}
+	}
+}
+
 // TestPaceRoom: batches leave an eighth of a block to signed transactions, but not more than those need that wait.
 func TestPaceRoom(t *testing.T) {
 	p := pace{maxTxs: 800}
