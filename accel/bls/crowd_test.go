@@ -1,6 +1,7 @@
 package bls
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"math/big"
 	"testing"
@@ -52,6 +53,38 @@ func TestPublicKeysVartime(t *testing.T) {
 	}
 }
 
+// TestParseChecked: a key with its ordinate, and with any other.
+func TestParseChecked(t *testing.T) {
+	for i := range 20 {
+		k, err := NewSecretKey(append(make([]byte, 31), byte(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := k.Public()
+		key, err := ParsePublicKey(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y := key.Ordinate()
+		if got, err := ParseChecked(b, y); err != nil || got != key {
+			t.Errorf("%v, %v", got, err)
+		}
+		negative := PublicKey{key.point}
+		negative.point.Neg(&negative.point)
+		wrong := map[string][2][48]byte{
+			"the opposite point": {b, negative.Ordinate()}, "no ordinate": {b, {}}, "no key": {{}, y}, "infinity": {{0xc0}, {}},
+		}
+		y[47] ^= 1
+		wrong["not on the curve"] = [2][48]byte{b, y}
+		wrong["not below the modulus"] = [2][48]byte{b, [48]byte(bytes.Repeat([]byte{0xff}, 48))}
+		for name, w := range wrong {
+			if _, err := ParseChecked(w[0], w[1]); err == nil {
+				t.Errorf("%s is a key", name)
+			}
+		}
+	}
+}
+
 // TestSumSecretKeys: one signature under the sum is the sum of the signatures.
 func TestSumSecretKeys(t *testing.T) {
 	var keys []*SecretKey
@@ -94,6 +127,23 @@ func TestSumSecretKeys(t *testing.T) {
 	for _, none := range [][]*SecretKey{nil, {one, minus}} {
 		if _, err := SumSecretKeys(none); err == nil {
 			t.Error("zero is a key")
+		}
+	}
+}
+
+func BenchmarkParseChecked(b *testing.B) {
+	k, err := NewSecretKey(make([]byte, 32))
+	if err != nil {
+		b.Fatal(err)
+	}
+	key := k.Public()
+	p, err := ParsePublicKey(key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for y := p.Ordinate(); b.Loop(); {
+		if _, err := ParseChecked(key, y); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

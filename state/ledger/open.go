@@ -55,6 +55,13 @@ func Open(o Options) (*Ledger, error) {
 type Genesis struct {
 	l    *Ledger
 	keys []keyEntry // of the directory of BLS keys, by place
+	ords []ordinate // of those that are known
+}
+
+// ordinate is that of the key at a place of the directory.
+type ordinate struct {
+	place uint64
+	y     [48]byte
 }
 
 // NewGenesis makes the genesis state of a shard. Params.GenesisHash and GenesisBlock do not matter to it; workers is as in
@@ -146,6 +153,9 @@ func (g *Genesis) fill(accounts GenesisAccounts) error {
 			k := keyEntry{a.ID, *a.BLS}
 			leaves = append(leaves, k.leaf(uint64(len(leaves))))
 			g.keys = append(g.keys, k)
+			if a.Ordinate != nil {
+				g.ords = append(g.ords, ordinate{uint64(len(g.keys) - 1), *a.Ordinate})
+			}
 			r.Extension = uint64(len(leaves))
 		}
 		c := cell(r.Append(make([]byte, 0, RecordBytes)))
@@ -208,9 +218,9 @@ func (g *Genesis) create(folder store.Options, p Params) (*store.Store, error) {
 
 func (g *Genesis) load(to *store.Bulk) error {
 	var v []byte
-	for place := range g.keys {
-		v = g.keys[place].append(v[:0])
-		to.Key(uint64(place), v)
+	for i := range g.keys {
+		v = g.keys[i].append(v[:0])
+		to.Key(uint64(i), v)
 	}
 	for slot := range g.l.table.parts {
 		p := &g.l.table.parts[slot]
@@ -219,6 +229,9 @@ func (g *Genesis) load(to *store.Bulk) error {
 			v = appendPage(v[:0], 0, cells)
 			to.Page(p.number, at>>pageLog, v)
 		}
+	}
+	for _, o := range g.ords {
+		to.Point(o.place, o.y[:])
 	}
 	return nil
 }

@@ -120,6 +120,8 @@ type GenesisAccount struct {
 	Key     [32]byte
 	Balance uint64
 	BLS     *[48]byte // nil: none. Its possession was proven to the maker of the genesis; it is covered by the root
+	// Ordinate of the BLS key (bls.PublicKey) if the caller knows that it is in the group; nil: the first start finds out.
+	Ordinate *[48]byte
 }
 
 // GenesisAccounts yields the accounts of a shard in a fixed order. It is run once.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -9,9 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"tutti/accel/bls"
 	"tutti/accel/distill"
 	"tutti/accel/ed25519"
+	"tutti/state/store"
 	"tutti/state/tx"
 )
 
@@ -393,4 +397,99 @@ func TestGoodBatchesBounded(t *testing.T) {
 	if _, ok := s.recall([32]byte{5}); !ok {
 		t.Error("one of the last four is forgotten")
 	}
+}
+
+// TestOrdinates: what decodes a key is kept from the first start on, also where the maker of the genesis knew it, and what does
+// not belong to its key is damage.
+func TestOrdinates(t *testing.T) {
+	const n = 40
+	for _, known := range []bool{false, true} {
+		c := newCrowd(t, n)
+		accounts := c.o.Genesis
+		made := c.o
+		made.FS, made.Create = vfs.NewMem(), true
+		made.Genesis = func(yield func(GenesisAccount) bool) {
+			for a := range accounts {
+				if a.BLS != nil && known {
+					k, err := bls.ParsePublicKey(*a.BLS)
+					if err != nil {
+						t.Fatal(err)
+					}
+					y := k.Ordinate()
+					a.Ordinate = &y
+				}
+				if !yield(a) {
+					return
+				}
+			}
+		}
+		g, err := NewGenesis(made.Params, made.Genesis, 1)
+		noError(t, err)
+		noError(t, g.Create(made.FS, made.Dir, made.Params))
+		noError(t, g.Close())
+		made.Create = false
+		points := func(l *Ledger) (n int) {
+			noError(t, l.store.Points(0, func(uint64, []byte) (bool, error) { n++; return true, nil }))
+			return n
+		}
+		l, err := Open(made)
+		noError(t, err)
+		keys := int(l.last.meta.Directory.Count())
+		if got := points(l); keys == 0 || got != keys || l.signers.keys.Len() != keys {
+			t.Errorf("known %t: %d ordinates, %d keys in memory, of %d", known, got, l.signers.keys.Len(), keys)
+		}
+		for i := range keys {
+			entries, err := l.DirectoryKeys(uint64(i), 1)
+			noError(t, err)
+			if k, err := l.signers.keys.Key(uint32(i)); err != nil || k.Bytes() != entries[0].Key {
+				t.Errorf("known %t: key %d is another, %v", known, i, err)
+			}
+		}
+		b := l.store.NewBatch()
+		b.Point(3, bytes.Repeat([]byte{1}, 48))
+		noError(t, l.store.Commit(b))
+		noError(t, l.Close())
+		if l, err := Open(made); err == nil || !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("known %t: a wrong ordinate: %v", known, err)
+			noError(t, l.Close())
+		}
+	}
+}
+
+func noError(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func BenchmarkLoadSigners(b *testing.B) {
+	const n = 4096
+	p := testParams(b, 0, 1, n)
+	o := testOptions(p, n)
+	o.Genesis = func(yield func(GenesisAccount) bool) {
+		for i := range uint64(n) {
+			seed := sha256.Sum256(binary.BigEndian.AppendUint64(nil, i))
+			k, err := bls.NewSecretKey(seed[:])
+			if err != nil {
+				b.Fatal(err)
+			}
+			public := k.Public()
+			if !yield(GenesisAccount{ID: p.GenesisID(i), Key: seed, Balance: testBalance, BLS: &public}) {
+				return
+			}
+		}
+	}
+	l, err := Open(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	for b.Loop() {
+		l.signers.init(n)
+		if err := l.loadSigners(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/key")
 }

@@ -87,8 +87,14 @@ func (b *Batch) Before(shard uint16, first uint64, v []byte) { b.set(key('q', sh
 // Key sets an entry of the directory of BLS keys.
 func (b *Batch) Key(place uint64, v []byte) { b.set(key('k', place), v) }
 
-// DropKeys removes the entries of the directory at and above a place.
-func (b *Batch) DropKeys(from uint64) { b.drop(key('k', from), []byte{'k' + 1}) }
+// Point sets what decodes the entry at a place of the directory.
+func (b *Batch) Point(place uint64, v []byte) { b.set(key('y', place), v) }
+
+// DropKeys removes the entries of the directory at and above a place, and what decodes them.
+func (b *Batch) DropKeys(from uint64) {
+	b.drop(key('k', from), []byte{'k' + 1})
+	b.drop(key('y', from), []byte{'y' + 1})
+}
 
 // Credits sets what became of the receipts that the block at a height consumed, one byte for each.
 func (b *Batch) Credits(height uint64, v []byte) { b.set(key('c', height), v) }

@@ -27,7 +27,7 @@ type Bulk struct {
 }
 
 // Load adds what write adds, all or nothing, durable when it returns: entries of the directory by place, then pages by
-// partition and page. None of it is in the store yet. Other writes wait.
+// partition and page, then what decodes the entries. None of it is in the store yet. Other writes wait.
 func (s *Store) Load(write func(*Bulk) error) error {
 	b := &Bulk{s: s}
 	err := write(b)
@@ -51,6 +51,9 @@ func (s *Store) Load(write func(*Bulk) error) error {
 
 // Key adds an entry of the directory of BLS keys.
 func (b *Bulk) Key(place uint64, v []byte) { b.add(key('k', place), v) }
+
+// Point adds what decodes an entry of the directory of BLS keys.
+func (b *Bulk) Point(place uint64, v []byte) { b.add(key('y', place), v) }
 
 // Page adds a page of records.
 func (b *Bulk) Page(partition uint16, page uint32, v []byte) { b.add(key('p', partition, page), v) }

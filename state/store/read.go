@@ -208,5 +208,15 @@ func (s *Store) Keys(from uint64, visit func(place uint64, v []byte) (more bool,
 	})
 }
 
+// Points is Keys for what decodes the entries; not all may have it.
+func (s *Store) Points(from uint64, visit func(place uint64, v []byte) (more bool, err error)) error {
+	return s.scan(bounds('y'), key('y', from), func(k, v []byte) (bool, error) {
+		if len(k) != 9 {
+			return false, Corrupt(s.dir, "a key of what decodes the directory has %d bytes", len(k))
+		}
+		return visit(binary.BigEndian.Uint64(k[1:]), v)
+	})
+}
+
 // Key reads an entry of the directory of BLS keys; nil: there is none.
 func (s *Store) Key(place uint64) ([]byte, error) { return s.get(key('k', place)) }

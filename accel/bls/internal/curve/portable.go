@@ -95,6 +95,21 @@ func (Portable) DecodeG1(b *[48]byte) (G1, bool) {
 	return p, true
 }
 
+// Join is the point with a compressed form and a second coordinate: canonical, on the curve and not infinity. Whether it is in
+// the group is not checked.
+func Join(b, y *[48]byte) (p G1, ok bool) {
+	if b[0]&(flagCompressed|flagInfinity) != flagCompressed {
+		return G1{}, false
+	}
+	var okX, okY bool
+	p.X, okX = element(b[:], true)
+	p.Y, okY = element(y[:], false)
+	if !okX || !okY || p.Y.LexicographicallyLargest() != (b[0]&flagLargest != 0) || !p.IsOnCurve() {
+		return G1{}, false
+	}
+	return p, true
+}
+
 // DecodeG2 implements Engine. The second coordinate of an element comes first in the encoding.
 func (Portable) DecodeG2(b []byte) (G2, bool) {
 	var p G2
