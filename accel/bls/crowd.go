@@ -9,7 +9,7 @@ import (
 
 // PublicKeysVartime sets keys to the public keys of secrets, about 9 microseconds each where Public takes a hundred. The time
 // it takes tells the secrets: it is for made-up crowds, whose secrets are none. keys must be at least as long as secrets.
-func PublicKeysVartime(secrets []*SecretKey, keys [][48]byte) {
+func PublicKeysVartime(secrets []*SecretKey, keys []PublicKey) {
 	const some = 4096
 	scalars, points := make([][32]byte, min(len(secrets), some)), make([]curve.G1, min(len(secrets), some))
 	for len(secrets) > 0 {
@@ -19,7 +19,7 @@ func PublicKeysVartime(secrets []*SecretKey, keys [][48]byte) {
 		}
 		curve.Public(scalars[:n], points[:n])
 		for i := range n {
-			keys[i] = points[i].Bytes()
+			keys[i] = PublicKey{points[i]}
 		}
 		secrets, keys = secrets[n:], keys[n:]
 	}

@@ -42,12 +42,12 @@ func TestPublicKeysVartime(t *testing.T) {
 		}
 		secrets = append(secrets, k)
 	}
-	keys := make([][48]byte, len(secrets))
+	keys := make([]PublicKey, len(secrets))
 	PublicKeysVartime(secrets, keys)
 	for i, k := range secrets {
 		if i%5 == 0 || i < 300 {
-			if want := k.Public(); keys[i] != want {
-				t.Errorf("key %d, of %x: %x, want %x", i, k.Bytes(), keys[i], want)
+			if want := k.Public(); keys[i].Bytes() != want {
+				t.Errorf("key %d, of %x: %x, want %x", i, k.Bytes(), keys[i].Bytes(), want)
 			}
 		}
 	}
@@ -150,7 +150,7 @@ func BenchmarkParseChecked(b *testing.B) {
 
 func BenchmarkPublicKeysVartime(b *testing.B) {
 	const n = 4096
-	secrets, keys := make([]*SecretKey, n), make([][48]byte, n)
+	secrets, keys := make([]*SecretKey, n), make([]PublicKey, n)
 	for i := range secrets {
 		h := sha256.Sum256([]byte{byte(i), byte(i >> 8)})
 		var err error

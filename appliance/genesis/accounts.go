@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"tutti/accel/bls"
 	"tutti/state/ledger"
@@ -19,10 +23,13 @@ type Account struct {
 	BLS     *BLSKey // nil if it has none
 }
 
-// BLSKey is an account's BLS key with its proof of possession over AccountMessage.
+// BLSKey is an account's BLS key, with its proof of possession over AccountMessage or, if it is Made, without: then it is that of
+// a member of the network's test crowd, and Ordinate its other coordinate.
 type BLSKey struct {
 	Key        [48]byte
 	Possession [96]byte
+	Made       bool
+	Ordinate   [48]byte
 }
 
 // accountsMagic starts the accounts file and says its format.
@@ -31,15 +38,20 @@ const accountsMagic = "tutti/accounts/1"
 const (
 	accountBytes = 6 + 8 + 1 + 32
 	blsBytes     = 48 + 96
+	madeBytes    = 48 + 48
 )
 
-// AppendAccount appends the account as in the accounts file: id 6, balance 8, BLS flag 1 (0 or 1), Ed25519 key 32
-// [, BLS key 48, proof of possession 96].
+// AppendAccount appends the account as in the accounts file: id 6, balance 8, BLS flag 1, Ed25519 key 32, and then with flag 1
+// BLS key 48, proof of possession 96; with flag 2, for one of the test crowd, BLS key 48, its other coordinate 48.
 func AppendAccount(b []byte, a Account) []byte {
 	b = append(b, byte(a.ID>>40), byte(a.ID>>32), byte(a.ID>>24), byte(a.ID>>16), byte(a.ID>>8), byte(a.ID))
 	b = binary.BigEndian.AppendUint64(b, a.Balance)
 	if a.BLS == nil {
 		return append(append(b, 0), a.Key[:]...)
+	}
+	if a.BLS.Made {
+		b = append(append(b, 2), a.Key[:]...)
+		return append(append(b, a.BLS.Key[:]...), a.BLS.Ordinate[:]...)
 	}
 	b = append(append(b, 1), a.Key[:]...)
 	b = append(b, a.BLS.Key[:]...)
@@ -70,6 +82,11 @@ func readAccounts(r io.Reader, yield func(Account) bool) error {
 				return malformed("%s: account %d: %v", AccountsName, n, err)
 			}
 			a.BLS = &BLSKey{Key: [48]byte(b[accountBytes:]), Possession: [96]byte(b[accountBytes+48:])}
+		case 2:
+			if _, err := io.ReadFull(r, b[accountBytes:][:madeBytes]); err != nil {
+				return malformed("%s: account %d: %v", AccountsName, n, err)
+			}
+			a.BLS = &BLSKey{Key: [48]byte(b[accountBytes:]), Made: true, Ordinate: [48]byte(b[accountBytes+48:])}
 		default:
 			return malformed("%s: account %d: BLS flag %d", AccountsName, n, b[14])
 		}
@@ -82,14 +99,16 @@ func readAccounts(r io.Reader, yield func(Account) bool) error {
 // census checks accounts one by one, in order, and adds them up.
 type census struct {
 	g        *Genesis
-	next     tx.ID    // the one after the last account
-	total    Accounts // but for the digest
-	counts   []uint64 // by shard
-	supplies []uint64 // units by shard
+	proven   bool      // keys' proofs are checked
+	made     []Account // of the test crowd, whose keys are to be derived again
+	next     tx.ID     // the one after the last account
+	total    Accounts  // but for the digest
+	counts   []uint64  // by shard
+	supplies []uint64  // units by shard
 }
 
-func newCensus(g *Genesis) *census {
-	return &census{g: g, counts: make([]uint64, len(g.Shards)), supplies: make([]uint64, len(g.Shards))}
+func newCensus(g *Genesis, proven bool) *census {
+	return &census{g: g, proven: proven, counts: make([]uint64, len(g.Shards)), supplies: make([]uint64, len(g.Shards))}
 }
 
 // add checks order, density, place, limits and the proof of possession of the next account.
@@ -120,12 +139,65 @@ func (c *census) add(a Account) error {
 	if carry != 0 || sum > ledger.MaxSupply {
 		return bad("all balances together are over %d", uint64(ledger.MaxSupply))
 	}
-	if a.BLS != nil && !bls.VerifyPossession(a.BLS.Key, AccountMessage(c.g.Name, a.Key, a.BLS.Key), a.BLS.Possession) {
-		return bad("the proof of possession of its BLS key does not verify for network %q", c.g.Name)
+	switch {
+	case a.BLS == nil:
+	case !a.BLS.Made:
+		if c.proven && !bls.VerifyPossession(a.BLS.Key, AccountMessage(c.g.Name, a.Key, a.BLS.Key), a.BLS.Possession) {
+			return bad("the proof of possession of its BLS key does not verify for network %q", c.g.Name)
+		}
+	case c.g.TestCrowd == nil:
+		return bad("its BLS key has no proof of possession, and the network has no test_crowd")
+	case c.proven:
+		if c.made = append(c.made, a); len(c.made) == roundAccounts {
+			if err := c.derive(); err != nil {
+				return err
+			}
+		}
 	}
 	c.total.Total = sum
 	c.supplies[shard] += a.Balance
 	c.total.Count++
 	c.next = a.ID + 1
 	return nil
+}
+
+// derive makes the keys of the test crowd again that have come since, on all cores, and compares them.
+func (c *census) derive() error {
+	const some = 1024
+	wrong := make([]int, (len(c.made)+some-1)/some) // the first one in each part, -1: none
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for k := int(next.Add(1)) - 1; k < len(wrong); k = int(next.Add(1)) - 1 {
+				wrong[k] = c.strange(c.made[k*some : min((k+1)*some, len(c.made))])
+			}
+		})
+	}
+	group.Wait()
+	for k, i := range wrong {
+		if i >= 0 {
+			return malformed("account %s: its BLS key has no proof of possession, and is not that of the test_crowd's member there", c.made[k*some+i].ID)
+		}
+	}
+	c.made = c.made[:0]
+	return nil
+}
+
+// strange is the first account whose BLS key is not that of the crowd's member there, -1: none.
+func (c *census) strange(part []Account) int {
+	secrets, keys := make([]*bls.SecretKey, len(part)), make([]bls.PublicKey, len(part))
+	for i, a := range part {
+		member, ok := memberOf(c.g.Table, uint64(len(c.g.Shards)), a.ID)
+		if !ok || member >= c.g.TestCrowd.Count {
+			return i
+		}
+		secrets[i] = c.g.TestCrowd.BLSKey(member)
+	}
+	bls.PublicKeysVartime(secrets, keys)
+	return slices.IndexFunc(part, func(a Account) bool {
+		k := &keys[0]
+		keys = keys[1:]
+		return k.Bytes() != a.BLS.Key || k.Ordinate() != a.BLS.Ordinate
+	})
 }

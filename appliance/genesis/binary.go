@@ -53,10 +53,13 @@ func (g *Genesis) Append(b []byte) []byte {
 	b = be.AppendUint64(b, g.Accounts.Count)
 	b = be.AppendUint64(b, g.Accounts.Total)
 	b = append(b, g.Accounts.SHA256[:]...)
-	if p.EpochBlocks == 0 && p.CommitteeSize == 0 {
-		return b
+	if p.EpochBlocks != 0 || p.CommitteeSize != 0 || g.TestCrowd != nil {
+		b = be.AppendUint64(be.AppendUint64(b, p.EpochBlocks), p.CommitteeSize)
 	}
-	return be.AppendUint64(be.AppendUint64(b, p.EpochBlocks), p.CommitteeSize)
+	if c := g.TestCrowd; c != nil {
+		b = be.AppendUint64(be.AppendUint64(append(b, c.Seed[:]...), c.Count), c.Balance)
+	}
+	return b
 }
 
 // numbers lists the parameters after the fees, in the order of the binary form, but for those at its end.
@@ -129,8 +132,16 @@ func (g *Genesis) read(s *cryptobyte.String) error {
 	if s.Empty() {
 		return nil
 	}
-	if p := &g.Parameters; !(s.ReadUint64(&p.EpochBlocks) && s.ReadUint64(&p.CommitteeSize)) || p.EpochBlocks == 0 {
+	p := &g.Parameters
+	if !(s.ReadUint64(&p.EpochBlocks) && s.ReadUint64(&p.CommitteeSize)) || p.EpochBlocks == 0 && (s.Empty() || p.CommitteeSize != 0) {
 		return malformed("epochs too short, or without blocks")
+	}
+	if s.Empty() {
+		return nil
+	}
+	g.TestCrowd = &Crowd{}
+	if c := g.TestCrowd; !(s.CopyBytes(c.Seed[:]) && s.ReadUint64(&c.Count) && s.ReadUint64(&c.Balance)) {
+		return malformed("test crowd too short")
 	}
 	return nil
 }

@@ -1,9 +1,12 @@
 package genesis
 
 import (
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"tutti/accel/bls"
 	"tutti/consensus"
 	"tutti/state/ledger"
 	"tutti/state/tx"
@@ -122,4 +125,86 @@ func BenchmarkCrowd(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/count, "ns/account")
 	})
+}
+
+// crowded is sample with a test crowd, whose members have BLS keys.
+func crowded(t testing.TB) (*Genesis, *Population) {
+	g := sample(t)
+	p := people(t, g)
+	p.BLS = true
+	g.TestCrowd = &p.Crowd
+	return g, p
+}
+
+// TestTestCrowd: members' keys are those of the seed, with their other coordinates; Verify derives them again, Open does not.
+func TestTestCrowd(t *testing.T) {
+	g, p := crowded(t)
+	dir := t.TempDir()
+	v, err := Create(dir, g, p.All())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, FileName)
+	for _, read := range []func(string) (*Verified, error){Verify, Open} {
+		got, err := read(path)
+		if err != nil || got.Hash() != v.Hash() || *got.TestCrowd != p.Crowd {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	ids := p.CrowdIDs()
+	member := make(map[tx.ID]uint64, len(ids))
+	for i, id := range ids {
+		member[id] = uint64(i)
+		if m, ok := memberOf(g.Table, 2, id); !ok || m != uint64(i) {
+			t.Fatalf("%s is member %d, not %d", id, m, i)
+		}
+	}
+	seen := 0
+	for shard := range consensus.ShardID(2) {
+		if err := v.AccountsOf(shard, func(a Account) bool {
+			i, ok := member[a.ID]
+			if !ok {
+				return true
+			}
+			seen++
+			k, err := bls.ParseChecked(a.BLS.Key, a.BLS.Ordinate)
+			if err != nil || !a.BLS.Made || i%50 == 0 && k.Bytes() != p.Crowd.BLSKey(i).Public() {
+				t.Errorf("member %d: %+v, %v", i, a.BLS, err)
+			}
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen != len(ids) {
+		t.Errorf("%d members of %d", seen, len(ids))
+	}
+}
+
+// TestTestCrowdRefuses: a key that is not the seed's, in a place of the crowd or beyond, or in a network without a crowd.
+func TestTestCrowdRefuses(t *testing.T) {
+	for name, change := range map[string]func(*Genesis, *Account){
+		"another key":      func(_ *Genesis, a *Account) { a.BLS.Key[47] ^= 1 },
+		"another ordinate": func(_ *Genesis, a *Account) { a.BLS.Ordinate[47] ^= 1 },
+		"another seed":     func(g *Genesis, _ *Account) { g.TestCrowd.Seed[1]++ },
+		"a smaller crowd":  func(g *Genesis, _ *Account) { g.TestCrowd.Count = 7 },
+		"no crowd":         func(g *Genesis, _ *Account) { g.TestCrowd = nil },
+	} {
+		g, p := crowded(t)
+		crowd := p.Crowd
+		g.TestCrowd = &crowd
+		var accounts []Account
+		for a := range p.All() {
+			if a.BLS != nil {
+				k := *a.BLS
+				a.BLS = &k
+			}
+			accounts = append(accounts, a)
+		}
+		change(g, &accounts[20])
+		dir := t.TempDir()
+		if _, err := Create(dir, g, slices.Values(accounts)); err == nil || !strings.Contains(err.Error(), "proof of possession") {
+			t.Errorf("%s: created, %v", name, err)
+		}
+	}
 }

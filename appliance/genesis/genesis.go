@@ -15,10 +15,13 @@
 //
 // Parse and Validate report all problems at once, each with its field and what to do. Only Verify makes a Verified
 // genesis: it also checks the proofs of possession, the accounts file's digest, order, density, sums and limits. Create
-// makes the files and never overwrites any. Errors are for the one call; none is fatal.
+// makes the files and never overwrites any. Open is Verify without the proofs of accounts' keys, which are under the genesis
+// hash: for a network whose genesis somebody has verified. Errors are for the one call; none is fatal.
 //
 // Proofs of possession in genesis can't cover the genesis hash, which covers them. They cover the network's name and,
 // for a validator, its node key (ValidatorMessage); for an account, its Ed25519 key (AccountMessage).
+// The accounts of a test network's crowd have none: their keys follow from a seed in genesis.json (TestCrowd), and Verify makes
+// them again.
 package genesis
 
 import (
@@ -53,6 +56,7 @@ type Genesis struct {
 	Table      ledger.PartitionTable
 	Shards     []Shard // by shard id
 	Accounts   Accounts
+	TestCrowd  *Crowd // nil but in a test network: keys in the accounts file that follow from this seed, as anybody can compute
 }
 
 // Parameters are the rules that all validators of all shards share. Money is in units, the smallest amount there is.
@@ -97,6 +101,7 @@ var (
 	tagValidator = tag("tutti/valposs/1")
 	tagAccount   = tag("tutti/accposs/1")
 	tagCrowd     = tag("tutti/crowd/1")
+	tagCrowdBLS  = tag("tutti/crowdbls/1")
 )
 
 func tag(s string) (t [16]byte) {

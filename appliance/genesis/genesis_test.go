@@ -102,9 +102,16 @@ func TestGolden(t *testing.T) {
 	put("validator-message", ValidatorMessage("test-net", [32]byte{1}, consensus.PublicKey{2}))
 	put("account-message", AccountMessage("test-net", [32]byte{1}, [48]byte{2}))
 	put("account", AppendAccount(nil, Account{ID: tx.MakeID(1, 2), Key: [32]byte{3}, Balance: 4}))
-	put("account-bls", AppendAccount(nil, Account{ID: 1, Key: [32]byte{3}, Balance: 4, BLS: &BLSKey{[48]byte{5}, [96]byte{6}}}))
+	put("account-bls", AppendAccount(nil, Account{ID: 1, Key: [32]byte{3}, Balance: 4, BLS: &BLSKey{Key: [48]byte{5}, Possession: [96]byte{6}}}))
+	put("account-made", AppendAccount(nil, Account{ID: 1, Key: [32]byte{3}, Balance: 4, BLS: &BLSKey{Key: [48]byte{5}, Made: true, Ordinate: [48]byte{6}}}))
 	key := Crowd{Seed: [32]byte{0xc0}}.Key(7).Public()
 	put("crowd-key-7", key[:])
+	blsKey := Crowd{Seed: [32]byte{0xc0}}.BLSKey(7).Public()
+	put("crowd-bls-key-7", blsKey[:])
+	g := sample(t)
+	g.TestCrowd = &Crowd{Seed: [32]byte{0xc0}, Count: 301, Balance: 1000}
+	hash = g.Hash()
+	put("hash-test-crowd", hash[:])
 	put("accounts-head", accounts[:16+3*accountBytes])
 
 	for name, got := range map[string][]byte{"golden.txt": out.Bytes(), "genesis.json": v.JSON} {
@@ -188,6 +195,8 @@ func TestHashCoversEverything(t *testing.T) {
 		"key": func(g *Genesis) { g.Shards[0].Validators[0].Key[9]++ }, "possession": func(g *Genesis) { g.Shards[0].Validators[0].Possession[9]++ },
 		"node": func(g *Genesis) { g.Shards[0].Validators[0].Node[9]++ }, "power": func(g *Genesis) { g.Shards[0].Validators[0].Power++ },
 		"count": func(g *Genesis) { g.Accounts.Count++ }, "total": func(g *Genesis) { g.Accounts.Total++ }, "sha": func(g *Genesis) { g.Accounts.SHA256[0]++ },
+		"test crowd": func(g *Genesis) { g.TestCrowd = &Crowd{Seed: [32]byte{1}, Count: 1} }, "crowd's seed": func(g *Genesis) { g.TestCrowd = &Crowd{Seed: [32]byte{2}, Count: 1} },
+		"crowd's count": func(g *Genesis) { g.TestCrowd = &Crowd{Seed: [32]byte{1}, Count: 2} }, "crowd's balance": func(g *Genesis) { g.TestCrowd = &Crowd{Seed: [32]byte{1}, Count: 1, Balance: 1} },
 	} {
 		g := sample(t)
 		g.Accounts = v.Accounts
@@ -383,7 +392,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"balance", AccountsName, func(b []byte) []byte { b[16+13]++; return b }, []string{"accounts.sha256", "accounts.total", "copy both files"}},
 		{"cut", AccountsName, func(b []byte) []byte { return b[:len(b)-1] }, []string{"unexpected EOF"}},
 		{"one less", AccountsName, func(b []byte) []byte { return b[:len(b)-accountBytes] }, []string{"accounts.sha256", "accounts.count"}},
-		{"flag", AccountsName, func(b []byte) []byte { b[16+14] = 2; return b }, []string{"BLS flag 2"}},
+		{"flag", AccountsName, func(b []byte) []byte { b[16+14] = 3; return b }, []string{"BLS flag 3"}},
 		{"magic", AccountsName, func(b []byte) []byte { b[15] = '2'; return b }, []string{"no accounts file"}},
 		{"empty", AccountsName, func([]byte) []byte { return nil }, []string{"no accounts file"}},
 		{"order", AccountsName, func(b []byte) []byte { b[16+5] = 9; return b }, []string{"gap"}},
@@ -478,6 +487,9 @@ func FuzzParse(f *testing.F) {
 func FuzzDecode(f *testing.F) {
 	v, _ := created(f)
 	f.Add(v.Append(nil))
+	g := *v.Genesis
+	g.TestCrowd = &Crowd{Seed: [32]byte{1}, Count: 2}
+	f.Add(g.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		g, err := Decode(b)
 		if err != nil {
@@ -499,6 +511,7 @@ func FuzzAccounts(f *testing.F) {
 	f.Add([]byte(accountsMagic))
 	f.Add(AppendAccount([]byte(accountsMagic), Account{ID: 1, Key: [32]byte{2}, Balance: 3}))
 	f.Add(AppendAccount([]byte(accountsMagic), Account{ID: 1, Key: [32]byte{2}, BLS: &BLSKey{}}))
+	f.Add(AppendAccount([]byte(accountsMagic), Account{ID: 1, Key: [32]byte{2}, BLS: &BLSKey{Made: true}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		out := []byte(accountsMagic)
 		err := readAccounts(bytes.NewReader(b), func(a Account) bool {

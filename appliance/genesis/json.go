@@ -29,6 +29,7 @@ type document struct {
 	Partitions []rangeEntry    `json:"partitions"`
 	Shards     []shardEntry    `json:"shards"`
 	Accounts   accountsEntry   `json:"accounts"`
+	TestCrowd  *crowdEntry     `json:"test_crowd,omitempty"`
 }
 
 type parametersEntry struct {
@@ -60,6 +61,12 @@ type accountsEntry struct {
 	Count  uint64 `json:"count"`
 	Total  uint64 `json:"total"`
 	SHA256 string `json:"sha256"`
+}
+
+type crowdEntry struct {
+	Seed    string `json:"seed"`
+	Count   uint64 `json:"count"`
+	Balance uint64 `json:"balance"`
 }
 
 // Entry is a validator as it stands in genesis.json: what its operator hands to the maker of the genesis file.
@@ -110,6 +117,9 @@ func (g *Genesis) JSON() []byte {
 		}
 		d.Shards = append(d.Shards, s)
 	}
+	if c := g.TestCrowd; c != nil {
+		d.TestCrowd = &crowdEntry{hex.EncodeToString(c.Seed[:]), c.Count, c.Balance}
+	}
 	b, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		panic(err) // strings and integers only
@@ -158,6 +168,10 @@ func (d *document) genesis(p *Problems) *Genesis {
 	}
 	unhex(p, "seed", d.Seed, g.Seed[:])
 	unhex(p, "accounts.sha256", d.Accounts.SHA256, g.Accounts.SHA256[:])
+	if c := d.TestCrowd; c != nil {
+		g.TestCrowd = &Crowd{Count: c.Count, Balance: c.Balance}
+		unhex(p, "test_crowd.seed", c.Seed, g.TestCrowd.Seed[:])
+	}
 	for i, r := range d.Partitions {
 		if bits.OnesCount32(r.Count) != 1 || r.Count > 1<<16 {
 			p.add(fmt.Sprintf("partitions[%d].count", i), "give a power of two up to 65536", "is %d", r.Count)

@@ -122,6 +122,9 @@ func (g *Genesis) validateRules(p *Problems) {
 		}
 	}
 
+	if c := g.TestCrowd; c != nil && (c.Seed == [32]byte{} || c.Count == 0 || c.Balance > ledger.MaxSupply) {
+		p.add("test_crowd", "leave it out, or give a seed of 64 hex digits and a count", "has no seed, no members or too much money")
+	}
 	if n := len(g.Shards); n == 0 || n > ledger.GenesisPartitions {
 		p.add("shards", fmt.Sprintf("give 1 to %d shards", ledger.GenesisPartitions), "has %d", n)
 		return

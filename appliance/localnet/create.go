@@ -134,6 +134,9 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 		v.Possession = k.ProvePossession(genesis.ValidatorMessage(g.Name, v.Node, v.Key))
 		g.Shards[s.shard].Validators = append(g.Shards[s.shard].Validators, v)
 	}
+	if n.opt.TestCrowd {
+		g.TestCrowd = &crowd
+	}
 	demo, err := keys.New(keys.Wallet)
 	if err != nil {
 		return nil, err
@@ -142,7 +145,7 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := genesis.Population{Table: table, Crowd: crowd, Named: make([][]genesis.Account, n.opt.Shards)}
+	p := genesis.Population{Table: table, Crowd: crowd, BLS: n.opt.TestCrowd, Named: make([][]genesis.Account, n.opt.Shards)}
 	p.Named[0] = append(p.Named[0], genesis.Account{Key: [32]byte(demo.Public()), Balance: demoBalance})
 	last := n.opt.Shards - 1
 	p.Named[last] = append(p.Named[last], genesis.Account{Key: [32]byte(friend.Public())})

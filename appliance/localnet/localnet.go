@@ -42,6 +42,7 @@ type Options struct {
 	Shards     int                  // 1 to 64; default 2
 	Validators int                  // of each shard, 1 to 100; default 4
 	Accounts   uint64               // in the made-up crowd; default 10,000
+	TestCrowd  bool                 // of a benchmark: members have BLS keys, and genesis says of which seed all their keys are
 	APIPort    int                  // of the first validator; the others follow; default 9700
 	Reset      bool                 // remove an existing local network first
 	Binary     string               // tutti; default this program
@@ -91,6 +92,7 @@ type choices struct {
 	APIPort       int    `json:"api_port"`
 	EpochBlocks   uint64 `json:"epoch_blocks,omitempty"`
 	CommitteeSize uint64 `json:"committee_size,omitempty"`
+	TestCrowd     bool   `json:"test_crowd,omitempty"`
 }
 
 const choicesFormat = 1
@@ -368,13 +370,13 @@ func (n *Network) accept(b []byte, file string) error {
 }
 
 func (n *Network) choices() choices {
-	return choices{choicesFormat, n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.opt.APIPort, n.opt.EpochBlocks, n.opt.CommitteeSize}
+	return choices{choicesFormat, n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.opt.APIPort, n.opt.EpochBlocks, n.opt.CommitteeSize, n.opt.TestCrowd}
 }
 
 // load reads what prepare made or found.
 func (n *Network) load() error {
 	if n.Genesis == nil { // not made just now
-		v, err := genesis.Verify(n.Home.Genesis())
+		v, err := genesis.Open(n.Home.Genesis())
 		if err != nil {
 			return err
 		}
@@ -385,7 +387,7 @@ func (n *Network) load() error {
 		return err
 	}
 	n.Crowd = genesis.Crowd{Seed: seed, Count: n.opt.Accounts, Balance: crowdBalance}
-	n.Population = genesis.Population{Table: n.Genesis.Table, Crowd: n.Crowd, Named: make([][]genesis.Account, n.opt.Shards)}
+	n.Population = genesis.Population{Table: n.Genesis.Table, Crowd: n.Crowd, BLS: n.opt.TestCrowd, Named: make([][]genesis.Account, n.opt.Shards)}
 	n.DemoID = n.Population.NamedID(0, 0)
 	n.FriendID = n.Population.NamedID(consensus.ShardID(n.opt.Shards-1), friendAt(n.opt.Shards))
 	n.Names, n.APIs = nil, nil

@@ -54,6 +54,9 @@ func Begin(v *genesis.Verified, shard consensus.ShardID, done func(accounts uint
 			account := ledger.GenesisAccount{ID: a.ID, Key: a.Key, Balance: a.Balance}
 			if a.BLS != nil {
 				account.BLS = &a.BLS.Key
+				if a.BLS.Made && !v.Opened { // then it was derived, so it is in the group
+					account.Ordinate = &a.BLS.Ordinate
+				}
 			}
 			if n++; done != nil && n%reportEvery == 0 {
 				done(n)

@@ -228,7 +228,7 @@ func (n *Node) open(ctx context.Context, opt Options, ready func(api string)) er
 		return err
 	}
 	n.limitMemory()
-	verified, err := genesis.Verify(n.home.Genesis())
+	verified, err := genesis.Open(n.home.Genesis())
 	if err != nil {
 		return err
 	}

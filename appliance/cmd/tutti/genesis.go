@@ -334,6 +334,7 @@ type genesisInfo struct {
 	Shards   []shardInfo  `json:"shards"`
 	Accounts uint64       `json:"accounts"`
 	Supply   uint64       `json:"supply,string"`
+	Test     bool         `json:"test_network"` // everybody can compute keys of its crowd
 }
 
 type shardInfo struct {
@@ -348,7 +349,7 @@ type shardInfo struct {
 func (a *app) sayGenesis(v *genesis.Verified, file string) error {
 	info := genesisInfo{
 		File: file, Name: v.Name, Hash: proof.Digest(v.Hash()), TimeMs: v.TimeMs,
-		Accounts: v.Accounts.Count, Supply: v.Accounts.Total,
+		Accounts: v.Accounts.Count, Supply: v.Accounts.Total, Test: v.TestCrowd != nil,
 	}
 	for i := range v.Shards {
 		s := shardInfo{Shard: i, Validators: len(v.Shards[i].Validators), Accounts: v.Counts[i], Supply: v.Supplies[i]}
@@ -362,6 +363,9 @@ func (a *app) sayGenesis(v *genesis.Verified, file string) error {
 	}
 	a.say("%s: network %s, begins %s", a.colour(good, "Good"), v.Name, time.UnixMilli(v.TimeMs).UTC().Format("2006-01-02 15:04:05 UTC"))
 	a.say("genesis hash %s", info.Hash)
+	if v.TestCrowd != nil {
+		a.say("%s: the keys of %s accounts follow from a seed in the file, so that anybody can spend what they hold", a.colour(bad, "A test network"), number(v.TestCrowd.Count))
+	}
 	t := newTable(0, 1, 2, 3, 4)
 	t.row("shard", "validators", "power", "accounts", "supply")
 	for _, s := range info.Shards {
