@@ -78,9 +78,9 @@ type Transport interface {
 	Request(ctx context.Context, to NodeID, p Protocol, request []byte) ([]byte, error)
 	// Publish gossips payload. The topic must have been subscribed to.
 	Publish(t Topic, payload []byte) error
-	// Subscribe joins a topic. valid runs before a message is passed on to other peers: it must be cheap or bounded,
-	// and false costs the sender its standing. The channel drops the oldest message when full.
-	Subscribe(t Topic, valid func(from NodeID, payload []byte) bool) (<-chan Message, error)
+	// Subscribe joins a topic. judge runs before a message is passed on to other peers: it must be cheap or bounded. The
+	// channel drops the oldest message when full.
+	Subscribe(t Topic, judge func(from NodeID, payload []byte) Verdict) (<-chan Message, error)
 	// Peers is a snapshot of the peer list with what is known of each.
 	Peers() []PeerInfo
 	// Counters is a snapshot of the traffic counters, by reason.
@@ -98,6 +98,16 @@ type PeerInfo struct {
 	LastError string  // why the last attempt to connect failed; empty while connected or not yet tried
 }
 
+// Verdict is what becomes of a gossiped message.
+type Verdict uint8
+
+// Verdicts. Only an accepted message is delivered and passed on.
+const (
+	Reject Verdict = iota // it costs the peer that passed it on its standing
+	Ignore                // it can not be judged here, perhaps not yet: nobody's fault
+	Accept
+)
+
 // Counters counts since start. Arrays are indexed by Class.
 type Counters struct {
 	SentMessages, SentBytes         [Classes]uint64
@@ -109,7 +119,7 @@ type Counters struct {
 	RefusedUnknownPeer              uint64
 	RefusedRate                     uint64
 	GossipPublished, GossipReceived uint64
-	GossipInvalid                   uint64
+	GossipInvalid, GossipIgnored    uint64 // by Verdict
 	GossipDroppedFull               uint64 // our own reader was behind
 	RequestsServed, RequestsRefused uint64
 }

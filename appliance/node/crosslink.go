@@ -112,9 +112,11 @@ func (c *crossLinks) run(ctx context.Context, group *sync.WaitGroup) error {
 		return nil
 	}
 	for shard, s := range c.sources {
-		news, err := c.transport.Subscribe(finalTopic(consensus.ShardID(shard)), func(_ netstack.NodeID, b []byte) bool {
-			fh, err := c.headers.check(b)
-			return err == nil && fh.Header.Shard == consensus.ShardID(shard)
+		news, err := c.transport.Subscribe(finalTopic(consensus.ShardID(shard)), func(_ netstack.NodeID, b []byte) netstack.Verdict {
+			if fh, err := c.headers.check(b); err != nil || fh.Header.Shard != consensus.ShardID(shard) {
+				return netstack.Reject
+			}
+			return netstack.Accept
 		})
 		if err != nil {
 			return fmt.Errorf("subscribe to final headers of shard %d: %w", shard, err)

@@ -259,6 +259,7 @@ func (n *Node) sampleNet() {
 	raise("sent gossip", m.Messages.WithLabelValues("sent", "gossip"), float64(c.GossipPublished))
 	raise("received gossip", m.Messages.WithLabelValues("received", "gossip"), float64(c.GossipReceived))
 	raise("gossip invalid", m.Dropped.WithLabelValues("gossip", "invalid"), float64(c.GossipInvalid))
+	raise("gossip ignored", m.Dropped.WithLabelValues("gossip", "ignored"), float64(c.GossipIgnored))
 	raise("gossip full", m.Dropped.WithLabelValues("gossip", "receive_full"), float64(c.GossipDroppedFull))
 	raise("requests", m.Messages.WithLabelValues("received", "request"), float64(c.RequestsServed+c.RequestsRefused))
 	raise("requests refused", m.Dropped.WithLabelValues("request", "refused"), float64(c.RequestsRefused))

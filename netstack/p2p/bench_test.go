@@ -85,7 +85,7 @@ func BenchmarkGossip(b *testing.B) {
 	n := start(b, 8, tcpOnly)
 	var queues []<-chan netstack.Message
 	for _, node := range n {
-		q, err := node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) bool { return true })
+		q, err := node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept })
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func BenchmarkIdle(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			n := start(b, 8, listen)
 			for _, node := range n {
-				if _, err := node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) bool { return true }); err != nil {
+				if _, err := node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept }); err != nil {
 					b.Fatal(err)
 				}
 			}

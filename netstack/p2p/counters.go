@@ -17,7 +17,7 @@ type counters struct {
 	refusedUnknownPeer              atomic.Uint64
 	refusedRate                     atomic.Uint64
 	gossipPublished, gossipReceived atomic.Uint64
-	gossipInvalid                   atomic.Uint64
+	gossipInvalid, gossipIgnored    atomic.Uint64
 	gossipDroppedFull               atomic.Uint64
 	requestsServed, requestsRefused atomic.Uint64
 }
@@ -34,7 +34,7 @@ func (n *Node) Counters() netstack.Counters {
 		RefusedUnknownPeer: c.refusedUnknownPeer.Load(),
 		RefusedRate:        c.refusedRate.Load(),
 		GossipPublished:    c.gossipPublished.Load(), GossipReceived: c.gossipReceived.Load(),
-		GossipInvalid: c.gossipInvalid.Load(), GossipDroppedFull: c.gossipDroppedFull.Load(),
+		GossipInvalid: c.gossipInvalid.Load(), GossipIgnored: c.gossipIgnored.Load(), GossipDroppedFull: c.gossipDroppedFull.Load(),
 		RequestsServed: c.requestsServed.Load(), RequestsRefused: c.requestsRefused.Load(),
 	}
 }

@@ -106,7 +106,7 @@ func (g *gossip) connected(c network.Conn) {
 
 // Subscribe joins a topic, "tutti/..." of at most 64 bytes; see netstack.Transport. A topic can be joined once. What
 // this node publishes itself is neither validated nor delivered to it.
-func (n *Node) Subscribe(t netstack.Topic, valid func(netstack.NodeID, []byte) bool) (<-chan netstack.Message, error) {
+func (n *Node) Subscribe(t netstack.Topic, judge func(netstack.NodeID, []byte) netstack.Verdict) (<-chan netstack.Message, error) {
 	if n.closing() {
 		return nil, netstack.ErrClosed
 	}
@@ -120,7 +120,7 @@ func (n *Node) Subscribe(t netstack.Topic, valid func(netstack.NodeID, []byte) b
 		return nil, fmt.Errorf("p2p: topic %q: want %q and at most %d bytes, and at most %d topics", t, topicPrefix+"...",
 			maxTopicBytes, maxTopics)
 	}
-	sub, joined, err := g.join(t, valid)
+	sub, joined, err := g.join(t, judge)
 	if err != nil {
 		if n.closing() {
 			return nil, netstack.ErrClosed
@@ -136,7 +136,7 @@ func (n *Node) Subscribe(t netstack.Topic, valid func(netstack.NodeID, []byte) b
 }
 
 // join sets up validator, topic and subscription of gossipsub.
-func (g *gossip) join(t netstack.Topic, valid func(netstack.NodeID, []byte) bool) (*pubsub.Subscription, *pubsub.Topic, error) {
+func (g *gossip) join(t netstack.Topic, judge func(netstack.NodeID, []byte) netstack.Verdict) (*pubsub.Subscription, *pubsub.Topic, error) {
 	self := g.n.host.ID()
 	check := func(_ context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
 		if from == self {
@@ -146,11 +146,19 @@ func (g *gossip) join(t netstack.Topic, valid func(netstack.NodeID, []byte) bool
 		if l == nil {
 			return pubsub.ValidationIgnore
 		}
-		if len(m.Data) > netstack.MaxGossipBytes || !valid(l.id, m.Data) {
-			g.n.count.gossipInvalid.Add(1)
-			return pubsub.ValidationReject
+		verdict := netstack.Reject
+		if len(m.Data) <= netstack.MaxGossipBytes {
+			verdict = judge(l.id, m.Data)
 		}
-		return pubsub.ValidationAccept
+		switch verdict {
+		case netstack.Accept:
+			return pubsub.ValidationAccept
+		case netstack.Ignore:
+			g.n.count.gossipIgnored.Add(1)
+			return pubsub.ValidationIgnore
+		}
+		g.n.count.gossipInvalid.Add(1)
+		return pubsub.ValidationReject
 	}
 	if err := g.ps.RegisterTopicValidator(string(t), check, pubsub.WithValidatorConcurrency(validatorsTotal/2)); err != nil {
 		return nil, nil, err

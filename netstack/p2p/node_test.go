@@ -519,9 +519,14 @@ func TestDeadConnectionIsReplaced(t *testing.T) {
 
 func TestGossipShutsOut(t *testing.T) {
 	n := start(t, 2, tcpOnly)
-	valid := func(_ netstack.NodeID, p []byte) bool { return p[0] != 'x' }
+	judge := func(_ netstack.NodeID, p []byte) netstack.Verdict {
+		if p[0] == 'x' {
+			return netstack.Reject
+		}
+		return netstack.Accept
+	}
 	for _, node := range n {
-		if _, err := node.Subscribe("tutti/final/0", valid); err != nil {
+		if _, err := node.Subscribe("tutti/final/0", judge); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -35,7 +35,7 @@ type Node struct {
 var _ netstack.Transport = (*Node)(nil)
 
 type topic struct {
-	valid func(netstack.NodeID, []byte) bool
+	judge func(netstack.NodeID, []byte) netstack.Verdict
 	queue chan netstack.Message
 }
 
@@ -266,7 +266,7 @@ func (n *Node) handle(ctx context.Context, h netstack.Handler, from netstack.Nod
 }
 
 // Subscribe joins a topic, once.
-func (n *Node) Subscribe(t netstack.Topic, valid func(netstack.NodeID, []byte) bool) (<-chan netstack.Message, error) {
+func (n *Node) Subscribe(t netstack.Topic, judge func(netstack.NodeID, []byte) netstack.Verdict) (<-chan netstack.Message, error) {
 	n.net.mu.Lock()
 	defer n.net.mu.Unlock()
 	if n.closed {
@@ -275,7 +275,7 @@ func (n *Node) Subscribe(t netstack.Topic, valid func(netstack.NodeID, []byte) b
 	if n.topics[t] != nil {
 		return nil, fmt.Errorf("simnet: topic %q is subscribed to already", t)
 	}
-	tp := &topic{valid: valid, queue: make(chan netstack.Message, gossipQueue)}
+	tp := &topic{judge: judge, queue: make(chan netstack.Message, gossipQueue)}
 	n.topics[t] = tp
 	return tp.queue, nil
 }
@@ -334,7 +334,7 @@ func (n *Node) flood(t netstack.Topic, payload []byte, from netstack.NodeID) {
 	}
 }
 
-// hear takes a gossiped message: if it is new and valid, it is delivered and passed on.
+// hear takes a gossiped message: if it is new and accepted, it is delivered and passed on.
 func (n *Node) hear(t netstack.Topic, payload []byte, from netstack.NodeID) {
 	n.net.mu.Lock()
 	defer n.net.mu.Unlock()
@@ -343,12 +343,17 @@ func (n *Node) hear(t netstack.Topic, payload []byte, from netstack.NodeID) {
 		return
 	}
 	n.net.mu.Unlock()
-	ok := len(payload) <= netstack.MaxGossipBytes && tp.valid(from, payload)
+	verdict := netstack.Reject
+	if len(payload) <= netstack.MaxGossipBytes {
+		verdict = tp.judge(from, payload)
+	}
 	n.net.mu.Lock()
 	switch {
 	case n.closed:
-	case !ok:
+	case verdict == netstack.Reject:
 		n.count.GossipInvalid++
+	case verdict == netstack.Ignore:
+		n.count.GossipIgnored++
 	default:
 		n.count.GossipReceived++
 		n.count.GossipDroppedFull += offer(tp.queue, netstack.Message{From: from, Payload: slices.Clone(payload)})

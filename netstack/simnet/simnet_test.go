@@ -185,7 +185,7 @@ func TestPartition(t *testing.T) {
 		net, n := start(t, Config{Link: Link{Delay: 10 * time.Millisecond}}, 4)
 		var topics []<-chan netstack.Message
 		for _, node := range n {
-			q, err := node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) bool { return true })
+			q, err := node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -241,7 +241,7 @@ func TestGossipHops(t *testing.T) {
 		var last <-chan netstack.Message
 		for _, node := range n {
 			var err error
-			if last, err = node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) bool { return true }); err != nil {
+			if last, err = node.Subscribe("tutti/final/0", func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept }); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -51,6 +51,7 @@ func (s Suite) Run(t *testing.T) {
 		{"requests at a time", 2, s.requestsAtATime},
 		{"gossip reaches everyone once", 4, s.gossip},
 		{"gossip that is invalid goes no further", 4, s.gossipInvalid},
+		{"gossip that can not be judged goes no further and costs nothing", 2, s.gossipIgnored},
 		{"gossip refused", 2, s.gossipRefused},
 		{"close", 3, s.closing},
 	}
@@ -209,7 +210,7 @@ func (s Suite) sendRefused(t *testing.T, n []netstack.Transport) {
 }
 
 func (s Suite) ownership(t *testing.T, n []netstack.Transport) {
-	queues := subscribe(t, n, "tutti/own", func(netstack.NodeID, []byte) bool { return true })
+	queues := subscribe(t, n, "tutti/own", func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept })
 	shared := pattern(2000, 7)
 	want := bytes.Clone(shared)
 	for _, to := range n[1:] {
@@ -376,11 +377,11 @@ func (s Suite) requestsAtATime(t *testing.T, n []netstack.Transport) {
 	}
 }
 
-func subscribe(t *testing.T, n []netstack.Transport, topic netstack.Topic, valid func(netstack.NodeID, []byte) bool) []<-chan netstack.Message {
+func subscribe(t *testing.T, n []netstack.Transport, topic netstack.Topic, judge func(netstack.NodeID, []byte) netstack.Verdict) []<-chan netstack.Message {
 	t.Helper()
 	var out []<-chan netstack.Message
 	for _, node := range n {
-		q, err := node.Subscribe(topic, valid)
+		q, err := node.Subscribe(topic, judge)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -426,7 +427,7 @@ func hear(t *testing.T, from <-chan netstack.Message) netstack.Message {
 }
 
 func (s Suite) gossip(t *testing.T, n []netstack.Transport) {
-	queues := subscribe(t, n, "tutti/final/0", func(netstack.NodeID, []byte) bool { return true })
+	queues := subscribe(t, n, "tutti/final/0", func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept })
 	joinGossip(t, n, queues, "tutti/final/0")
 	const each = 10
 	for i := range each {
@@ -466,8 +467,7 @@ func (s Suite) gossip(t *testing.T, n []netstack.Transport) {
 }
 
 func (s Suite) gossipInvalid(t *testing.T, n []netstack.Transport) {
-	valid := func(_ netstack.NodeID, p []byte) bool { return !bytes.HasPrefix(p, []byte("bad")) }
-	queues := subscribe(t, n, "tutti/final/0", valid)
+	queues := subscribe(t, n, "tutti/final/0", unless("bad", netstack.Reject))
 	joinGossip(t, n, queues, "tutti/final/0")
 	if err := n[0].Publish("tutti/final/0", []byte("bad apple")); err != nil {
 		t.Fatal(err)
@@ -490,8 +490,41 @@ func (s Suite) gossipInvalid(t *testing.T, n []netstack.Transport) {
 	}
 }
 
+// unless accepts every message but those that begin with a word.
+func unless(word string, verdict netstack.Verdict) func(netstack.NodeID, []byte) netstack.Verdict {
+	return func(_ netstack.NodeID, p []byte) netstack.Verdict {
+		if bytes.HasPrefix(p, []byte(word)) {
+			return verdict
+		}
+		return netstack.Accept
+	}
+}
+
+func (s Suite) gossipIgnored(t *testing.T, n []netstack.Transport) {
+	queues := subscribe(t, n, "tutti/final/0", unless("later", netstack.Ignore))
+	joinGossip(t, n, queues, "tutti/final/0")
+	const many = 40 // as invalid ones they would shut the publisher out
+	for i := range many {
+		if err := n[0].Publish("tutti/final/0", fmt.Appendf(nil, "later %d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the messages to be judged", func() bool { return n[1].Counters().GossipIgnored > many/2 })
+	if err := n[0].Publish("tutti/final/0", []byte("good apple")); err != nil {
+		t.Fatal(err)
+	}
+	for i, q := range queues[1:] {
+		if m := hear(t, q); string(m.Payload) != "good apple" {
+			t.Fatalf("got %q", m.Payload)
+		}
+		if c := n[1+i].Counters(); c.GossipInvalid != 0 {
+			t.Errorf("%d messages were invalid", c.GossipInvalid)
+		}
+	}
+}
+
 func (s Suite) gossipRefused(t *testing.T, n []netstack.Transport) {
-	all := func(netstack.NodeID, []byte) bool { return true }
+	all := func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept }
 	if err := n[0].Publish("tutti/none", []byte("x")); err == nil {
 		t.Error("published on a topic without a subscription")
 	}
@@ -508,7 +541,7 @@ func (s Suite) gossipRefused(t *testing.T, n []netstack.Transport) {
 }
 
 func (s Suite) closing(t *testing.T, n []netstack.Transport) {
-	queues := subscribe(t, n, "tutti/final/0", func(netstack.NodeID, []byte) bool { return true })
+	queues := subscribe(t, n, "tutti/final/0", func(netstack.NodeID, []byte) netstack.Verdict { return netstack.Accept })
 	waiting := make(chan error, 1)
 	n[1].Serve(echo, func(ctx context.Context, _ netstack.NodeID, _ []byte) ([]byte, error) {
 		<-ctx.Done()
