@@ -94,7 +94,7 @@ func (f *finalHeaders) remember(id [32]byte, fh *consensus.FinalHeader, bytes in
 }
 
 // Verify implements ledger.Headers.
-func (f *finalHeaders) Verify(source uint16, proof []byte) (ledger.ForeignHeader, error) {
+func (f *finalHeaders) Verify(source uint16, _ ledger.Known, proof []byte) (ledger.ForeignHeader, error) {
 	fh, err := f.check(proof)
 	if err != nil {
 		return ledger.ForeignHeader{}, err
@@ -104,7 +104,7 @@ func (f *finalHeaders) Verify(source uint16, proof []byte) (ledger.ForeignHeader
 	}
 	return ledger.ForeignHeader{
 		Shard:  source,
-		Epoch:  uint64(fh.Header.Epoch),
+		Known:  ledger.Known{Epoch: uint64(fh.Header.Epoch)},
 		Height: uint64(fh.Header.Height),
 		Links:  ledgerLinks(fh.Header.Links),
 	}, nil

@@ -16,17 +16,17 @@ func TestFinalHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := certified(net, 1, consensus.Link{Shard: 0, Sent: 7, Received: 5, Root: consensus.Hash{3}})
-	got, err := f.Verify(1, good.Append(nil))
+	got, err := f.Verify(1, ledger.Known{}, good.Append(nil))
 	want := ledger.ForeignHeader{
-		Shard: 1, Epoch: 1, Height: uint64(good.Header.Height), Links: []ledger.Link{{Sent: 7, Received: 5, Root: [32]byte{3}}},
+		Shard: 1, Known: ledger.Known{Epoch: 1}, Height: uint64(good.Header.Height), Links: []ledger.Link{{Sent: 7, Received: 5, Root: [32]byte{3}}},
 	}
-	if err != nil || got.Shard != want.Shard || got.Epoch != want.Epoch || got.Height != want.Height || len(got.Links) != 1 || got.Links[0] != want.Links[0] {
+	if err != nil || got.Shard != want.Shard || got.Known != want.Known || got.Height != want.Height || len(got.Links) != 1 || got.Links[0] != want.Links[0] {
 		t.Fatalf("%+v, want %+v: %v", got, want, err)
 	}
 	if back := consensusLinks(got.Links); len(back) != 1 || back[0] != good.Header.Links[0] {
 		t.Errorf("links come back as %+v", back)
 	}
-	if _, err := f.Verify(0, good.Append(nil)); err == nil {
+	if _, err := f.Verify(0, ledger.Known{}, good.Append(nil)); err == nil {
 		t.Error("a header of shard 1 passed for one of shard 0")
 	}
 

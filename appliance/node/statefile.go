@@ -85,7 +85,7 @@ func (noBlocks) Check(context.Context, []tx.Signed, [][32]byte, []uint16, []bool
 	return errNoBlocks
 }
 
-func (noBlocks) Verify(uint16, []byte) (ledger.ForeignHeader, error) {
+func (noBlocks) Verify(uint16, ledger.Known, []byte) (ledger.ForeignHeader, error) {
 	return ledger.ForeignHeader{}, errNoBlocks
 }
 

@@ -25,7 +25,7 @@ func (noBlocks) Check(context.Context, []tx.Signed, [][32]byte, []uint16, []bool
 	return errors.New("no blocks")
 }
 
-func (noBlocks) Verify(uint16, []byte) (ledger.ForeignHeader, error) {
+func (noBlocks) Verify(uint16, ledger.Known, []byte) (ledger.ForeignHeader, error) {
 	return ledger.ForeignHeader{}, errors.New("no blocks")
 }
 

@@ -277,12 +277,12 @@ func proof(height uint64, sent *receipt.Range, received uint64) []byte {
 	return binary.BigEndian.AppendUint64(b, received)
 }
 
-func (headers) Verify(source uint16, b []byte) (ledger.ForeignHeader, error) {
+func (headers) Verify(source uint16, _ ledger.Known, b []byte) (ledger.ForeignHeader, error) {
 	if len(b) != proofBytes {
 		return ledger.ForeignHeader{}, fmt.Errorf("a proof of %d bytes", len(b))
 	}
 	be := binary.BigEndian
-	return ledger.ForeignHeader{Shard: source, Epoch: 1, Height: be.Uint64(b), Links: []ledger.Link{
+	return ledger.ForeignHeader{Shard: source, Known: ledger.Known{Epoch: 1}, Height: be.Uint64(b), Links: []ledger.Link{
 		{Shard: 0, Sent: be.Uint64(b[8:]), Root: tx.Hash(b[16:48]), Received: be.Uint64(b[48:])},
 	}}, nil
 }

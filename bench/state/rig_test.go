@@ -39,7 +39,7 @@ func (believing) Check(_ context.Context, _ []tx.Signed, _ [][32]byte, _ []uint1
 // alone is a network of one shard.
 type alone struct{}
 
-func (alone) Verify(uint16, []byte) (ledger.ForeignHeader, error) {
+func (alone) Verify(uint16, ledger.Known, []byte) (ledger.ForeignHeader, error) {
 	return ledger.ForeignHeader{}, fmt.Errorf("there is no other shard")
 }
 

@@ -19,18 +19,38 @@ type Verifier interface {
 	Check(ctx context.Context, txs []tx.Signed, keys [][32]byte, generations []uint16, ok []bool) error
 }
 
-// ForeignHeader is what a final header of another shard says about receipts.
-type ForeignHeader struct {
-	Shard         uint16
-	Epoch, Height uint64
-	Links         []Link // ascending by Shard
+// Known is the newest committee of another shard that a used bundle has proven: its epoch, below MaxEpoch, and its hash, zero
+// for the genesis'.
+type Known struct {
+	Epoch     uint64
+	Committee tx.Hash
 }
 
-// Headers verifies final headers of other shards (consensus.FinalHeader, by the node's wiring).
+// MaxEpoch is above every epoch that a channel can know.
+const MaxEpoch = 1 << 63
+
+// leads reports whether a channel that knows k may know n next, whose epoch is not lower.
+func (k Known) leads(n Known) bool {
+	if n.Committee == (tx.Hash{}) {
+		return k.Committee == n.Committee
+	}
+	return n == k || n.Epoch > k.Epoch && n.Committee != k.Committee
+}
+
+// ForeignHeader is what a final header of another shard says about receipts, and what its proof shows beside.
+type ForeignHeader struct {
+	Shard  uint16
+	Known         // the newest committee that the proof shows: the header's, or the next one where the header ends its epoch
+	Height uint64 // of the header
+	Links  []Link // ascending by Shard
+}
+
+// Headers verifies final headers of other shards (by the node's wiring).
 type Headers interface {
-	// Verify decodes and verifies the proof that a header of the source shard is final. Whether it succeeds must
-	// depend on proof alone, so that all validators agree. It may be called from several goroutines.
-	Verify(source uint16, proof []byte) (ForeignHeader, error)
+	// Verify decodes and verifies the proof that a header of the source shard is final, from the committee that is known
+	// of it on. Whether it succeeds must depend on its arguments alone, so that all validators agree. It may be called
+	// from several goroutines.
+	Verify(source uint16, known Known, proof []byte) (ForeignHeader, error)
 }
 
 // Link is the receipt channel between this shard and another, after a block.

@@ -54,12 +54,15 @@ func (l *Ledger) receiveBundle(in *received, parent *block, u *tx.Bundle) error 
 		return fmt.Errorf("no such other shard")
 	}
 	ch := &in.meta.Channels[c]
-	header, err := l.o.Headers.Verify(u.Source, u.Proof)
+	header, err := l.o.Headers.Verify(u.Source, ch.Known, u.Proof)
 	if err != nil {
 		return fmt.Errorf("proof: %w", err)
 	}
 	if header.Shard != u.Source {
 		return fmt.Errorf("the proven header is of shard %d", header.Shard)
+	}
+	if header.Epoch >= MaxEpoch || !ch.leads(header.Known) {
+		return fmt.Errorf("it shows committee %v in epoch %d, known is %v in epoch %d", header.Committee, header.Epoch, ch.Committee, ch.Epoch)
 	}
 	if header.Epoch < ch.Epoch || header.Epoch == ch.Epoch && header.Height < ch.HeaderHeight {
 		return fmt.Errorf("its header at epoch %d height %d is older than the one used before, at epoch %d height %d",
@@ -95,7 +98,7 @@ func (l *Ledger) receiveBundle(in *received, parent *block, u *tx.Bundle) error 
 	if grown.Root() != link.Root {
 		return fmt.Errorf("its receipts do not have the root that its header commits to")
 	}
-	ch.Received, ch.Acked, ch.Epoch, ch.HeaderHeight = grown, link.Received, header.Epoch, header.Height
+	ch.Received, ch.Acked, ch.Known, ch.HeaderHeight = grown, link.Received, header.Known, header.Height
 	ch.Inflow += amount
 	for i := range u.Receipts {
 		o := l.receiveOne(in, parent, c, &u.Receipts[i])

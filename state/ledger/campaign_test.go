@@ -368,7 +368,11 @@ func (r *powerRun) bundle(m *model) tx.Bundle {
 	}
 	next := m.clone()
 	next.channels[1].received = append(slices.Clip(ch.received), u.Receipts...)
-	u.Proof = fakeProof(ForeignHeader{Shard: 1, Epoch: 1, Height: ch.height + 1, Links: []Link{{
+	known := Known{max(1, ch.known.Epoch), ch.known.Committee}
+	if r.rng.IntN(4) == 0 {
+		known = nextKnown(known)
+	}
+	u.Proof = fakeProof(ForeignHeader{Shard: 1, Known: known, Height: ch.height + 1, Links: []Link{{
 		Shard: 0, Sent: u.First + uint64(len(u.Receipts)), Root: next.receivedRange(1).Root(),
 		Received: ch.acked + r.rng.Uint64N(uint64(len(ch.sent))-ch.acked+1),
 	}}})

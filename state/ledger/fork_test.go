@@ -126,13 +126,17 @@ func (f *forkTest) bundle(t *rapid.T, m *model, source uint16) (tx.Bundle, bool)
 		u.Receipts = append(u.Receipts, r)
 	}
 	next.channels[source].received = append(slices.Clip(ch.received), u.Receipts...)
-	h := ForeignHeader{Shard: source, Epoch: 1, Height: ch.height + uint64(rapid.IntRange(0, 3).Draw(t, "newer")), Links: []Link{
+	known := Known{max(1, ch.known.Epoch), ch.known.Committee}
+	if rapid.IntRange(0, 3).Draw(t, "next epoch?") == 0 {
+		known = nextKnown(known)
+	}
+	h := ForeignHeader{Shard: source, Known: known, Height: ch.height + uint64(rapid.IntRange(0, 3).Draw(t, "newer")), Links: []Link{
 		{Shard: 9}, {
 			Shard: f.p.Shard, Sent: u.First + uint64(len(u.Receipts)), Root: next.receivedRange(source).Root(),
 			Received: rapid.Uint64Range(ch.acked, uint64(len(ch.sent))).Draw(t, "acked"),
 		},
 	}}
-	u.Proof = fakeProof(h)
+	u.Proof = fakeProofFrom(h, &ch.known)
 	return u, true
 }
 

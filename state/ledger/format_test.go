@@ -198,6 +198,11 @@ func FuzzStored(f *testing.F) {
 		}
 		f.Add(l.last.appendStored(nil))
 	}
+	later := *l.last // a channel that knows another committee than the genesis'
+	m := later.meta.clone()
+	m.Channels[0].Known = Known{7, blockName(7)}
+	later.head = appendHead(nil, m, l.table.parts, later.returns, later.keys)
+	f.Add(later.appendStored(nil))
 	like := genesisMeta(&s.p)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k, err := l.table.readStored(b)

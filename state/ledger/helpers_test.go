@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -46,18 +47,35 @@ func (trusting) Check(_ context.Context, _ []tx.Signed, _ [][32]byte, _ []uint16
 // fakeHeaders takes the header itself for a proof.
 type fakeHeaders struct{}
 
-func (fakeHeaders) Verify(_ uint16, proof []byte) (h ForeignHeader, err error) {
-	err = json.Unmarshal(proof, &h)
-	return h, err
+// fakeProven is a proof: a header, and the committee that the channel has to know, if that matters.
+type fakeProven struct {
+	ForeignHeader
+	From *Known
 }
 
-func fakeProof(h ForeignHeader) []byte {
-	b, err := json.Marshal(h)
+func (fakeHeaders) Verify(_ uint16, known Known, proof []byte) (ForeignHeader, error) {
+	var f fakeProven
+	if err := json.Unmarshal(proof, &f); err != nil {
+		return ForeignHeader{}, err
+	}
+	if f.From != nil && *f.From != known {
+		return ForeignHeader{}, fmt.Errorf("the proof begins with %+v, known is %+v", *f.From, known)
+	}
+	return f.ForeignHeader, nil
+}
+
+func fakeProof(h ForeignHeader) []byte { return fakeProofFrom(h, nil) }
+
+func fakeProofFrom(h ForeignHeader, from *Known) []byte {
+	b, err := json.Marshal(fakeProven{h, from})
 	if err != nil {
 		panic(err)
 	}
 	return b
 }
+
+// nextKnown is what a channel knows an epoch later.
+func nextKnown(k Known) Known { return Known{k.Epoch + 1, blockName(1e9 + k.Epoch)} }
 
 func fakePossession(key [48]byte, message []byte, proof [96]byte) bool {
 	d := sha256.Sum256(append(key[:], message...))

@@ -140,7 +140,7 @@ func receiptBundle(p *Params, source uint16, height, first, acked uint64, receip
 		leaves = append(leaves, r.Leaf(source, p.Shard, uint64(i)))
 	}
 	return tx.Bundle{Source: source, First: first, Receipts: receipts, Proof: fakeProof(ForeignHeader{
-		Shard: source, Epoch: 1, Height: height,
+		Shard: source, Known: Known{Epoch: 1}, Height: height,
 		Links: []Link{{Shard: p.Shard, Sent: first + uint64(len(receipts)), Received: acked, Root: receipt.Range{}.Append(leaves).Root()}},
 	})}
 }
@@ -163,7 +163,7 @@ func TestInvalidBodies(t *testing.T) {
 	}
 	header := func(f func(*ForeignHeader)) func(*tx.Body, *Commitments) {
 		return func(y *tx.Body, c *Commitments) {
-			h, err := fakeHeaders{}.Verify(1, y.Bundles[0].Proof)
+			h, err := fakeHeaders{}.Verify(1, Known{}, y.Bundles[0].Proof)
 			if err != nil {
 				t.Fatal(err)
 			}

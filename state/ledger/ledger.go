@@ -11,7 +11,9 @@
 // # A block at height h
 //
 //  1. Bundles: each is shown by a final header of its source (Headers) whose link to this shard says that exactly the
-//     bundle's receipts follow those received before, under the root it commits to. The header is not older than the
+//     bundle's receipts follow those received before, under the root it commits to. The source's committees change with
+//     its epochs: the channel keeps the hash of the newest one that a bundle has shown, and the next bundle's proof begins
+//     with that committee and leads to its header's by hand-overs. The header is not older than the
 //     last one used; its acknowledgement neither falls nor exceeds what was sent; the net inflow stays within the
 //     source's supply. Any fault makes the body invalid. Acknowledgements count from this block on.
 //  2. Signatures, against the keys in the parent state. A payer without an account there, a wrong signature or a wrong
@@ -230,6 +232,15 @@ func (l *Ledger) Meta() *Meta {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.last.meta
+}
+
+// Channels are those of Meta after an executed block at a height, final or not. They are shared: do not modify.
+func (l *Ledger) Channels(block tx.Hash, height uint64) ([]Channel, error) {
+	b, err := l.find(block, height+1)
+	if err != nil {
+		return nil, err
+	}
+	return b.meta.Channels, nil
 }
 
 // Stats are figures about a ledger, as of the final block where they depend on one.

@@ -14,7 +14,11 @@ import (
 //
 //	height 8, fees 8, deposits 8, treasury 8, accounts 8, partitions 4, for each: partition 2, next 4,
 //	directory (receipt.Range), channels 2, for each Channel: shard 2, sent (Range), received (Range), acked 8,
-//	outflow 8, inflow 8, supply 8, epoch 8, header height 8, returns 4, returns hash 32
+//	outflow 8, inflow 8, supply 8, epoch 8, committee 32 if the epoch's highest bit is set, header height 8, returns 4,
+//	returns hash 32
+//
+// The highest bit is set where a committee above the genesis' is known, and is no part of the epoch. So a channel that knows
+// the genesis' committee only, as all do in a network without epochs, has the encoding that it had before there were others.
 //
 // Its hash is SHA-256("tutti/meta/1" padded to 16 bytes || encoding). Shared ones are never modified.
 type Meta struct {
@@ -38,10 +42,10 @@ type Channel struct {
 	Outflow      uint64        // units sent, from the block that decided it
 	Inflow       uint64        // units received
 	Supply       uint64        // the other shard's at genesis: the bound of net inflow
-	Epoch        uint64        // of the last header used
-	HeaderHeight uint64
-	Returns      uint32  // return receipts that the next block sends
-	ReturnsHash  tx.Hash // SHA-256 of their encodings; zero for none
+	Known                      // by the last header used
+	HeaderHeight uint64        // of that header
+	Returns      uint32        // return receipts that the next block sends
+	ReturnsHash  tx.Hash       // SHA-256 of their encodings; zero for none
 }
 
 // Net is the net inflow of units: what this shard holds of the other's, negative where it is the other way round.
@@ -97,9 +101,15 @@ func (m *Meta) append(b []byte, parts []partition) []byte {
 		b = be.AppendUint16(b, c.Shard)
 		b = c.Sent.AppendBytes(b)
 		b = c.Received.AppendBytes(b)
-		for _, v := range [...]uint64{c.Acked, c.Outflow, c.Inflow, c.Supply, c.Epoch, c.HeaderHeight} {
+		for _, v := range [...]uint64{c.Acked, c.Outflow, c.Inflow, c.Supply} {
 			b = be.AppendUint64(b, v)
 		}
+		if c.Committee == (tx.Hash{}) {
+			b = be.AppendUint64(b, c.Epoch)
+		} else {
+			b = append(be.AppendUint64(b, c.Epoch|MaxEpoch), c.Committee[:]...)
+		}
+		b = be.AppendUint64(b, c.HeaderHeight)
 		b = be.AppendUint32(b, c.Returns)
 		b = append(b, c.ReturnsHash[:]...)
 	}
@@ -132,7 +142,7 @@ func readMeta(b []byte, like *Meta, parts []partition) (*Meta, []byte, error) {
 		for i := range m.Channels {
 			c := Channel{
 				Shard: r.u16(), Sent: r.ranged(), Received: r.ranged(), Acked: r.u64(), Outflow: r.u64(),
-				Inflow: r.u64(), Supply: r.u64(), Epoch: r.u64(), HeaderHeight: r.u64(), Returns: r.u32(), ReturnsHash: r.hash(),
+				Inflow: r.u64(), Supply: r.u64(), Known: r.known(), HeaderHeight: r.u64(), Returns: r.u32(), ReturnsHash: r.hash(),
 			}
 			r.ok(c.Shard == like.Channels[i].Shard && c.Supply == like.Channels[i].Supply)
 			r.ok((c.Returns == 0) == (c.ReturnsHash == tx.Hash{}))
@@ -170,6 +180,16 @@ func (r *reader) hash() tx.Hash { return tx.Hash(r.take(32)) }
 func (r *reader) ok(v bool) bool {
 	r.bad = r.bad || !v
 	return !r.bad
+}
+
+func (r *reader) known() Known {
+	k := Known{Epoch: r.u64()}
+	if k.Epoch&MaxEpoch != 0 {
+		k.Epoch &^= MaxEpoch
+		k.Committee = r.hash()
+		r.ok(k.Epoch > 0 && k.Committee != tx.Hash{})
+	}
+	return k
 }
 
 func (r *reader) ranged() receipt.Range {

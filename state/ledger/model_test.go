@@ -33,7 +33,8 @@ type modelChannel struct {
 	sent, received  []tx.Receipt
 	acked           uint64
 	inflow, outflow uint64
-	epoch, height   uint64
+	known           Known
+	height          uint64
 	returns         []tx.Receipt
 }
 
@@ -83,11 +84,11 @@ func (m *model) block(txs []tx.Signed, bundles []tx.Bundle) (*model, []bool) {
 	var adds []add
 	for _, u := range bundles {
 		ch := n.channels[u.Source]
-		h, err := fakeHeaders{}.Verify(u.Source, u.Proof)
+		h, err := fakeHeaders{}.Verify(u.Source, ch.known, u.Proof)
 		if err != nil {
 			panic(err)
 		}
-		ch.epoch, ch.height = h.Epoch, h.Height
+		ch.known, ch.height = h.Known, h.Height
 		for _, k := range h.Links {
 			if k.Shard == m.params.Shard {
 				ch.acked = k.Received
@@ -235,9 +236,15 @@ func (m *model) meta() []byte {
 		b = be.AppendUint16(b, s)
 		b = m.sentRange(s).AppendBytes(b)
 		b = m.receivedRange(s).AppendBytes(b)
-		for _, v := range []uint64{ch.acked, ch.outflow, ch.inflow, m.params.Supplies[s], ch.epoch, ch.height} {
+		for _, v := range []uint64{ch.acked, ch.outflow, ch.inflow, m.params.Supplies[s]} {
 			b = be.AppendUint64(b, v)
 		}
+		if ch.known.Committee == (tx.Hash{}) {
+			b = be.AppendUint64(b, ch.known.Epoch)
+		} else {
+			b = append(be.AppendUint64(b, ch.known.Epoch+1<<63), ch.known.Committee[:]...)
+		}
+		b = be.AppendUint64(b, ch.height)
 		b = be.AppendUint32(b, uint32(len(ch.returns)))
 		hash := tx.Hash{}
 		if len(ch.returns) > 0 {

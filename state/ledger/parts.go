@@ -23,7 +23,7 @@ const (
 	MaxOutboxReceipts  = 3 * tx.MaxBundleCount
 	MaxOutboxBytes     = 2 + maxRangeBytes + MaxOutboxReceipts*receiptBytes
 	maxRangeBytes      = 8 + 62*32 // receipt.MaxLeaves
-	maxMetaBytes       = 5*8 + 4 + 6<<16 + maxRangeBytes + 2 + (MaxShards-1)*(2+2*maxRangeBytes+6*8+4+32)
+	maxMetaBytes       = 5*8 + 4 + 6<<16 + maxRangeBytes + 2 + (MaxShards-1)*(2+2*maxRangeBytes+6*8+32+4+32)
 	segmentLog         = 12
 	chunkFixed         = 8 + 2 + 4 + 2 + 4 + 32
 	chunksPerPartition = AccountsPerPartition / chunkAccounts

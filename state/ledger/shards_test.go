@@ -47,7 +47,7 @@ func (n *network) bundles(dest int) []tx.Bundle {
 		if m.Height == 0 {
 			continue
 		}
-		h := ForeignHeader{Shard: uint16(source), Epoch: 1, Height: m.Height}
+		h := ForeignHeader{Shard: uint16(source), Known: Known{Epoch: 1}, Height: m.Height}
 		for i := range m.Channels {
 			h.Links = append(h.Links, m.Channels[i].Link())
 		}

@@ -57,7 +57,7 @@ func (trusting) Check(_ context.Context, _ []tx.Signed, _ [][32]byte, _ []uint16
 // fakeHeaders takes the header itself for a proof.
 type fakeHeaders struct{}
 
-func (fakeHeaders) Verify(_ uint16, proof []byte) (h ledger.ForeignHeader, err error) {
+func (fakeHeaders) Verify(_ uint16, _ ledger.Known, proof []byte) (h ledger.ForeignHeader, err error) {
 	err = json.Unmarshal(proof, &h)
 	return h, err
 }
@@ -149,7 +149,7 @@ func (c *chain) candidates(n int) (out []tx.Signed) {
 // ack is the word of the other shard that it has consumed receipts.
 func (c *chain) ack(height, received uint64) tx.Bundle {
 	proof, err := json.Marshal(ledger.ForeignHeader{
-		Shard: 1, Epoch: 1, Height: height, Links: []ledger.Link{{Received: received, Root: receipt.Range{}.Root()}},
+		Shard: 1, Known: ledger.Known{Epoch: 1}, Height: height, Links: []ledger.Link{{Received: received, Root: receipt.Range{}.Root()}},
 	})
 	if err != nil {
 		c.t.Fatal(err)

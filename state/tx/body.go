@@ -34,7 +34,7 @@ const (
 	MaxBatches     = 64
 	MaxBundles     = 64
 	MaxBundleCount = 65536
-	MaxProofBytes  = 128 << 10
+	MaxProofBytes  = 1 << 20
 	receiptBytes   = 6 + 6 + 8 + 32 + 1
 )
 
@@ -98,7 +98,7 @@ func DecodeReceipt(b []byte) (*Receipt, error) {
 // destination has not received yet; possibly none, when only the source's acknowledgement is news.
 type Bundle struct {
 	Source   uint16
-	Proof    []byte // encoded final header of the source (opaque here: consensus.FinalHeader)
+	Proof    []byte // that a header of the source is final (opaque here: appliance/node has its form)
 	First    uint64 // equals the destination's received cursor for Source
 	Receipts []Receipt
 }

@@ -219,7 +219,7 @@ func (g testVerifier) Check(_ context.Context, txs []tx.Signed, public [][32]byt
 }
 
 // Verify implements ledger.Headers.
-func (n *testnet) Verify(source uint16, b []byte) (ledger.ForeignHeader, error) {
+func (n *testnet) Verify(source uint16, _ ledger.Known, b []byte) (ledger.ForeignHeader, error) {
 	f, err := consensus.DecodeFinalHeader(b)
 	if err != nil {
 		return ledger.ForeignHeader{}, err
@@ -229,7 +229,7 @@ func (n *testnet) Verify(source uint16, b []byte) (ledger.ForeignHeader, error) 
 	if err := of.committee.VerifyCertificate(n.genesis.Hash(), of.keys, &f.Cert); err != nil {
 		return ledger.ForeignHeader{}, err
 	}
-	h := ledger.ForeignHeader{Shard: source, Epoch: uint64(f.Header.Epoch), Height: uint64(f.Header.Height)}
+	h := ledger.ForeignHeader{Shard: source, Known: ledger.Known{Epoch: uint64(f.Header.Epoch)}, Height: uint64(f.Header.Height)}
 	for _, l := range f.Header.Links {
 		h.Links = append(h.Links, ledger.Link{Shard: uint16(l.Shard), Sent: l.Sent, Received: l.Received, Root: tx.Hash(l.Root)})
 	}
