@@ -249,22 +249,10 @@ func (k *span) place(h *consensus.Header) error {
 // and the decoding of the keys that are new. One out of an older epoch is compared with what was followed, and brings its committee back
 // for proofs of that epoch; it costs no signature check. One out of an epoch that is not known gives an *EpochError.
 func (t *Trust) Advance(h *Handover) error {
+	if err := h.check(t.genesis); err != nil {
+		return err
+	}
 	b := h.End.Last
-	if b.Chain != t.genesis {
-		return fail(ErrGenesis, "its genesis hash is %s, the trusted one %s", b.Chain.Short(), t.genesis.Short())
-	}
-	if b.IsEcho() {
-		return fail(ErrEcho, "header %s has no body", b.Hash().Short())
-	}
-	if !b.Ends() {
-		return fail(ErrNotLast, "block %d of shard %d names its own committee as the next", b.Height, b.Shard)
-	}
-	if got := h.Next.Hash(); got != b.NextCommittee {
-		return fail(ErrNext, "its hash is %s, block %d names %s", got.Short(), b.Height, b.NextCommittee.Short())
-	}
-	if h.Next.Shard != b.Shard || h.Next.Epoch != b.Epoch+1 {
-		return fail(ErrNext, "it is of shard %d and epoch %d, after epoch %d of shard %d", h.Next.Shard, h.Next.Epoch, b.Epoch, b.Shard)
-	}
 	if done, err := t.recall(h); done || err != nil {
 		return err
 	}
@@ -295,6 +283,42 @@ func (t *Trust) Advance(h *Handover) error {
 		c.first++
 	}
 	t.keep(c, m)
+	return nil
+}
+
+// Verify checks that the hand-over leads out of the epoch of committee c on a chain, whatever was followed before. It costs one
+// signature check.
+func (h *Handover) Verify(chain consensus.Hash, c *consensus.Committee, keys consensus.Keys) error {
+	if err := h.check(chain); err != nil {
+		return err
+	}
+	if b := h.End.Last; b.Shard != c.Shard || b.Epoch != c.Epoch {
+		return fail(ErrCommittee, "it leads out of epoch %d of shard %d, not %d of shard %d", b.Epoch, b.Shard, c.Epoch, c.Shard)
+	}
+	if err := c.VerifyEnd(chain, keys, h.End); err != nil {
+		return fmt.Errorf("proof: %w: %w", ErrCertificate, err)
+	}
+	return nil
+}
+
+// check checks what needs no committee: that the hand-over is of the chain, and the next committee the one that is named.
+func (h *Handover) check(chain consensus.Hash) error {
+	b := h.End.Last
+	if b.Chain != chain {
+		return fail(ErrGenesis, "its genesis hash is %s, the trusted one %s", b.Chain.Short(), chain.Short())
+	}
+	if b.IsEcho() {
+		return fail(ErrEcho, "header %s has no body", b.Hash().Short())
+	}
+	if !b.Ends() {
+		return fail(ErrNotLast, "block %d of shard %d names its own committee as the next", b.Height, b.Shard)
+	}
+	if got := h.Next.Hash(); got != b.NextCommittee {
+		return fail(ErrNext, "its hash is %s, block %d names %s", got.Short(), b.Height, b.NextCommittee.Short())
+	}
+	if h.Next.Shard != b.Shard || h.Next.Epoch != b.Epoch+1 {
+		return fail(ErrNext, "it is of shard %d and epoch %d, after epoch %d of shard %d", h.Next.Shard, h.Next.Epoch, b.Epoch, b.Shard)
+	}
 	return nil
 }
 
