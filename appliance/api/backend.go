@@ -293,6 +293,7 @@ type LinkStatus struct {
 	Sent     uint64            `json:"sent"`
 	Received uint64            `json:"received"`
 	Acked    uint64            `json:"acked"`
+	Epoch    consensus.Epoch   `json:"epoch"` // newest one of the other shard that our blocks have shown
 }
 
 // Network is the answer of GET /v1/network.

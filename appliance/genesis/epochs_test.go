@@ -156,7 +156,6 @@ func TestEpochParameters(t *testing.T) {
 		"parameters.epoch_blocks: is 9":               func(g *Genesis) { g.Parameters.EpochBlocks = 9 },
 		"and no epoch ends":                           func(g *Genesis) { g.Parameters.EpochBlocks = 0 },
 		"committee_size: is 1025":                     func(g *Genesis) { g.Parameters.CommitteeSize = 1025 },
-		"is 20 in a network of 2 shards":              func(g *Genesis) { g.Shards = append(g.Shards, Shard{[]Validator{seat(t, g.Name, 9)}}) },
 		"parameters.epoch_blocks: is 308962767405056": func(g *Genesis) { g.Parameters.EpochBlocks = 281 << 40 },
 	} {
 		other := *g

@@ -110,10 +110,6 @@ func (g *Genesis) validateRules(p *Problems) {
 
 	if r.EpochBlocks != 0 {
 		between("epoch_blocks", r.EpochBlocks, minEpochBlocks, maxEpochBlocks)
-		if len(g.Shards) > 1 {
-			p.add("parameters.epoch_blocks", "leave it out, or make a network of one shard: a shard can not follow the committees of another one yet",
-				"is %d in a network of %d shards", r.EpochBlocks, len(g.Shards))
-		}
 	}
 	if r.CommitteeSize != 0 {
 		between("committee_size", r.CommitteeSize, 1, consensus.MaxCommittee)

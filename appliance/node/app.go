@@ -112,6 +112,7 @@ func (a *application) header(hash consensus.Hash) *consensus.Header {
 func (a *application) Await(ctx context.Context, req engine.BuildRequest) error {
 	parent := req.Parent
 	ancestors := a.ancestry(parent.Hash())
+	channels, _ := a.ledger.Channels(tx.Hash(parent.Hash()), uint64(parent.Height)) // none: the view is over
 	began := time.Now()
 	since := func() time.Duration {
 		return max(time.Since(time.UnixMilli(parent.TimeMs)), time.Since(began)) // whoever made the parent may have a clock that is ahead
@@ -122,7 +123,7 @@ func (a *application) Await(ctx context.Context, req engine.BuildRequest) error 
 	beat := time.NewTimer(a.pace.heartbeat - since())
 	defer beat.Stop()
 	for {
-		if a.owesRoot(parent) || a.cross.waiting(parent.Links) || len(a.pool.Candidates(1, tx.MaxTxBytes, ancestors)) > 0 || a.batches.Waits(ancestors) {
+		if a.owesRoot(parent) || a.cross.waiting(channels) || len(a.pool.Candidates(1, tx.MaxTxBytes, ancestors)) > 0 || a.batches.Waits(ancestors) {
 			return nil
 		}
 		select {
@@ -158,7 +159,11 @@ func (a *application) Build(ctx context.Context, req engine.BuildRequest) (*cons
 		txs, bytes = txs-b.Count(), bytes-b.Bytes()
 	}
 	candidates := a.pool.Candidates(txs, bytes, ancestors)
-	bundles := a.cross.bundles(height, parent.Links, a.acked, maxBytes-bodyHeads, req.MaxBody-bodyHeads)
+	channels, err := a.ledger.Channels(tx.Hash(parent.Hash()), uint64(parent.Height))
+	if err != nil {
+		return nil, err
+	}
+	bundles := a.cross.bundles(height, channels, maxBytes-bodyHeads, req.MaxBody-bodyHeads)
 	for i, bytes := 0, bodyHeads; i < len(bundles); i++ {
 		bytes += bundleBytes(&bundles[i])
 		maxBytes = max(maxBytes, bytes) // one that could not be cut
@@ -216,15 +221,6 @@ func sleepUntil(ctx context.Context, d time.Duration) error {
 
 // nudge says that there may be something to propose. It never blocks.
 func (a *application) nudge() { poke(a.wake) }
-
-func (a *application) acked(shard uint16) uint64 {
-	for _, c := range a.ledger.Meta().Channels {
-		if c.Shard == shard {
-			return c.Acked
-		}
-	}
-	return 0
-}
 
 // Certify implements engine.App: it executes the block on its parent. The block that ends the epoch names the next committee, and
 // no other does.
@@ -306,7 +302,7 @@ func (a *application) Finalise(ctx context.Context, blocks []consensus.Block, ce
 		if cert.Block == hash {
 			own = &cert
 		}
-		a.cross.finalised(h, own)
+		a.cross.finalised(h, own, a.ledger.Meta().Channels)
 		if len(headers) <= 1+proof.MaxDescendants { // else it is too far below its certificate to be shown as one proof
 			final = append(final, b)
 		}

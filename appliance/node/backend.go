@@ -347,7 +347,9 @@ func (b backend) Status() api.Status {
 	for _, c := range m.Channels {
 		s.Supply.Inflow += c.Inflow
 		s.Supply.Outflow += c.Outflow
-		s.Links = append(s.Links, api.LinkStatus{Shard: consensus.ShardID(c.Shard), Sent: c.Sent.Count(), Received: c.Received.Count(), Acked: c.Acked})
+		s.Links = append(s.Links, api.LinkStatus{
+			Shard: consensus.ShardID(c.Shard), Sent: c.Sent.Count(), Received: c.Received.Count(), Acked: c.Acked, Epoch: consensus.Epoch(c.Epoch),
+		})
 	}
 	for _, p := range n.transport.Peers() {
 		if p.Connected {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type credits struct {
 	transport netstack.Transport
 	peers     [][]netstack.NodeID // by shard
 	trust     *proof.Trust
+	miss      func(consensus.ShardID, consensus.Epoch) // told of an epoch whose committee the trust lacks
 
 	mu    sync.Mutex // guards what follows
 	known map[tx.Hash]*proof.Credit
@@ -34,8 +36,8 @@ type credits struct {
 	turn  []int // by shard: which peer to ask
 }
 
-func newCredits(t netstack.Transport, peers [][]netstack.NodeID, trust *proof.Trust, own func(context.Context, tx.Hash) (*proof.Credit, error)) *credits {
-	c := &credits{transport: t, peers: peers, trust: trust, known: map[tx.Hash]*proof.Credit{}, turn: make([]int, len(peers))}
+func newCredits(t netstack.Transport, peers [][]netstack.NodeID, trust *proof.Trust, miss func(consensus.ShardID, consensus.Epoch), own func(context.Context, tx.Hash) (*proof.Credit, error)) *credits {
+	c := &credits{transport: t, peers: peers, trust: trust, miss: miss, known: map[tx.Hash]*proof.Credit{}, turn: make([]int, len(peers))}
 	t.Serve(creditProtocol, func(ctx context.Context, _ netstack.NodeID, req []byte) ([]byte, error) {
 		if len(req) != len(tx.Hash{}) {
 			return nil, fmt.Errorf("malformed request for a credit")
@@ -67,7 +69,13 @@ func (c *credits) lookup(ctx context.Context, dest consensus.ShardID, id tx.Hash
 		return nil
 	}
 	p, err := proof.DecodeCredit(answer)
-	if err != nil || p.Receipt.Tx != id || p.Final.Header().Shard != dest || p.Verify(c.trust) != nil {
+	if err != nil || p.Receipt.Tx != id || p.Final.Header().Shard != dest {
+		return nil
+	}
+	if err := p.Verify(c.trust); err != nil {
+		if unknown := (*proof.EpochError)(nil); errors.As(err, &unknown) && !unknown.Lost {
+			c.miss(unknown.Shard, unknown.Epoch) // known when it is asked for again
+		}
 		return nil
 	}
 	c.keep(id, p)

@@ -8,6 +8,7 @@ import (
 
 	"tutti/appliance/proof"
 	"tutti/appliance/proof/prooftest"
+	"tutti/consensus"
 	"tutti/netstack"
 	"tutti/netstack/simnet"
 	"tutti/state/tx"
@@ -20,10 +21,12 @@ func creditsPair(t *testing.T, net *prooftest.Network, answer func(tx.Hash) (*pr
 	t.Cleanup(sim.Close)
 	ask, serve = sim.Join(nodeID(1)), sim.Join(nodeID(2))
 	peers := [][]netstack.NodeID{nil, {nodeID(2)}}
-	asker = newCredits(ask, peers, net.Trust, func(context.Context, tx.Hash) (*proof.Credit, error) { return nil, errors.New("none here") })
-	newCredits(serve, peers, net.Trust, func(_ context.Context, id tx.Hash) (*proof.Credit, error) { return answer(id) })
+	asker = newCredits(ask, peers, net.Trust, noMiss, func(context.Context, tx.Hash) (*proof.Credit, error) { return nil, errors.New("none here") })
+	newCredits(serve, peers, net.Trust, noMiss, func(_ context.Context, id tx.Hash) (*proof.Credit, error) { return answer(id) })
 	return asker, ask, serve
 }
+
+func noMiss(consensus.ShardID, consensus.Epoch) {}
 
 func creditOf(t *testing.T, b *proof.Block, k int) *proof.Credit {
 	t.Helper()
@@ -106,7 +109,7 @@ func TestCreditsAskInTurn(t *testing.T) {
 		})
 	}
 	peers := [][]netstack.NodeID{nil, {nodeID(10), nodeID(11)}, {nodeID(12)}}
-	c := newCredits(sim.Join(nodeID(1)), peers, nil, nil)
+	c := newCredits(sim.Join(nodeID(1)), peers, nil, noMiss, nil)
 	for range 2 { // the shards' turns do not lock into one another
 		c.lookup(t.Context(), 1, tx.Hash{})
 		c.lookup(t.Context(), 2, tx.Hash{})

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"tutti/appliance/proof"
 	"tutti/consensus"
 	"tutti/netstack"
 	"tutti/state/ledger"
@@ -18,7 +19,8 @@ import (
 
 // Receipts travel between shards by pull. The leader of a final block gossips its header; a header of another shard that
 // has sent us receipts we do not hold makes us ask one of its validators for them. What comes back is a tx.Bundle,
-// checked here against the certified header and again, root included, when a block executes it.
+// checked here against the certified header and again, root included, when a block executes it. There its proof is the
+// certified header alone; whoever builds a block makes the proof that the channel needs of it (lineage.go).
 const (
 	receiptsProtocol netstack.Protocol = "/tutti/receipts/1"
 
@@ -49,8 +51,7 @@ type receiptSource interface {
 // crossLinks is this node's view of the other shards: their newest certified header and the receipts on their way here.
 // Safe for concurrent use.
 type crossLinks struct {
-	self      consensus.ShardID
-	headers   *finalHeaders
+	judges
 	transport netstack.Transport
 	peers     [][]netstack.NodeID // by shard
 	outbox    receiptSource
@@ -71,6 +72,7 @@ type source struct {
 	bundle   *tx.Bundle             // receipts bundle.First.. up to what bundle.Proof has sent; nil when none
 	nextPeer int
 	kick     chan struct{} // capacity 1: look for news
+	lineage
 }
 
 func (s *source) end() uint64 {
@@ -80,12 +82,14 @@ func (s *source) end() uint64 {
 	return s.bundle.First + uint64(len(s.bundle.Receipts))
 }
 
-func newCrossLinks(self consensus.ShardID, headers *finalHeaders, t netstack.Transport, peers [][]netstack.NodeID, outbox receiptSource, wake func()) *crossLinks {
-	c := &crossLinks{self: self, headers: headers, transport: t, peers: peers, outbox: outbox, wake: wake}
+func newCrossLinks(j judges, t netstack.Transport, peers [][]netstack.NodeID, outbox receiptSource, wake func()) *crossLinks {
+	c := &crossLinks{judges: j, transport: t, peers: peers, outbox: outbox, wake: wake}
 	c.sources = make([]*source, len(peers))
 	for i := range peers {
-		if consensus.ShardID(i) != self {
-			c.sources[i] = &source{shard: consensus.ShardID(i), kick: make(chan struct{}, 1)}
+		if consensus.ShardID(i) != c.self {
+			c.sources[i] = &source{
+				shard: consensus.ShardID(i), kick: make(chan struct{}, 1), lineage: lineage{base: c.headers.first[i].Committee},
+			}
 		}
 	}
 	t.Serve(receiptsProtocol, c.serve)
@@ -98,7 +102,9 @@ func (c *crossLinks) resume(channels []ledger.Channel, tip *consensus.FinalHeade
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range channels {
-		c.sources[channels[i].Shard].received = channels[i].Received.Count()
+		s := c.sources[channels[i].Shard]
+		s.received = channels[i].Received.Count()
+		c.leadTo(s, channels[i].Known)
 	}
 	if tip != nil {
 		c.own = append(c.own, tip)
@@ -113,10 +119,7 @@ func (c *crossLinks) run(ctx context.Context, group *sync.WaitGroup) error {
 	}
 	for shard, s := range c.sources {
 		news, err := c.transport.Subscribe(finalTopic(consensus.ShardID(shard)), func(_ netstack.NodeID, b []byte) netstack.Verdict {
-			if fh, err := c.headers.check(b); err != nil || fh.Header.Shard != consensus.ShardID(shard) {
-				return netstack.Reject
-			}
-			return netstack.Accept
+			return c.judge(consensus.ShardID(shard), b)
 		})
 		if err != nil {
 			return fmt.Errorf("subscribe to final headers of shard %d: %w", shard, err)
@@ -137,13 +140,26 @@ func (c *crossLinks) listen(ctx context.Context, news <-chan netstack.Message) {
 			if !ok {
 				return
 			}
-			if fh, err := c.headers.check(m.Payload); err == nil {
+			if fh, err := c.check(m.Payload); err == nil {
 				c.learn(fh)
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// judge judges what gossip brings of a shard. A header of an epoch that is not known yet makes us ask for that.
+func (c *crossLinks) judge(shard consensus.ShardID, b []byte) netstack.Verdict {
+	fh, err := c.check(b)
+	switch {
+	case errors.Is(err, proof.ErrEpoch) && fh.Header.Shard == shard:
+		c.claim(shard, fh.Header.Epoch)
+		return netstack.Ignore
+	case err != nil || fh.Header.Shard != shard:
+		return netstack.Reject
+	}
+	return netstack.Accept
 }
 
 // learn takes a verified final header of another shard.
@@ -185,7 +201,8 @@ func linkTo(h *consensus.Header, shard consensus.ShardID) (consensus.Link, bool)
 	return consensus.Link{}, false
 }
 
-// follow fetches from one shard whenever there is news, and asks for news when gossip is silent.
+// follow fetches from one shard whenever there is news, and asks for news when gossip is silent. Hand-overs come first: without
+// them no header can be judged.
 func (c *crossLinks) follow(ctx context.Context, s *source) {
 	poll := time.NewTicker(headPoll)
 	defer poll.Stop()
@@ -193,25 +210,40 @@ func (c *crossLinks) follow(ctx context.Context, s *source) {
 		select {
 		case <-s.kick:
 		case <-poll.C:
-			if !c.due(s) {
-				continue
-			}
 		case <-ctx.Done():
 			return
 		}
-		for failed := 0; failed < fetchTries && ctx.Err() == nil; {
-			grew := c.fetch(ctx, s)
-			c.mu.Lock()
-			more := c.lacks(s)
-			c.mu.Unlock()
-			if !more {
-				break
-			}
-			if !grew {
-				failed++
-			}
+		c.catchUp(ctx, s)
+	}
+}
+
+// catchUp fetches what is missing of s until there is nothing more, or fetchTries requests brought nothing.
+func (c *crossLinks) catchUp(ctx context.Context, s *source) {
+	for failed, ask := 0, c.due(s); ctx.Err() == nil; {
+		grew := false
+		if from, limit, missing := c.missing(s); missing {
+			grew = c.fetchSteps(ctx, s, from, limit)
+			ask = ask || grew // what could not be judged may tell news
+		} else if ask || c.short(s) {
+			grew, ask = c.fetch(ctx, s), false
+		} else {
+			return
+		}
+		if grew {
+			continue
+		}
+		if failed++; failed == fetchTries {
+			c.disbelieve(s)
+			return
 		}
 	}
+}
+
+// short is lacks for who does not hold mu.
+func (c *crossLinks) short(s *source) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lacks(s)
 }
 
 // due reports whether s should be asked without news of it.
@@ -251,7 +283,10 @@ func (c *crossLinks) take(s *source, from uint64, answer []byte) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	fh, err := c.headers.check(b.Proof)
+	fh, err := c.check(b.Proof)
+	if errors.Is(err, proof.ErrEpoch) && fh.Header.Shard == s.shard {
+		c.claim(s.shard, fh.Header.Epoch)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -280,16 +315,16 @@ func (c *crossLinks) take(s *source, from uint64, answer []byte) (bool, error) {
 	return true, nil
 }
 
-// bundles is what a block on a parent with these links may include, ascending by source, at most maxBytes encoded. Where
+// bundles is what a block on a parent with these channels may include, ascending by source, at most maxBytes encoded. Where
 // not everything fits, another shard is first at each height; what it has may be larger than room, up to maxBytes, because
-// a bundle can't be cut. acked is what each destination has acknowledged as of our final state; an acknowledgement alone
-// is brought only at heights that are multiples of ackEvery.
-func (c *crossLinks) bundles(height consensus.Height, parent []consensus.Link, acked func(shard uint16) uint64, room, maxBytes int) (out []tx.Bundle) {
+// a bundle can't be cut. An acknowledgement alone is brought only at heights that are multiples of ackEvery, hand-overs alone
+// at once.
+func (c *crossLinks) bundles(height consensus.Height, parent []ledger.Channel, room, maxBytes int) (out []tx.Bundle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	bytes := 0
 	for k := range parent {
-		b, ok := c.bundle(height, parent[(k+int(height%consensus.Height(len(parent))))%len(parent)], acked)
+		b, ok := c.bundle(height, &parent[(k+int(height%consensus.Height(len(parent))))%len(parent)], room)
 		if !ok {
 			continue
 		}
@@ -304,24 +339,50 @@ func (c *crossLinks) bundles(height consensus.Height, parent []consensus.Link, a
 	return out
 }
 
-// bundle is what a block may include from one shard. mu is held.
-func (c *crossLinks) bundle(height consensus.Height, l consensus.Link, acked func(shard uint16) uint64) (tx.Bundle, bool) {
-	s := c.sources[l.Shard]
+// bundle is what a block on a parent with this channel may include from one shard. mu is held.
+func (c *crossLinks) bundle(height consensus.Height, ch *ledger.Channel, room int) (tx.Bundle, bool) {
+	s := c.sources[ch.Shard]
 	if s == nil {
 		return tx.Bundle{}, false
 	}
-	if s.holds(l.Received) {
-		b := s.bundle
-		return tx.Bundle{Source: b.Source, Proof: b.Proof, First: l.Received, Receipts: b.Receipts[l.Received-b.First:]}, true
-	}
-	if s.newest == nil || height%ackEvery != 0 {
+	received := ch.Received.Count()
+	p := c.leading(s, ch.Known, c.usable(s, received), room)
+	if p == nil {
 		return tx.Bundle{}, false
 	}
-	theirs, ok := linkTo(s.newest.Header, c.self)
-	if !ok || theirs.Sent != l.Received || theirs.Received <= acked(uint16(l.Shard)) {
+	theirs, ok := linkTo(p.header(), c.self)
+	if !ok || theirs.Sent < received || theirs.Sent > received && (!s.holds(received) || theirs.Sent > s.end()) {
+		return tx.Bundle{}, false // its receipts have to come with it
+	}
+	if theirs.Sent == received && len(p.steps) == 0 && (height%ackEvery != 0 || theirs.Received <= ch.Acked) {
 		return tx.Bundle{}, false
 	}
-	return tx.Bundle{Source: uint16(l.Shard), Proof: s.newest.Append(nil), First: l.Received}, true
+	out := tx.Bundle{Source: ch.Shard, Proof: p.Append(nil), First: received}
+	if theirs.Sent > received {
+		out.Receipts = s.bundle.Receipts[received-s.bundle.First : theirs.Sent-s.bundle.First]
+	}
+	return out, true
+}
+
+// usable is the newest header that the receipts from a sequence number on are held for, nil for none. mu is held.
+func (c *crossLinks) usable(s *source, received uint64) *consensus.FinalHeader {
+	end := received
+	if s.holds(received) {
+		end = s.end()
+	}
+	if s.newest != nil {
+		if l, ok := linkTo(s.newest.Header, c.self); ok && l.Sent == end {
+			return s.newest
+		}
+	}
+	if end == received {
+		return nil
+	}
+	fh, err := consensus.DecodeFinalHeader(s.bundle.Proof)
+	if err != nil {
+		return nil // not what was taken in
+	}
+	return fh
 }
 
 // holds reports whether the receipts from a sequence number on are held.
@@ -340,13 +401,16 @@ const (
 	receiptBytes   = 6 + 6 + 8 + 32 + 1
 )
 
-// waiting reports whether some shard has receipts for us beyond these links.
-func (c *crossLinks) waiting(parent []consensus.Link) bool {
+// waiting reports whether some shard has receipts for us that a block on a parent with these channels may include.
+func (c *crossLinks) waiting(parent []ledger.Channel) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range parent {
-		if s := c.sources[l.Shard]; s != nil && s.holds(l.Received) {
-			return true
+	for i := range parent {
+		ch := &parent[i]
+		if s := c.sources[ch.Shard]; s != nil && s.holds(ch.Received.Count()) {
+			if b, ok := c.bundle(1, ch, tx.MaxProofBytes); ok && len(b.Receipts) > 0 {
+				return true
+			}
 		}
 	}
 	return false
@@ -370,8 +434,9 @@ func (c *crossLinks) refusals() uint64 {
 	return c.refusal
 }
 
-// finalised takes an own final block: what it consumed is dropped, and its certified header can prove our receipts.
-func (c *crossLinks) finalised(h *consensus.Header, cert *consensus.Certificate) {
+// finalised takes an own final block, with the channels after it: what it consumed is dropped, and its certified header can
+// prove our receipts.
+func (c *crossLinks) finalised(h *consensus.Header, cert *consensus.Certificate, channels []ledger.Channel) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if cert != nil {
@@ -379,6 +444,11 @@ func (c *crossLinks) finalised(h *consensus.Header, cert *consensus.Certificate)
 			c.own = append(c.own[:0], c.own[1:]...)
 		}
 		c.own = append(c.own, &consensus.FinalHeader{Header: h, Cert: *cert})
+	}
+	for i := range channels {
+		if s := c.sources[channels[i].Shard]; s != nil {
+			c.leadTo(s, channels[i].Known)
+		}
 	}
 	for _, l := range h.Links {
 		s := c.sources[l.Shard]

@@ -55,6 +55,16 @@ type lane struct {
 	woken int
 }
 
+// judging is what a node of a shard judges headers by. It knows the genesis only.
+func judging(net *prooftest.Network, shard consensus.ShardID, headers *finalHeaders) judges {
+	return judges{self: shard, headers: headers, trust: net.NewTrust(), current: func() member { return headers.first[shard] }}
+}
+
+// channel is one that so many receipts were received by.
+func channel(shard uint16, received int) ledger.Channel {
+	return ledger.Channel{Shard: shard, Received: rangeOf(received)}
+}
+
 func nodeID(b byte) netstack.NodeID { return netstack.NodeID{b} }
 
 func newLane(t *testing.T, box receiptSource) *lane {
@@ -67,7 +77,7 @@ func newLane(t *testing.T, box receiptSource) *lane {
 	world := simnet.New(simnet.Config{})
 	t.Cleanup(world.Close)
 	peers := [][]netstack.NodeID{{nodeID(0x01), nodeID(0x02)}, nil, {nodeID(0x21)}}
-	l.crossLinks = newCrossLinks(1, headers, world.Join(nodeID(0x11)), peers, box, func() { l.woken++ })
+	l.crossLinks = newCrossLinks(judging(l.net, 1, headers), world.Join(nodeID(0x11)), peers, box, func() { l.woken++ })
 	return l
 }
 
@@ -131,7 +141,7 @@ func TestTakeJoins(t *testing.T) {
 	if l.woken != 2 || s.newest.Header != second.Header && s.newest.Header.Hash() != second.Header.Hash() {
 		t.Errorf("woken %d times, newest height %d", l.woken, s.newest.Header.Height)
 	}
-	got := l.bundles(1, []consensus.Link{{Shard: 0}}, none, 1<<20, 1<<20)
+	got := l.bundles(1, []ledger.Channel{channel(0, 0)}, 1<<20, 1<<20)
 	if len(got) != 1 || len(got[0].Receipts) != 5 || string(got[0].Proof) != string(second.Append(nil)) {
 		t.Fatalf("joined to %d bundles", len(got))
 	}
@@ -154,8 +164,6 @@ func TestTakeJoins(t *testing.T) {
 	}
 }
 
-func none(uint16) uint64 { return 0 }
-
 func TestBundles(t *testing.T) {
 	l := newLane(t, nil)
 	fh0 := certified(l.net, 0, consensus.Link{Shard: 1, Sent: 10, Received: 2})
@@ -169,24 +177,24 @@ func TestBundles(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		height       consensus.Height
-		parent       []consensus.Link
+		parent       []ledger.Channel
 		room, at     int
 		want         []want
 		isWaitingFor bool
 	}{
-		{"both", 1, []consensus.Link{{Shard: 0, Received: 4}, {Shard: 2}}, size0 + size2, 0, []want{{0, 4, 6}, {2, 0, 6}}, true},
-		{"ascending whoever is first", 2, []consensus.Link{{Shard: 0, Received: 4}, {Shard: 2}}, size0 + size2, 0, []want{{0, 4, 6}, {2, 0, 6}}, true},
-		{"the rest of one", 1, []consensus.Link{{Shard: 0, Received: 7}}, 1 << 20, 0, []want{{0, 7, 3}}, true},
-		{"all consumed", 1, []consensus.Link{{Shard: 0, Received: 10}}, 1 << 20, 0, nil, false},
-		{"more consumed than is held", 1, []consensus.Link{{Shard: 0, Received: 11}}, 1 << 20, 0, nil, false},
-		{"a gap before what is held", 1, []consensus.Link{{Shard: 0, Received: 3}}, 1 << 20, 0, nil, false},
-		{"room for one: even height", 2, []consensus.Link{{Shard: 0, Received: 4}, {Shard: 2}}, size0, 0, []want{{0, 4, 6}}, true},
-		{"room for one: odd height", 1, []consensus.Link{{Shard: 0, Received: 4}, {Shard: 2}}, size2, 0, []want{{2, 0, 6}}, true},
-		{"room for none, but it can't be cut", 2, []consensus.Link{{Shard: 0, Received: 4}, {Shard: 2}}, 100, 1 << 20, []want{{0, 4, 6}}, true},
-		{"room for none at all", 2, []consensus.Link{{Shard: 0, Received: 4}, {Shard: 2}}, 100, 100, nil, true},
+		{"both", 1, []ledger.Channel{channel(0, 4), channel(2, 0)}, size0 + size2, 0, []want{{0, 4, 6}, {2, 0, 6}}, true},
+		{"ascending whoever is first", 2, []ledger.Channel{channel(0, 4), channel(2, 0)}, size0 + size2, 0, []want{{0, 4, 6}, {2, 0, 6}}, true},
+		{"the rest of one", 1, []ledger.Channel{channel(0, 7)}, 1 << 20, 0, []want{{0, 7, 3}}, true},
+		{"all consumed", 1, []ledger.Channel{channel(0, 10)}, 1 << 20, 0, nil, false},
+		{"more consumed than is held", 1, []ledger.Channel{channel(0, 11)}, 1 << 20, 0, nil, false},
+		{"a gap before what is held", 1, []ledger.Channel{channel(0, 3)}, 1 << 20, 0, nil, false},
+		{"room for one: even height", 2, []ledger.Channel{channel(0, 4), channel(2, 0)}, size0, 0, []want{{0, 4, 6}}, true},
+		{"room for one: odd height", 1, []ledger.Channel{channel(0, 4), channel(2, 0)}, size2, 0, []want{{2, 0, 6}}, true},
+		{"room for none, but it can't be cut", 2, []ledger.Channel{channel(0, 4), channel(2, 0)}, 100, 1 << 20, []want{{0, 4, 6}}, true},
+		{"room for none at all", 2, []ledger.Channel{channel(0, 4), channel(2, 0)}, 100, 100, nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := l.bundles(c.height, c.parent, none, c.room, max(c.at, c.room))
+			got := l.bundles(c.height, c.parent, c.room, max(c.at, c.room))
 			if len(got) != len(c.want) {
 				t.Fatalf("%d bundles, want %d", len(got), len(c.want))
 			}
@@ -205,14 +213,15 @@ func TestBundles(t *testing.T) {
 func TestManyBundles(t *testing.T) {
 	l := newLane(t, nil)
 	l.sources = nil
-	var parent []consensus.Link
+	one := answer(certified(l.net, 0, consensus.Link{Shard: 1, Sent: 1}), 0, 1)
+	var parent []ledger.Channel
 	for i := range tx.MaxBundles + 6 {
-		l.sources = append(l.sources, &source{shard: consensus.ShardID(i), bundle: &tx.Bundle{Source: uint16(i), Receipts: receipts(1)}})
-		parent = append(parent, consensus.Link{Shard: consensus.ShardID(i)})
+		l.sources = append(l.sources, &source{shard: consensus.ShardID(i), bundle: one, lineage: lineage{base: l.net.Committees[0]}})
+		parent = append(parent, channel(uint16(i), 0))
 	}
 	seen := map[uint16]bool{}
 	for height := range consensus.Height(len(parent)) {
-		got := l.bundles(height, parent, none, 1<<20, 1<<20)
+		got := l.bundles(height, parent, 1<<20, 1<<20)
 		if len(got) != tx.MaxBundles {
 			t.Fatalf("%d bundles, a body takes %d", len(got), tx.MaxBundles)
 		}
@@ -231,11 +240,10 @@ func TestAcknowledgements(t *testing.T) {
 	l := newLane(t, nil)
 	fh := certified(l.net, 0, consensus.Link{Shard: 1, Sent: 7, Received: 5})
 	l.learn(fh)
-	acked := func(n uint64) func(uint16) uint64 { return func(uint16) uint64 { return n } }
 	for _, c := range []struct {
 		name     string
 		height   consensus.Height
-		received uint64
+		received int
 		acked    uint64
 		want     bool
 	}{
@@ -245,7 +253,9 @@ func TestAcknowledgements(t *testing.T) {
 		{"receipts are missing, which the header would have to bring", ackEvery, 6, 4, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := l.bundles(c.height, []consensus.Link{{Shard: 0, Received: c.received}}, acked(c.acked), 1<<20, 1<<20)
+			ch := channel(0, c.received)
+			ch.Acked = c.acked
+			got := l.bundles(c.height, []ledger.Channel{ch}, 1<<20, 1<<20)
 			if len(got) != 1 != !c.want {
 				t.Fatalf("%d bundles", len(got))
 			}
@@ -259,14 +269,15 @@ func TestAcknowledgements(t *testing.T) {
 func TestFinalisedTrims(t *testing.T) {
 	l := newLane(t, nil)
 	s := l.sources[0]
+	before := certified(l.net, 0, consensus.Link{Shard: 1, Sent: 8})
 	fh := certified(l.net, 0, consensus.Link{Shard: 1, Sent: 10})
 	l.learn(fh)
 	<-s.kick
-	s.bundle = answer(fh, 0, 8)
+	s.bundle = answer(before, 0, 8)
 	consume := func(received uint64) {
-		l.finalised(&consensus.Header{Links: []consensus.Link{{Shard: 0, Received: received}, {Shard: 1, Received: 99}}}, nil)
+		l.finalised(&consensus.Header{Links: []consensus.Link{{Shard: 0, Received: received}, {Shard: 1, Received: 99}}}, nil, nil)
 	}
-	held := l.bundles(1, []consensus.Link{{Shard: 0}}, none, 1<<20, 1<<20)[0]
+	held := l.bundles(1, []ledger.Channel{channel(0, 0)}, 1<<20, 1<<20)[0]
 	consume(3)
 	if s.received != 3 || s.bundle.First != 3 || len(s.bundle.Receipts) != 5 || s.bundle.Receipts[0].Amount != 4 {
 		t.Errorf("after 3 are consumed: received %d, holds %d from %d", s.received, len(s.bundle.Receipts), s.bundle.First)
@@ -326,9 +337,9 @@ func TestServe(t *testing.T) {
 	for _, sent := range []uint64{12, 12, 100, bundleAim + 100, bundleAim + 200, 3 * bundleAim} {
 		fh := certified(l.net, 1, consensus.Link{Shard: 0, Sent: sent}, consensus.Link{Shard: 2, Sent: 0})
 		headers = append(headers, fh.Header)
-		l.finalised(fh.Header, &fh.Cert)
+		l.finalised(fh.Header, &fh.Cert, nil)
 	}
-	l.finalised(l.net.Add(1, nil, nil), nil) // a block without a certificate of its own proves nothing
+	l.finalised(l.net.Add(1, nil, nil), nil, nil) // a block without a certificate of its own proves nothing
 	for _, c := range []struct {
 		name   string
 		from   uint64
@@ -369,7 +380,7 @@ func TestServe(t *testing.T) {
 	// Own headers are bounded, and what is left does not reach back for ever.
 	last := certified(l.net, 1, consensus.Link{Shard: 0, Sent: tx.MaxBundleCount + 11})
 	for range recentFinalHeaders + 5 {
-		l.finalised(last.Header, &last.Cert)
+		l.finalised(last.Header, &last.Cert, nil)
 	}
 	if len(l.own) != recentFinalHeaders {
 		t.Errorf("%d own headers are kept", len(l.own))
@@ -404,7 +415,7 @@ func startWorld(t *testing.T, validators int) (*world, func()) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newCrossLinks(shard, headers, w.sim.Join(id), peers, w.box, wake)
+		c := newCrossLinks(judging(w.net, shard, headers), w.sim.Join(id), peers, w.box, wake)
 		if err := c.run(ctx, &group); err != nil {
 			t.Fatal(err)
 		}
@@ -425,7 +436,7 @@ func startWorld(t *testing.T, validators int) (*world, func()) {
 func (w *world) send(sent uint64, known ...int) *consensus.FinalHeader {
 	fh := certified(w.net, 0, consensus.Link{Shard: 1, Sent: sent})
 	for _, i := range known {
-		w.sources[i].finalised(fh.Header, &fh.Cert)
+		w.sources[i].finalised(fh.Header, &fh.Cert, nil)
 	}
 	return fh
 }
@@ -555,7 +566,7 @@ func TestReceiptsTravel(t *testing.T) {
 func TestOneShardHasNoLinks(t *testing.T) {
 	sim := simnet.New(simnet.Config{})
 	defer sim.Close()
-	c := newCrossLinks(0, nil, sim.Join(nodeID(1)), make([][]netstack.NodeID, 1), nil, func() {})
+	c := newCrossLinks(judges{}, sim.Join(nodeID(1)), make([][]netstack.NodeID, 1), nil, func() {})
 	var group sync.WaitGroup
 	if err := c.run(t.Context(), &group); err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ type rig struct {
 // noForeign is the headers of a network of one shard.
 type noForeign struct{}
 
-func (noForeign) Verify(uint16, []byte) (ledger.ForeignHeader, error) {
+func (noForeign) Verify(uint16, ledger.Known, []byte) (ledger.ForeignHeader, error) {
 	return ledger.ForeignHeader{}, fmt.Errorf("there is no other shard")
 }
 

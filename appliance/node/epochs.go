@@ -48,6 +48,12 @@ type seats struct {
 	next *consensus.Committee
 }
 
+// member is the committee of the epoch that runs.
+func (s *seats) member() member {
+	t := s.current.Load()
+	return member{t.Committee, t.keys}
+}
+
 // middle is the block that the committee after a term's is drawn from, ok once it is final here.
 func (s *seats) middle(t epochs.Term) (hash consensus.Hash, ok bool) {
 	if hash, ok := s.store.Middle(t.Committee.Epoch); ok {

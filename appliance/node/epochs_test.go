@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"tutti/appliance/api"
-	"tutti/appliance/client"
 	"tutti/appliance/config"
 	"tutti/appliance/localnet"
 	"tutti/appliance/node"
@@ -34,31 +33,19 @@ func startEpochs(t *testing.T) *network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range n.Names {
-		n.start(name)
-	}
-	trust, err := node.Trust(n.Genesis)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var urls []string
-	for _, name := range n.Names {
-		urls = append(urls, n.nodes[name].url)
-	}
-	if n.client, err = client.New(client.Options{URLs: urls, Trust: trust}); err != nil {
-		t.Fatal(err)
-	}
+	n.start(n.Names...)
+	n.client = n.newClient(n.Names...)
 	return n
 }
 
-// pay makes transfers until ctx ends.
-func (n *network) pay(ctx context.Context) {
+// pay makes transfers from one member to another until ctx ends.
+func (n *network) pay(ctx context.Context, from uint64, to int) {
 	beat := time.NewTicker(20 * time.Millisecond)
 	defer beat.Stop()
 	for ctx.Err() == nil {
-		s := n.sign(0, tx.Tx{Kind: tx.Transfer, To: n.member(1), Amount: 1})
+		s := n.sign(from, tx.Tx{Kind: tx.Transfer, To: n.member(to), Amount: 1})
 		if n.client.Submit(ctx, []tx.Signed{s})[0] != nil {
-			n.nonce[0]--
+			n.nonce[from]--
 		}
 		select {
 		case <-beat.C:
@@ -97,7 +84,7 @@ func TestEpochs(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	paid := make(chan struct{})
-	go func() { defer close(paid); n.pay(ctx) }()
+	go func() { defer close(paid); n.pay(ctx, 0, 1) }()
 	n.reach(2, n.Names...)
 	n.stop("s0v2") // who has lost the hand-overs makes them again from the log
 	if err := os.Remove(filepath.Join(n.data("s0v2"), "epochs")); err != nil {
@@ -126,15 +113,8 @@ func TestEpochs(t *testing.T) {
 			t.Errorf("%s: %+v", name, s.Epoch)
 		}
 	}
-	trust, err := node.Trust(n.Genesis)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, s := range all[:1] {
-		c, err := client.New(client.Options{URLs: []string{n.nodes["s0v2"].url}, Trust: trust})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := n.newClient("s0v2")
 		if err := c.Sync(limit, 0, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -14,20 +14,22 @@ import (
 	"tutti/netstack"
 )
 
-// handoverProtocol carries hand-overs to validators of the own shard that were away. A request is the epoch 8 that the first one
-// leads out of; an answer is as many as there is room for, in order, each with its length 4 before it.
-const handoverProtocol netstack.Protocol = "/tutti/handovers/1"
+// handoverProtocol carries hand-overs to validators of the own shard that were away, and to those of other shards. A request is
+// the epoch 8 that the first one leads out of, and how many to send at most 2; an answer is as many as there is room for, in
+// order, each with its length 4 before it.
+const handoverProtocol netstack.Protocol = "/tutti/handovers/2"
 
 // handoversAsked is how many hand-overs an answer has at most.
 const handoversAsked = 256
 
-// serveHandovers answers the validators of the own shard.
+// serveHandovers answers the validators of the network.
 func (n *Node) serveHandovers() {
 	n.transport.Serve(handoverProtocol, func(_ context.Context, _ netstack.NodeID, request []byte) ([]byte, error) {
-		if len(request) != 8 {
+		if len(request) != 10 {
 			return nil, errors.New("malformed request for hand-overs")
 		}
-		list, err := n.epochs.Handovers(consensus.Epoch(binary.BigEndian.Uint64(request)), handoversAsked, handoversBytes)
+		from, limit := consensus.Epoch(binary.BigEndian.Uint64(request)), int(binary.BigEndian.Uint16(request[8:]))
+		list, err := n.epochs.Handovers(from, min(limit, handoversAsked), handoversBytes)
 		if err != nil {
 			n.log.Error("a hand-over can not be read", "err", err)
 			return nil, errors.New("hand-overs can not be read here")
@@ -64,6 +66,11 @@ func decodeHandovers(b []byte) (list []*proof.Handover, err error) {
 	return list, nil
 }
 
+// handoverRequest asks for hand-overs.
+func handoverRequest(from consensus.Epoch, limit int) []byte {
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint64(nil, uint64(from)), uint16(limit))
+}
+
 // trusted is a trust that was led to the newest epoch of the store, whose hand-overs were verified before they came there.
 func (n *Node) trusted() (*proof.Trust, error) {
 	t, err := proof.NewTrust(consensus.Hash(n.chain), n.committees, n.shardOf)
@@ -92,7 +99,7 @@ func (j *joining) handovers(ctx context.Context) error {
 	for id, name := range j.names {
 		for {
 			from := j.n.epochs.Newest().Committee.Epoch
-			b, err := j.transport.Request(ctx, id, handoverProtocol, binary.BigEndian.AppendUint64(nil, uint64(from)))
+			b, err := j.transport.Request(ctx, id, handoverProtocol, handoverRequest(from, handoversAsked))
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -15,6 +15,7 @@ func TestFinalHeaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	j := judging(net, 0, f)
 	good := certified(net, 1, consensus.Link{Shard: 0, Sent: 7, Received: 5, Root: consensus.Hash{3}})
 	got, err := f.Verify(1, ledger.Known{}, good.Append(nil))
 	want := ledger.ForeignHeader{
@@ -28,6 +29,9 @@ func TestFinalHeaders(t *testing.T) {
 	}
 	if _, err := f.Verify(0, ledger.Known{}, good.Append(nil)); err == nil {
 		t.Error("a header of shard 1 passed for one of shard 0")
+	}
+	if _, err := f.Verify(2, ledger.Known{}, good.Append(nil)); err == nil {
+		t.Error("a shard that there is not")
 	}
 
 	forged := certified(net, 1)
@@ -44,21 +48,26 @@ func TestFinalHeaders(t *testing.T) {
 		"a shard that there is not":        {third.Append(nil), nil},
 		"forged":                           {forged.Append(nil), consensus.ErrBadSignature},
 		"no quorum":                        {few.Append(nil), consensus.ErrNoQuorum},
-		"bytes that are no header":         {[]byte("header"), consensus.ErrMalformed},
+		"bytes that are no header":         {[]byte("header"), nil},
 		"bytes behind":                     {append(good.Append(nil), 1), consensus.ErrMalformed},
 		"certificate of another one":       {(&consensus.FinalHeader{Header: good.Header, Cert: forged.Cert}).Append(nil), consensus.ErrMalformed},
 		"good header, other shard's votes": {crossed(net).Append(nil), nil},
+		"another committee in the header":  {recommitteed(net).Append(nil), nil},
+		"an echo":                          {echoed(net).Append(nil), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := f.check(c.proof); err == nil || c.want != nil && !errors.Is(err, c.want) {
+			if _, err := j.check(c.proof); err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("judged %v", err)
+			}
+			if _, err := f.Verify(1, ledger.Known{}, c.proof); err == nil || c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("in a block judged %v", err)
 			}
 		})
 	}
-	if len(f.known) != 1 || len(f.order) != 1 || f.bytes != len(good.Append(nil)) {
-		t.Errorf("%d verdicts are remembered, %d in order, %d bytes: only the good one should be", len(f.known), len(f.order), f.bytes)
+	if len(f.good) != 1 || len(f.order) != 1 {
+		t.Errorf("%d verdicts are remembered, %d in order: only the good one should be", len(f.good), len(f.order))
 	}
-	if again, err := f.check(good.Append(nil)); err != nil || again != f.known[f.order[0].id] {
+	if _, err := j.check(good.Append(nil)); err != nil || len(f.order) != 1 {
 		t.Errorf("checked again: %v", err)
 	}
 }
@@ -69,22 +78,50 @@ func crossed(n *prooftest.Network) *consensus.FinalHeader {
 	return &consensus.FinalHeader{Header: h, Cert: n.Certify(0, h)}
 }
 
+// recommitteed is a header of shard 1 that names another committee than its epoch's, and is certified by that.
+func recommitteed(n *prooftest.Network) *consensus.FinalHeader {
+	h := n.Add(1, nil, nil)
+	h.Committee, h.NextCommittee = consensus.Hash{1}, consensus.Hash{1}
+	return &consensus.FinalHeader{Header: h, Cert: n.Certify(1, h)}
+}
+
+// echoed is a final echo of shard 1.
+func echoed(n *prooftest.Network) *consensus.FinalHeader {
+	h := *n.Add(1, nil, nil)
+	h.NextCommittee = consensus.Hash{1}
+	echo := consensus.Echo(&h, h.View+1)
+	return &consensus.FinalHeader{Header: echo, Cert: n.Certify(1, echo)}
+}
+
 func TestFinalHeadersAreBounded(t *testing.T) {
-	f := &finalHeaders{known: map[[32]byte]*consensus.FinalHeader{}}
-	id := func(i int) [32]byte { return [32]byte{byte(i), byte(i >> 8)} }
-	fh := &consensus.FinalHeader{}
-	for i := range maxVerifiedHeaders + 10 {
-		f.remember(id(i), fh, 400)
-		f.remember(id(i), fh, 400) // twice at the same time
+	f := &finalHeaders{good: map[[32]byte]bool{}}
+	id := func(i int) [32]byte { return [32]byte{byte(i), byte(i >> 8), byte(i >> 16)} }
+	for i := range maxVerdicts + 10 {
+		f.remember(id(i))
+		f.remember(id(i)) // twice at the same time
 	}
-	if len(f.known) != maxVerifiedHeaders || len(f.order) != maxVerifiedHeaders || f.bytes != 400*maxVerifiedHeaders {
-		t.Errorf("%d known, %d in order, %d bytes", len(f.known), len(f.order), f.bytes)
+	if len(f.good) != maxVerdicts || len(f.order) != maxVerdicts {
+		t.Errorf("%d known, %d in order", len(f.good), len(f.order))
 	}
-	if f.known[id(9)] != nil || f.known[id(10)] == nil {
+	if f.good[id(9)] || !f.good[id(10)] {
 		t.Error("the oldest should have gone, and no other")
 	}
-	f.remember(id(-1), fh, maxVerifiedBytes-399)
-	if len(f.known) != 1 || f.known[id(-1)] == nil {
-		t.Errorf("%d known: large headers should push out more than one", len(f.known))
+	net := prooftest.NewOf(t, "many", 1, 40)
+	for range 30 {
+		net.HandOver(0, 0)
+		if _, err := f.member(net.Committee(0), nil); err != nil {
+			t.Fatal(err)
+		}
+		last := &f.members[len(f.members)-1] // as if it were larger
+		large := *last.Committee
+		large.Validators = append(large.Validators, make([]consensus.Validator, maxDecodedSeats/20)...)
+		last.Committee, f.seats = &large, f.seats+maxDecodedSeats/20
+	}
+	if len(f.members) < 10 || len(f.members) > 20 || f.seats-maxDecodedSeats/20 > maxDecodedSeats || f.members[len(f.members)-1].Hash() != net.Committee(0).Hash() {
+		t.Errorf("%d committees with %d seats are held", len(f.members), f.seats)
+	}
+	before := len(f.members)
+	if m, err := f.member(net.Committee(0), nil); err != nil || m.keys == nil || len(f.members) != before {
+		t.Errorf("decoded again: %d, %v", len(f.members), err)
 	}
 }

@@ -86,9 +86,7 @@ func startNetwork(t *testing.T, shards int) *network {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range n.Names {
-		n.start(name)
-	}
+	n.start(n.Names...)
 	trust, err := node.Trust(n.Genesis)
 	if err != nil {
 		t.Fatal(err)
@@ -103,8 +101,13 @@ func startNetwork(t *testing.T, shards int) *network {
 	return n
 }
 
-// start runs a node and waits until it listens.
-func (n *network) start(name string) { n.t.Helper(); n.begin(name, node.AsItIs) }
+// start runs nodes and waits until they listen.
+func (n *network) start(names ...string) {
+	n.t.Helper()
+	for _, name := range names {
+		n.begin(name, node.AsItIs)
+	}
+}
 
 // begin is start by the operator's word.
 func (n *network) begin(name string, word node.Source) {

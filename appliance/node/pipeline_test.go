@@ -18,7 +18,7 @@ import (
 	"tutti/netstack/p2p"
 )
 
-var update = flag.Bool("update", false, "rewrite the table in ARCHITECTURE.md")
+var update = flag.Bool("update", false, "rewrite the table in ARCHITECTURE.md, and golden files in testdata")
 
 const (
 	architecture = "../../ARCHITECTURE.md"

@@ -139,10 +139,11 @@ func (n *Node) wireShards(g *genesis.Verified, headers *finalHeaders) error {
 	}
 	byShard, _ := n.others()
 	n.wake = make(chan struct{}, 1)
-	n.cross = newCrossLinks(n.shard, headers, n.transport, byShard, n.ledger, func() { poke(n.wake) })
+	j := judges{self: n.shard, headers: headers, trust: trust, current: n.seats.member}
+	n.cross = newCrossLinks(j, n.transport, byShard, n.ledger, func() { poke(n.wake) })
 	n.serveState(byShard[n.shard])
 	n.serveHandovers()
-	n.credits = newCredits(n.transport, byShard, trust, backend{n}.Credit)
+	n.credits = newCredits(n.transport, byShard, trust, n.cross.want, backend{n}.Credit)
 	n.forward = newForwarder(n.transport, func(k int) []netstack.NodeID {
 		r := n.now()
 		return upcomingLeaders(r.Committee, r.index, r.engine.Status().View, k)
