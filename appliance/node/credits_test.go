@@ -28,6 +28,31 @@ func creditsPair(t *testing.T, net *prooftest.Network, answer func(tx.Hash) (*pr
 
 func noMiss(consensus.ShardID, consensus.Epoch) {}
 
+// TestCreditsOfEpochs: a credit of an epoch that is not known is not believed, and its committee is asked for.
+func TestCreditsOfEpochs(t *testing.T) {
+	net := prooftest.New(t, "credits", 2)
+	step, _ := net.HandOver(1, 1)
+	transfer := net.Transfer(net.Account(0, 1), net.Account(1, 2), 30, 1)
+	_, block := net.Send(transfer)
+	good := creditOf(t, block, 0)
+	c, _, _ := creditsPair(t, net, func(tx.Hash) (*proof.Credit, error) { return good, nil })
+	var missed []consensus.Epoch
+	c.miss = func(shard consensus.ShardID, epoch consensus.Epoch) {
+		if shard == 1 {
+			missed = append(missed, epoch)
+		}
+	}
+	if got := c.lookup(t.Context(), 1, net.ID(transfer)); got != nil || len(missed) != 1 || missed[0] != 2 {
+		t.Errorf("believed %v, asked for epochs %v", got, missed)
+	}
+	if err := net.Trust.Advance(step); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.lookup(t.Context(), 1, net.ID(transfer)); got == nil || len(missed) != 1 {
+		t.Errorf("not believed, asked for epochs %v", missed)
+	}
+}
+
 func creditOf(t *testing.T, b *proof.Block, k int) *proof.Credit {
 	t.Helper()
 	c, err := b.Open()

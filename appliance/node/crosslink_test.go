@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tutti/appliance/proof"
 	"tutti/appliance/proof/prooftest"
 	"tutti/consensus"
 	"tutti/netstack"
@@ -398,6 +399,8 @@ type world struct {
 	dest    *crossLinks
 	wakes   chan struct{}
 	box     *outbox
+	steps   []*proof.Handover // of shard 0, from the genesis' epoch on, as its validators have them
+	asked   atomic.Int32      // requests for hand-overs
 }
 
 func startWorld(t *testing.T, validators int) (*world, func()) {
@@ -423,6 +426,7 @@ func startWorld(t *testing.T, validators int) (*world, func()) {
 	}
 	for _, id := range peers[0] {
 		w.sources = append(w.sources, start(id, 0, func() {}))
+		w.sources[len(w.sources)-1].transport.Serve(handoverProtocol, w.serveSteps)
 	}
 	w.dest = start(nodeID(0x11), 1, func() { poke(w.wakes) })
 	return w, func() {

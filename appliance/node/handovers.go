@@ -25,17 +25,27 @@ const handoversAsked = 256
 // serveHandovers answers the validators of the network.
 func (n *Node) serveHandovers() {
 	n.transport.Serve(handoverProtocol, func(_ context.Context, _ netstack.NodeID, request []byte) ([]byte, error) {
-		if len(request) != 10 {
-			return nil, errors.New("malformed request for hand-overs")
-		}
-		from, limit := consensus.Epoch(binary.BigEndian.Uint64(request)), int(binary.BigEndian.Uint16(request[8:]))
-		list, err := n.epochs.Handovers(from, min(limit, handoversAsked), handoversBytes)
-		if err != nil {
-			n.log.Error("a hand-over can not be read", "err", err)
-			return nil, errors.New("hand-overs can not be read here")
-		}
-		return appendHandovers(nil, list), nil
+		return answerHandovers(request, func(from consensus.Epoch, limit int) ([]*proof.Handover, error) {
+			list, err := n.epochs.Handovers(from, limit, handoversBytes)
+			if err != nil {
+				n.log.Error("a hand-over can not be read", "err", err)
+				err = errors.New("hand-overs can not be read here")
+			}
+			return list, err
+		})
 	})
+}
+
+// answerHandovers answers a request out of what read has.
+func answerHandovers(request []byte, read func(from consensus.Epoch, limit int) ([]*proof.Handover, error)) ([]byte, error) {
+	if len(request) != 10 {
+		return nil, errors.New("malformed request for hand-overs")
+	}
+	list, err := read(consensus.Epoch(binary.BigEndian.Uint64(request)), min(handoversAsked, int(binary.BigEndian.Uint16(request[8:]))))
+	if err != nil {
+		return nil, err
+	}
+	return appendHandovers(nil, list), nil
 }
 
 func appendHandovers(b []byte, list []*proof.Handover) []byte {
