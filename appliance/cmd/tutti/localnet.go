@@ -24,7 +24,7 @@ The first start makes keys, genesis and a funded wallet named demo; later starts
 home folder is --home, else $TUTTI_HOME, else ./localnet. Its keys are throw-aways.`,
 		Example: `  tutti localnet
   tutti localnet --shards 4 --validators 4 --accounts 100000 --load 2000
-  tutti localnet --shards 1 --validators 5 --epoch-blocks 300 --committee-size 4
+  tutti localnet --validators 5 --epoch-blocks 300 --committee-size 4
   tutti localnet --reset --load 0`,
 		Args: arguments(),
 		RunE: func(c *cobra.Command, _ []string) error { return a.localnet(c.Context(), o) },
@@ -35,7 +35,7 @@ home folder is --home, else $TUTTI_HOME, else ./localnet. Its keys are throw-awa
 	f.Uint64Var(&o.Accounts, "accounts", 10_000, "accounts of the made-up crowd")
 	f.IntVar(&o.LoadTPS, "load", 200, "demo load in transactions a second, 0 for none")
 	f.IntVar(&o.APIPort, "api-port", config.DefaultAPIPort, "port of the first node's API and dashboard; the others follow")
-	f.Uint64Var(&o.EpochBlocks, "epoch-blocks", 0, "blocks after which seats and leaders change, with --shards 1; 0 for never")
+	f.Uint64Var(&o.EpochBlocks, "epoch-blocks", 0, "blocks after which each shard's seats and leaders change; 0 for never")
 	f.Uint64Var(&o.CommitteeSize, "committee-size", 0, "seats, which the validators have in turn; 0 for one each")
 	f.BoolVar(&o.Reset, "reset", false, "remove the local network that is there, and begin a new one")
 	return c
