@@ -14,7 +14,8 @@ import (
 
 // The committees of the other shards change with their epochs, and every node follows them all: a header of an epoch that is not
 // known makes it ask the validators of that shard for the hand-overs from the newest epoch it knows on (handovers.go). What they send is
-// verified; one that sends nothing, or something wrong, is passed over. The trust knows then who may sign now.
+// verified; one that sends nothing, or something wrong, is passed over. The trust knows then who may sign now. After a start it goes
+// from the genesis, or begins with the committee that the channel of our state knows where that is far from there.
 //
 // To build blocks a node keeps hand-overs as well: those from the committee that the channel of its final state knows on. With them
 // it leads the channel to the newest epoch (linkProof): with the next receipts or, where there are none, at once and alone, so that
@@ -176,6 +177,8 @@ func (c *crossLinks) missing(s *source) (from consensus.Epoch, limit int, ok boo
 	defer c.mu.Unlock()
 	newest := c.trust.Newest(s.shard)
 	switch {
+	case s.skips(newest):
+		return consensus.Epoch(s.known.Epoch) - 1, 1 + keptSteps, true
 	case s.claimed > newest:
 		return newest, handoversAsked, true
 	case s.base == nil:
@@ -189,6 +192,11 @@ func (c *crossLinks) missing(s *source) (from consensus.Epoch, limit int, ok boo
 		s.wanted = 0
 	}
 	return 0, 0, false
+}
+
+// skips reports whether the trust is so far behind our own state, as after a start, that it begins anew with what that knows.
+func (l *lineage) skips(newest consensus.Epoch) bool {
+	return l.base == nil && consensus.Epoch(l.known.Epoch) > newest+keptSteps
 }
 
 func (l *lineage) room() bool {
@@ -229,7 +237,11 @@ func (c *crossLinks) takeSteps(s *source, from consensus.Epoch, limit int, answe
 		if h.End.Last.Shard != s.shard || h.Epoch() != from+consensus.Epoch(i) {
 			return i, fmt.Errorf("a hand-over out of epoch %d of shard %d, asked for others", h.Epoch(), h.End.Last.Shard)
 		}
-		if err := c.trust.Advance(h); err != nil {
+		if c.begins(s, h) {
+			if err := c.trust.Begin(h.Next); err != nil {
+				return i, err
+			}
+		} else if err := c.trust.Advance(h); err != nil {
 			return i, err
 		}
 		if err := c.extend(s, h); err != nil {
@@ -237,6 +249,14 @@ func (c *crossLinks) takeSteps(s *source, from consensus.Epoch, limit int, answe
 		}
 	}
 	return len(list), nil
+}
+
+// begins reports whether the trust begins anew with the committee that a hand-over leads to, which our own state vouches for by its
+// hash; the rest of the hand-over does not matter then.
+func (c *crossLinks) begins(s *source, h *proof.Handover) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return s.skips(c.trust.Newest(s.shard)) && h.Next.Hash() == consensus.Hash(s.known.Committee)
 }
 
 // extend keeps a hand-over that the trust has followed, if it is the next one for the channel. What ends the epoch is verified

@@ -209,6 +209,35 @@ func TestLineage(t *testing.T) {
 			settle()
 			d.expect(1, 4, 2)
 		},
+		"after a start, far from the genesis": func(t *testing.T, w *world, d *destination) {
+			for range keptSteps + 3 {
+				w.end(0)
+			}
+			lied := atomic.Int32{}
+			w.sources[0].transport.Serve(handoverProtocol, func(context.Context, netstack.NodeID, []byte) ([]byte, error) {
+				lied.Add(1)
+				return appendHandovers(nil, w.steps[:1]), nil
+			})
+			at := keptSteps + 2
+			d.tip.Known = ledger.Known{Epoch: uint64(at), Committee: tx.Hash(w.steps[at-2].Next.Hash())}
+			d.final = d.tip
+			d.c.resume([]ledger.Channel{d.final}, nil)
+			w.send(4, 0, 1, 2)
+			settle()
+			d.expect(1, 4, 2)
+			if n := d.c.trust.Checks(); n > 10 || lied.Load() == 0 {
+				t.Errorf("the trust made %d checks, of %d hand-overs one is needed", n, len(w.steps))
+			}
+			if _, _, err := d.c.trust.Committee(0, 5); !errors.Is(err, proof.ErrEpoch) {
+				t.Errorf("an epoch that was left out: %v", err)
+			}
+			d.c.want(0, 5) // which nobody can show
+			settle()
+			w.end(0)
+			w.gossip(t, 1, w.send(5, 0, 1, 2))
+			settle()
+			d.expect(2, 1, 1)
+		},
 		"the state is ahead of what is kept": func(t *testing.T, w *world, d *destination) {
 			for range 4 {
 				w.end(0)

@@ -2,6 +2,7 @@ package proof
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"tutti/consensus"
@@ -121,6 +122,29 @@ func (t *Trust) Adopt(c *Checkpoint) error {
 		k := t.chains[s.Shard]
 		k.first, k.records = s.Epoch, []record{{s.Committee, s.Height, s.Block}}
 	}
+	return nil
+}
+
+// Begin makes the chain of a shard begin anew with the committee of an epoch above all that t knows, for a caller to whom a state
+// that was proven names it by its hash. What was known of earlier epochs is forgotten, but for the genesis; where the epoch
+// before ended stays unknown.
+func (t *Trust) Begin(c *consensus.Committee) error {
+	m, err := t.member(c)
+	if err != nil {
+		return fmt.Errorf("proof: %w: %w", ErrNext, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := t.chains[c.Shard]
+	if k == nil {
+		return fail(ErrShard, "shard %d is not in the trusted genesis", c.Shard)
+	}
+	if c.Epoch <= k.newest() {
+		return fail(ErrFollowed, "epoch %d of shard %d is not above epoch %d, up to which hand-overs were followed", c.Epoch, c.Shard, k.newest())
+	}
+	k.first, k.records, k.latest = c.Epoch, []record{{committee: c.Hash()}}, nil
+	t.recalled = slices.DeleteFunc(t.recalled, func(m member) bool { return m.committee.Shard == c.Shard })
+	t.keep(k, m)
 	return nil
 }
 

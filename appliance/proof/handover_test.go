@@ -380,6 +380,46 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestBegin: a chain begins anew with a committee above all that is known, and goes on from there.
+func TestBegin(t *testing.T) {
+	net := prooftest.New(t, "begin", 2)
+	var steps []*proof.Handover
+	var blocks []*proof.Block
+	for range 6 {
+		h, b := net.HandOver(0, 1)
+		steps, blocks = append(steps, h), append(blocks, b...)
+	}
+	trust := net.NewTrust()
+	if err := trust.Advance(steps[0]); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*consensus.Committee{"known": steps[0].Next, "the genesis'": net.Committees[0]} {
+		if err := trust.Begin(c); !errors.Is(err, proof.ErrFollowed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	third, err := consensus.NewCommittee(2, 5, consensus.Hash{}, steps[0].Next.Validators)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := trust.Begin(third); !errors.Is(err, proof.ErrShard) {
+		t.Errorf("a shard that there is not: %v", err)
+	}
+	if err := trust.Begin(steps[3].Next); err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range blocks {
+		_, err := b.Final.Verify(trust)
+		var miss *proof.EpochError
+		if known := i == 0 || i == 4; known != (err == nil) || err != nil && (!errors.As(err, &miss) || miss.Lost != (i < 4)) {
+			t.Errorf("a block of epoch %d: %v", b.Final.Header().Epoch, err)
+		}
+	}
+	if err := trust.Advance(steps[4]); err != nil || trust.Newest(0) != steps[4].Next.Epoch {
+		t.Errorf("going on: %v, epoch %d", err, trust.Newest(0))
+	}
+}
+
 func TestCheckpoint(t *testing.T) {
 	e := handOver(t, 0, 1, 0, 0)
 	led := e.follow(t, 4)
