@@ -399,8 +399,9 @@ type world struct {
 	dest    *crossLinks
 	wakes   chan struct{}
 	box     *outbox
-	steps   []*proof.Handover // of shard 0, from the genesis' epoch on, as its validators have them
-	asked   atomic.Int32      // requests for hand-overs
+	steps   []*proof.Handover      // of shard 0, from the genesis' epoch on, as its validators have them
+	asked   atomic.Int32           // requests for hand-overs
+	seats   atomic.Pointer[member] // shard 0's now
 }
 
 func startWorld(t *testing.T, validators int) (*world, func()) {
@@ -418,7 +419,12 @@ func startWorld(t *testing.T, validators int) (*world, func()) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newCrossLinks(judging(w.net, shard, headers), w.sim.Join(id), peers, w.box, wake)
+		j := judging(w.net, shard, headers)
+		if shard == 0 {
+			w.seats.CompareAndSwap(nil, &headers.first[0])
+			j.current = func() member { return *w.seats.Load() }
+		}
+		c := newCrossLinks(j, w.sim.Join(id), peers, w.box, wake)
 		if err := c.run(ctx, &group); err != nil {
 			t.Fatal(err)
 		}

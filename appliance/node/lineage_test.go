@@ -31,13 +31,11 @@ func (w *world) serveSteps(_ context.Context, _ netstack.NodeID, request []byte)
 func (w *world) end(echoes int) {
 	h, _ := w.net.HandOver(0, echoes)
 	w.steps = append(w.steps, h)
-	for _, s := range w.sources { // they are in the next one
-		m, err := s.headers.member(h.Next, nil)
-		if err != nil {
-			panic(err)
-		}
-		s.current = func() member { return m }
+	m, err := w.dest.headers.member(h.Next, nil)
+	if err != nil {
+		panic(err)
 	}
+	w.seats.Store(&m)
 }
 
 // destination is the channel of shard 1 from shard 0, after the blocks that a test makes.

@@ -19,16 +19,15 @@ import (
 	"tutti/state/tx"
 )
 
-// startShards is two shards of 5 validators with 4 seats and epochs of 10 blocks.
+// startShards is two shards of 4 validators with epochs of 10 blocks.
 func startShards(t *testing.T) *network {
 	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
-	port, err := localnet.FreePorts(10)
+	port, err := localnet.FreePorts(8)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.Network, err = localnet.Prepare(localnet.Options{
-		Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: port, Shards: 2, Validators: 5,
-		EpochBlocks: 10, CommitteeSize: 4, IntervalMs: 50,
+		Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: port, Shards: 2, Validators: 4, EpochBlocks: 10, IntervalMs: 30,
 		Config: func(c *config.Config) { c.Verify.Workers = 1 },
 	})
 	if err != nil {
@@ -83,7 +82,7 @@ func TestEpochsOfShards(t *testing.T) {
 	n := startShards(t)
 	ctx, done := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer done()
-	shard := [][]string{n.Names[:5], n.Names[5:]}
+	shard := [][]string{n.Names[:4], n.Names[4:]}
 	epochOf := func(name string) consensus.Epoch {
 		s, _ := get[api.Status](n, name, "/v1/status")
 		return s.Epoch.Number
@@ -113,7 +112,9 @@ func TestEpochsOfShards(t *testing.T) {
 	paying, stop := context.WithCancel(ctx)
 	paid := make(chan struct{})
 	go func() { defer close(paid); n.pay(paying, 2, 4) }()
-	n.reach(at+10, shard[0]...)
+	for e := range consensus.Epoch(9) {
+		n.reach(at+e+1, shard[0]...)
+	}
 	stop()
 	<-paid
 	n.start(shard[1]...)
