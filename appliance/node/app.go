@@ -112,7 +112,10 @@ func (a *application) header(hash consensus.Hash) *consensus.Header {
 func (a *application) Await(ctx context.Context, req engine.BuildRequest) error {
 	parent := req.Parent
 	ancestors := a.ancestry(parent.Hash())
-	channels, _ := a.ledger.Channels(tx.Hash(parent.Hash()), uint64(parent.Height)) // none: the view is over
+	var channels []ledger.Channel
+	if len(parent.Links) > 0 {
+		channels, _ = a.ledger.Channels(tx.Hash(parent.Hash()), uint64(parent.Height)) // none: the view is over
+	}
 	began := time.Now()
 	since := func() time.Duration {
 		return max(time.Since(time.UnixMilli(parent.TimeMs)), time.Since(began)) // whoever made the parent may have a clock that is ahead

@@ -285,7 +285,7 @@ func (c *crossLinks) take(s *source, from uint64, answer []byte) (bool, error) {
 	}
 	fh, err := c.check(b.Proof)
 	if errors.Is(err, proof.ErrEpoch) && fh.Header.Shard == s.shard {
-		c.claim(s.shard, fh.Header.Epoch)
+		c.want(s.shard, fh.Header.Epoch) // it may be an older one, where there is much to bring
 	}
 	if err != nil {
 		return false, err

@@ -268,6 +268,21 @@ func TestLineage(t *testing.T) {
 			settle()
 			d.expect(1, 9, 1)
 		},
+		"receipts that a header of an older epoch proves": func(t *testing.T, w *world, d *destination) {
+			w.box.all = receipts(2 * bundleAim)
+			for e := range 9 {
+				if e == 2 {
+					w.send(bundleAim-1, 0, 1, 2)
+				}
+				w.end(0)
+			}
+			w.gossip(t, 0, w.send(2*bundleAim, 0, 1, 2))
+			settle()
+			d.expect(1, bundleAim-1, 2)
+			d.finalise()
+			settle()
+			d.expect(2, bundleAim+1, 7)
+		},
 		"an older committee is wanted": func(t *testing.T, w *world, d *destination) {
 			for range 9 {
 				w.end(0)
