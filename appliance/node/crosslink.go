@@ -71,6 +71,7 @@ type source struct {
 	received uint64                 // consumed here, as of our final state
 	bundle   *tx.Bundle             // receipts bundle.First.. up to what bundle.Proof has sent; nil when none
 	nextPeer int
+	refused  int           // bundles, see crossLinks.refused
 	kick     chan struct{} // capacity 1: look for news
 	lineage
 }
@@ -271,7 +272,7 @@ func (c *crossLinks) fetch(ctx context.Context, s *source) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil || c.lacks(s) { // unreachable, wrong, behind, or sparing: ask the next one next time
+	if err != nil || !grew || c.lacks(s) { // unreachable, wrong, without news, behind, or sparing: ask the next one next time
 		s.nextPeer++
 	}
 	return grew
@@ -416,13 +417,16 @@ func (c *crossLinks) waiting(parent []ledger.Channel) bool {
 	return false
 }
 
-// refused drops what is held from a source whose bundle did not execute: a lying peer's receipts do not match the root.
+// refused drops what is held from a source whose bundle did not execute: a lying peer's receipts do not match the root. Who
+// lied is not known where several have answered. So each refusal lets another one be the first to be asked: going on from the
+// last one could come back to the same liar for ever.
 func (c *crossLinks) refused(shard uint16) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.sources[shard]
 	s.bundle = nil
-	s.nextPeer++
+	s.refused++
+	s.nextPeer = s.refused
 	c.refusal++
 	poke(s.kick)
 }

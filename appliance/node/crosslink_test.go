@@ -573,6 +573,52 @@ func TestReceiptsTravel(t *testing.T) {
 	}
 }
 
+// TestOneHonestSource: one of two validators lies, and what the other has comes in the end (consensus/propagation).
+func TestOneHonestSource(t *testing.T) {
+	for name, test := range map[string]func(*testing.T, *world){
+		"who answers with an old header and nothing is passed over": func(t *testing.T, w *world) {
+			old := w.send(0)
+			w.send(7, 1)
+			w.sources[0].transport.Serve(receiptsProtocol, func(context.Context, netstack.NodeID, []byte) ([]byte, error) {
+				return answer(old, 0, 0).Append(nil), nil
+			})
+			if n := w.held(t, 5*headPoll); n != 7 {
+				t.Errorf("%d receipts", n)
+			}
+		},
+		"who spoils what the other completes is not the first to be asked each time": func(t *testing.T, w *world) {
+			old, fh := w.send(3, 1), w.send(7, 1)
+			wrong := answer(old, 0, 3)
+			wrong.Receipts[0].Amount++
+			w.sources[0].transport.Serve(receiptsProtocol, func(context.Context, netstack.NodeID, []byte) ([]byte, error) {
+				return wrong.Append(nil), nil
+			})
+			w.gossip(t, 1, fh)
+			for range 10 {
+				if w.held(t, 3*headPoll) < 7 {
+					continue
+				}
+				w.dest.mu.Lock()
+				spoiled := w.dest.sources[0].bundle.Receipts[0] != receipts(1)[0]
+				w.dest.mu.Unlock()
+				if !spoiled {
+					return
+				}
+				w.dest.refused(0)
+			}
+			t.Error("never anything but the liar's receipts")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, stop := startWorld(t, 2)
+				defer stop()
+				test(t, w)
+			})
+		})
+	}
+}
+
 func TestOneShardHasNoLinks(t *testing.T) {
 	sim := simnet.New(simnet.Config{})
 	defer sim.Close()
