@@ -34,7 +34,7 @@ test: build ## run the whole test suite, race detector on; the real binary's fau
 	$(GO) test -race -timeout $(TEST_TIMEOUT) ./bench/faults
 
 .PHONY: verify
-verify: ## what consensus rests on at CI sizes: proofs, search, simulation, Twins, traces, each with its broken twins
+verify: ## what consensus rests on at CI sizes: proofs (z3), models (spin), search, simulation, Twins, traces, each with its broken twins
 	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestVerify' $$($(GO) list ./consensus/... | grep -v /consensus/sim$$)
 	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -run '^TestVerify' -v ./consensus/sim -args -seeds 1000 -schedules 1000
 
@@ -92,8 +92,8 @@ bench-away: ## a validator that was away for a block, a minute, BLOCKS blocks (d
 	$(GO) test ./bench/faults -run '^TestAway$$' -count=1 -timeout 0 -v -args -away $(or $(BLOCKS),1000000) -results $(CURDIR)/bench/results/away.tsv
 
 .PHONY: deps
-deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test, z3 for the proof of the voting rule
-	@missing=; for p in chromium z3; do command -v $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+deps: ## install what the tests need beyond Go, gcc and make: Chromium for the page's test, z3 for the proof of the voting rule, spin for the models of propagation
+	@missing=; for p in chromium z3 spin; do command -v $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
