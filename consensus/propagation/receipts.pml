@@ -46,7 +46,7 @@ ltl delivered { <> [] (credited == sent && dropped == sent) }
 /* What a validator of the destination demands of the bundle [first, end) in a block above one with the cursor at.
  * as state/ledger/bundle.go: if u.First != ch.Received.Count() || link.Sent < u.First || link.Sent-u.First != uint64(len(u.Receipts)) {
  * as state/ledger/bundle.go: if grown.Root() != link.Root {
- * as state/ledger/bundle.go: header, err := l.o.Headers.Verify(u.Source, u.Proof)
+ * as state/ledger/bundle.go: header, err := l.o.Headers.Verify(u.Source, ch.Known, u.Proof)
  */
 #if defined(TWIN_NO_CURSOR_CHECK)
 #define FITS(f, at) true
@@ -180,7 +180,7 @@ proctype Destination(byte i) {
 		fi;
 		grew = false;
 		e = 0 }
-	/* as appliance/node/crosslink.go: return tx.Bundle{Source: b.Source, Proof: b.Proof, First: l.Received, Receipts: b.Receipts[l.Received-b.First:]}, true
+	/* as appliance/node/crosslink.go: out.Receipts = s.bundle.Receipts[received-s.bundle.First : theirs.Sent-s.bundle.First]
 	 * as appliance/node/app.go: a.cross.refused(bundles[i].Source)
 	 */
 	:: atomic { above < 2 && held_first[i] <= TIP && TIP < held_end[i] ->
@@ -202,7 +202,7 @@ proctype Shards() {
 	do
 	/* The source's leaders learn of the destination's final headers, and put the acknowledgement into a block.
 	 * as appliance/node/crosslink.go: return c.lacks(s) || time.Since(s.heard) >= headPoll
-	 * as appliance/node/crosslink.go: theirs, ok := linkTo(s.newest.Header, c.self)
+	 * as appliance/node/crosslink.go: theirs, ok := linkTo(p.header(), c.self)
 	 */
 	:: atomic { NEWS && heard < ACKNOWLEDGED -> heard = ACKNOWLEDGED }
 	:: atomic { !open && heard > acked && heard <= sent -> open = true; told = heard }
@@ -215,7 +215,7 @@ proctype Shards() {
 		:: else
 		fi }
 	/* A block of the destination becomes final. The cursor is part of the state that the block makes, with the credits.
-	 * as state/ledger/bundle.go: ch.Received, ch.Acked, ch.Epoch, ch.HeaderHeight = grown, link.Received, header.Epoch, header.Height
+	 * as state/ledger/bundle.go: ch.Received, ch.Acked, ch.Known, ch.HeaderHeight = grown, link.Received, header.Known, header.Height
 	 */
 	:: atomic { above > 0 ->
 		assert(low_first == credited);         /* each once, and in order */
