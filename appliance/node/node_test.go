@@ -179,6 +179,13 @@ func (n *network) raw(name, path string) ([]byte, int) {
 	}
 	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
+	for range 40 {
+		if err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond) // a node that has copied its data changes its API, and may not answer for a moment
+		resp, err = http.DefaultClient.Do(req)
+	}
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -190,16 +197,16 @@ func (n *network) raw(name, path string) ([]byte, int) {
 	return b, resp.StatusCode
 }
 
-// until asks again and again, for at most half a minute.
+// until asks again and again, for at most a minute.
 func (n *network) until(what string, ok func() bool) {
 	n.t.Helper()
-	limit, beat := time.After(30*time.Second), time.NewTicker(50*time.Millisecond)
+	limit, beat := time.After(time.Minute), time.NewTicker(50*time.Millisecond)
 	defer beat.Stop()
 	for !ok() {
 		select {
 		case <-beat.C:
 		case <-limit:
-			n.t.Fatalf("%s: not within half a minute", what)
+			n.t.Fatalf("%s: not within a minute", what)
 		}
 	}
 }
