@@ -300,3 +300,48 @@ func (n *network) fails(name string) error {
 	}
 	return errors.New(said.String())
 }
+
+// TestStatesLost: two of four validators lose their states at once, and keep their votes. The shard stands still until they have
+// copied the state from the other two, for whom it stands as well.
+func TestStatesLost(t *testing.T) {
+	port, err := localnet.FreePorts(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
+	if n.Network, err = localnet.Prepare(localnet.Options{
+		Home: filepath.Join(t.TempDir(), "net"), Shards: 1, Accounts: 16, APIPort: port, IntervalMs: 50,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	n.start(n.Names...)
+	n.client = n.newClient(n.Names...)
+	defer n.client.Close()
+	first := n.sign(2, tx.Tx{Kind: tx.Transfer, To: n.member(1), Amount: 7})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := n.client.Submit(ctx, []tx.Signed{first})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if p, _, err := n.client.Await(ctx, &first); err != nil || !p.Success {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	lost := []string{"s0v2", "s0v3"}
+	n.agrees("s0v0", "s0v2", 2)
+	n.stop(lost...)
+	for _, name := range lost {
+		if err := os.RemoveAll(n.home(name).State()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stood, _ := get[api.Status](n, "s0v0", "/v1/status")
+	for _, name := range lost {
+		n.begin(name, node.Resync)
+	}
+	for i, name := range lost {
+		n.until(name+" is there again", func() bool { return n.ready(name) })
+		n.signs(name, "s0v0", 2+i, stood.FinalHeight)
+		n.agrees("s0v0", name, stood.FinalHeight)
+	}
+	n.stop(n.Names...)
+}

@@ -156,7 +156,7 @@ func (k *kit) fill(r *Restore, without ...string) error {
 	} else if !errors.Is(err, ErrNotStored) {
 		return err
 	}
-	return r.Finish(k.final)
+	return r.Finish(k.final, k.hs[k.final+1])
 }
 
 // fillDifferences puts them three at a time, from the last ones down: any order will do.
@@ -409,7 +409,7 @@ func TestFinishRefuses(t *testing.T) {
 		if without == "outline" {
 			continue
 		}
-		if highest+StateLag > k.final {
+		if highest > k.final {
 			t.Errorf("highest part %d", highest)
 		}
 	}
@@ -420,10 +420,10 @@ func TestFinishRefuses(t *testing.T) {
 	}
 	highest, _ := r.Highest()
 	for s, want := range map[uint64]string{
-		0: "can be finished at", 1: "can be finished at", 2: "can be finished at", highest + 1: "can be finished at",
-		highest + 2: "receipts", k.final + 3: "differences", 1 << 63: "differences", 1<<64 - 1: "differences",
+		0: "can be finished at", 1: "can be finished at", 2: "can be finished at", highest - 1: "can be finished at",
+		highest: "receipts", highest + 2: "receipts", k.final + 3: "differences", 1 << 63: "differences", 1<<64 - 1: "differences",
 	} {
-		if err := r.Finish(s); !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), want) {
+		if err := r.Finish(s, Trusted{}); !errors.Is(err, ErrUnfinished) || !strings.Contains(err.Error(), want) {
 			t.Errorf("finished at height %d: %v, want something about %s", s, err, want)
 		}
 	}
@@ -436,8 +436,49 @@ func TestFinishRefuses(t *testing.T) {
 	if err := k.fill(r); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Finish(k.final); !errors.Is(err, ErrClosed) {
+	if err := r.Finish(k.final, Trusted{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestCopyOfAStandingChain: all parts are of one height, and no block is final above the one that carries their root. The copy is
+// opened again after each of the next blocks, and goes on as the original does.
+func TestCopyOfAStandingChain(t *testing.T) {
+	for _, tip := range []uint64{3, 4, 9} {
+		s := newStory(t, 12)
+		hs := s.headers()[:tip+1]
+		l := mustOpen(t, s.options(vfs.NewMem(), true))
+		for range tip {
+			if err := s.extend(l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := tip - StateLag
+		fs := vfs.NewMem()
+		r := mustRestore(t, RestoreOptions{FS: fs, Dir: "copy", Params: s.p})
+		if err := copyOutline(l, r, hs); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(copyChunks(l, r, hs, r.Missing()), copyKeys(l, r), copyDifferences(l, r, hs, at), copyOutbox(l, r, at)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Finish(at, hs[at+1]); err != nil {
+			t.Fatalf("standing at %d: %v", tip, err)
+		}
+		o := s.options(fs, false)
+		o.Dir = "copy"
+		for h := at; h < at+5; h++ {
+			c, err := Open(o)
+			if err != nil {
+				t.Fatalf("standing at %d, opened at %d: %v", tip, h, err)
+			}
+			if got, _ := c.Final(); got != h {
+				t.Fatalf("final at %d, not %d", got, h)
+			}
+			if err := errors.Join(s.models[h].agrees(c), s.extend(c), s.models[h+1].agrees(c), c.Close()); err != nil {
+				t.Fatalf("standing at %d, block %d: %v", tip, h+1, err)
+			}
+		}
 	}
 }
 
@@ -473,7 +514,7 @@ func TestFinishBelowAnOutbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	extend(10)
-	if err := errors.Join(copyDifferences(l, r, hs, 9), copyOutbox(l, r, 9), r.Finish(6)); err != nil {
+	if err := errors.Join(copyDifferences(l, r, hs, 9), copyOutbox(l, r, 9), r.Finish(6, hs[7])); err != nil {
 		t.Fatal(err)
 	}
 	o := s.options(fs, false)

@@ -34,7 +34,7 @@ type Base struct {
 // end; nothing that feed gives has to be trusted.
 //
 // With o.Dir the ledger is in a new folder there, as one that Create makes; o.Create and o.Genesis are not looked at.
-// Until StateLag blocks are finalised in it that folder can not be opened again: a caller that is interrupted removes it.
+// A caller that is interrupted before Rebuild has returned removes the folder.
 // Without o.Dir it is in memory and executes, but finalises nothing. The memory is that of an open ledger.
 func Rebuild(o Options, base Base, feed func(*Rebuilder) error) (*Ledger, error) {
 	if o.Verifier == nil || o.Headers == nil || o.Possession == nil || o.Params.GenesisBlock == (tx.Hash{}) || base.Height == 0 {
@@ -283,6 +283,7 @@ func (r *Rebuilder) run(feed func(*Rebuilder) error) error {
 		return nil
 	}
 	r.batch.Progress(l.final.progress)
+	r.batch.Beginning(b.height, b.below.root, b.below.diff)
 	return r.store.Commit(r.batch)
 }
 

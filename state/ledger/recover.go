@@ -72,7 +72,8 @@ func (t *table) readSections(b []byte) ([]section, error) {
 }
 
 // recover makes the ledger from its store: pages and differences up to the base, which are hashed and compared with
-// the base's root, then the blocks above it as if they were executed again.
+// the base's root, then the blocks above it as if they were executed again. The base is StateLag below the final block, or where
+// a ledger begins that was made of others' parts: final headers have shown what lies below that.
 func (l *Ledger) recover() error {
 	progress, err := l.store.Progress()
 	if err != nil {
@@ -83,6 +84,14 @@ func (l *Ledger) recover() error {
 		return err
 	}
 	base := progress.Final - min(progress.Final, StateLag)
+	begins, root, diff, err := l.store.Beginning()
+	if err != nil {
+		return err
+	}
+	if begins > progress.Final {
+		return l.corrupt("it begins at block %d, and block %d is the final one", begins, progress.Final)
+	}
+	base = max(base, begins)
 	var recent []*stored // base to final
 	if err := l.store.Blocks(base, func(height uint64, v []byte) error {
 		if height != base+uint64(len(recent)) || height > progress.Final {
@@ -109,6 +118,9 @@ func (l *Ledger) recover() error {
 	}
 	if err := l.begin(b); err != nil {
 		return l.corrupt("at block %d: %v", base, err)
+	}
+	if base > 0 && base == begins {
+		b.below = rootAndDiff{root, diff}
 	}
 	if b.root != recent[0].root {
 		return l.corrupt("its pages and differences give state root %v at block %d, the stored one is %v", b.root, base, recent[0].root)

@@ -33,9 +33,9 @@ type RestoreOptions struct {
 //
 //	Begin, with a proven outline; it says which chunks and which BLS keys there are
 //	PutChunks until Missing is empty, PutTops and PutKeys until MissingTops and MissingKeys are
-//	PutDifferences from above Lowest up to some height s, not below Highest + StateLag
+//	PutDifferences from above Lowest up to some height s, not below Highest, that of block s in any case
 //	PutOutbox for every channel that MissingOutbox(s) lists
-//	Finish(s)
+//	Finish(s), with the header above s
 //
 // and any of these may be done again or in between. Every part is checked before it is kept, and what is kept is
 // durable when the call returns: after a crash OpenRestore continues. Methods may be called from any goroutine; parts
@@ -233,7 +233,7 @@ func (r *Restore) Lowest() (height uint64, ok bool) {
 	return lowest, ok
 }
 
-// Highest is the highest of these heights. The ledger can be finished StateLag above it.
+// Highest is the highest of these heights. The ledger can be finished there, or above.
 func (r *Restore) Highest() (height uint64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -639,12 +639,14 @@ func (r *Restore) PutOutbox(s uint64, o *Outbox) error {
 	return r.commit(b, func() { r.outbox[o.Shard] = h })
 }
 
-// Finish makes a ledger of the folder that is final at height s, and closes it. ErrUnfinished says what is missing,
-// and nothing has changed. Open checks the whole: pages and differences must give the root of the block at s.
+// Finish makes a ledger of the folder that is final at height s, and closes it. above is the final header one above s. ErrUnfinished
+// says what is missing, and nothing has changed. Open checks the whole: pages and differences must give the root of the block at s.
+// Nothing above the header that carries that root is needed, so a chain that stands still can be copied: it may be
+// waiting for this very validator.
 //
 // A restored ledger knows nothing of what blocks up to s did beside their differences: Credits and Opened are empty
 // for them, and EffectsFrom is above them.
-func (r *Restore) Finish(s uint64) error {
+func (r *Restore) Finish(s uint64, above Trusted) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -667,7 +669,8 @@ func (r *Restore) Finish(s uint64) error {
 		}
 	}
 	b.EffectsFrom(s + 1)
-	b.Progress(store.Progress{Final: s, Cycle: s - StateLag, Partition: r.table.parts[0].number})
+	b.Beginning(s, above.State, above.Diff)
+	b.Progress(store.Progress{Final: s, Cycle: s, Partition: r.table.parts[0].number})
 	if err := r.commit(b, func() {
 		r.diffs = diffs
 		r.closed = true
@@ -692,10 +695,10 @@ func (r *Restore) complete(s uint64) (m *Meta, from uint64, err error) {
 		return missing("%d segments of the key directory, the first of them from %d on", len(keys), keys[0].From)
 	}
 	lowest, highest, _ := r.heights()
-	if s <= StateLag || s-StateLag < highest {
-		return missing("blocks: a ledger with a part of height %d can be finished at height %d, not %d", highest, max(highest, 1)+StateLag, s)
+	if s == 0 || s < highest {
+		return missing("blocks: a ledger with a part of height %d can be finished at height %d, not %d", highest, max(highest, 1), s)
 	}
-	if from = min(lowest+1, s-StateLag); r.diffs.first > from || r.diffs.end <= s {
+	if from = min(lowest+1, s); r.diffs.first > from || r.diffs.end <= s {
 		return missing("differences: need %d to %d, have %d to %d", from, s, r.diffs.first, r.diffs.end-min(r.diffs.end, 1))
 	}
 	if m, err = r.meta(s); err != nil {

@@ -107,7 +107,7 @@ func copyKeys(l *Ledger, r *Restore) error {
 // copyDifferences takes differences up to a height; ErrNotStored: the ledger has dropped the first one.
 func copyDifferences(l *Ledger, r *Restore, hs headers, to uint64) error {
 	lowest, _ := r.Lowest()
-	from := max(min(lowest+1, to-min(to, StateLag)), 1)
+	from := max(min(lowest+1, to), 1)
 	if first, last, ok := r.Differences(); ok && first <= from {
 		from = last + 1
 	}
@@ -162,7 +162,7 @@ func copyRest(l *Ledger, r *Restore, hs func() headers, more func()) error {
 			return err
 		}
 		highest, _ := r.Highest()
-		for hs().tip() < max(highest, 1)+StateLag {
+		for hs().tip() < max(highest, 1) {
 			more()
 		}
 		s := hs().tip()
@@ -178,7 +178,7 @@ func copyRest(l *Ledger, r *Restore, hs func() headers, more func()) error {
 			err = copyOutbox(l, r, s)
 		}
 		if err == nil {
-			err = r.Finish(s)
+			err = r.Finish(s, hs()[s+1])
 		}
 		return err
 	}

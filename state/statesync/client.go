@@ -130,7 +130,11 @@ func (c *Client) Run(ctx context.Context) (height uint64, err error) {
 		break
 	}
 	c.begin(Finishing)
-	if err := c.o.Restore.Finish(height); err != nil {
+	above, err := c.trust.header(ctx, height+1)
+	if err != nil {
+		return 0, err
+	}
+	if err := c.o.Restore.Finish(height, above); err != nil {
 		return 0, err
 	}
 	c.begin(Done)

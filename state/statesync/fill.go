@@ -166,13 +166,13 @@ func (w *fillWork) done() (bool, error) {
 	}
 	highest, _ := w.r.Highest()
 	known := w.known()
-	if w.diffs.next > max(highest, 1)+ledger.StateLag && w.diffs.next+nearTip > known && !w.diffs.out {
+	if w.diffs.next > max(highest, 1) && w.diffs.next+nearTip > known && !w.diffs.out {
 		return true, nil
 	}
-	if w.diffs.next > known { // the peers can't help: the chain has to grow
+	if w.diffs.next > known { // the peers can't help: the chain has just begun
 		w.c.crew.good = now
 		if now.Sub(w.moved) > w.c.o.Patience {
-			return false, fmt.Errorf("statesync: %w: the chain has had no new final block for %v; it needs two more", ErrNobody, w.c.o.Patience)
+			return false, fmt.Errorf("statesync: %w: the chain has had no new final block for %v; it needs three in all", ErrNobody, w.c.o.Patience)
 		}
 	}
 	return false, nil

@@ -102,6 +102,12 @@ func (b *Batch) Credits(height uint64, v []byte) { b.set(key('c', height), v) }
 // Opened sets the accounts that the block at a height opened.
 func (b *Batch) Opened(height uint64, v []byte) { b.set(key('o', height), v) }
 
+// Beginning says at which height a ledger begins that was not made from genesis, with the state root after the block below and
+// the hash of that block's difference.
+func (b *Batch) Beginning(height uint64, root, diff [32]byte) {
+	b.set(key('f'), append(append(binary.BigEndian.AppendUint64(nil, height), root[:]...), diff[:]...))
+}
+
 // EffectsFrom says that nothing is known of the receipts and openings of blocks below height, and all of those above.
 func (b *Batch) EffectsFrom(height uint64) {
 	b.set(key('e'), binary.BigEndian.AppendUint64(nil, height))

@@ -78,6 +78,18 @@ func (s *Store) Progress() (Progress, error) {
 	return Progress{be.Uint64(v), be.Uint64(v[8:]), be.Uint16(v[16:]), be.Uint32(v[18:])}, nil
 }
 
+// Beginning is what Batch.Beginning set; height 0: a ledger made from genesis, or by a version that set none.
+func (s *Store) Beginning() (height uint64, root, diff [32]byte, err error) {
+	v, err := s.get(key('f'))
+	if err != nil || v == nil {
+		return 0, root, diff, err
+	}
+	if len(v) != 8+2*32 {
+		return 0, root, diff, Corrupt(s.dir, "where the ledger begins has %d bytes", len(v))
+	}
+	return binary.BigEndian.Uint64(v), [32]byte(v[8:]), [32]byte(v[40:]), nil
+}
+
 // EffectsFrom is the height from which on credits and openings of blocks were ever stored: 0 unless the store was filled
 // from elsewhere.
 func (s *Store) EffectsFrom() (uint64, error) {

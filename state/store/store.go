@@ -21,6 +21,8 @@
 //	'q' shard 2, first sequence 8   the range of all receipts to a shard before that sequence number; one for each 'r',
 //	                                but for those that version 1 wrote and whose range was not known any more
 //	'y' place 8                     the other coordinate of an entry's point, where that was found to be in the group
+//	'f'                             where a ledger begins that was not made from genesis: height 8, and what the block below it
+//	                                left: state root 32, hash of its difference 32
 //	'x' ...                         notes of a restore: what of the ledger is there already
 //
 // Version 1 had no 'q'. Open upgrades such a folder: the ledger adds them, in batches that may be repeated, and FORMAT
