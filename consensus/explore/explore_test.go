@@ -194,13 +194,18 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestCampaign explores one view, two, three and so on until its budget is spent, and says how many it finished.
-// bench/results/explore.tsv has its rows.
+// TestCampaign explores one view, two, three and so on, of committees of four in half of its budget and of seven in the rest, and
+// says how many it finished. bench/results/explore.tsv has its rows.
 func TestCampaign(t *testing.T) {
 	if *budget == 0 {
 		t.Skip("no -budget")
 	}
 	deadline := time.Now().Add(*budget)
+	campaign(t, "four", time.Now().Add(*budget/2), fourFollower, fourFirst, fourSecond)
+	campaign(t, "seven", deadline, sevenSmall, sevenTwo, sevenBig)
+}
+
+func campaign(t *testing.T, size string, deadline time.Time, scenes ...scene) {
 	commit := "unknown"
 	if out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output(); err == nil {
 		commit = strings.TrimSpace(string(out))
@@ -208,7 +213,7 @@ func TestCampaign(t *testing.T) {
 	finished := 0
 	for v := 1; v <= *views; v++ {
 		whole := true
-		for _, s := range []scene{fourFollower, fourFirst, fourSecond, sevenSmall, sevenTwo, sevenBig} {
+		for _, s := range scenes {
 			if time.Now().After(deadline) {
 				whole = false
 				break
@@ -237,7 +242,7 @@ func TestCampaign(t *testing.T) {
 		}
 		finished = v
 	}
-	t.Logf("%d views finished", finished)
+	t.Logf("%s: %d views finished", size, finished)
 }
 
 func add(t *testing.T, path, row string) {
