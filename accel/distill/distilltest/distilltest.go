@@ -6,26 +6,10 @@ package distilltest
 import (
 	"encoding/binary"
 	"errors"
-	"math/big"
 
 	"tutti/accel/bls"
 	"tutti/accel/distill"
 )
-
-// order is the order of the groups of BLS12-381.
-var order, _ = new(big.Int).SetString("73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000001", 16)
-
-// Sum is the secret key of the sum of the public keys. It fails if that is infinity.
-func Sum(keys []*bls.SecretKey) (*bls.SecretKey, error) {
-	sum := new(big.Int)
-	for _, k := range keys {
-		b := k.Bytes()
-		sum.Add(sum, new(big.Int).SetBytes(b[:]))
-	}
-	var scalar [32]byte
-	sum.Mod(sum, order).FillBytes(scalar[:])
-	return bls.SecretKeyFromBytes(scalar)
-}
 
 // Batch makes a batch of transfers, in any order. secret is the BLS key of a sender, nil for one who does not sign the batch
 // and is a straggler with the signature of its submission.
@@ -60,7 +44,7 @@ func Batch(chain distill.Chain, subs []distill.Submission, secret func(sender ui
 	if len(keys) == 0 {
 		return nil, errors.New("distilltest: nobody signs the batch")
 	}
-	sum, err := Sum(keys)
+	sum, err := bls.SumSecretKeys(keys)
 	if err != nil {
 		return nil, err
 	}
