@@ -52,7 +52,7 @@ type Config struct {
 	Accounts           uint64
 	Workload           workload.Kind
 	CrossShard         float64 // share of transfers, 0 to 1
-	Distilled          float64 // share of transfers; 0, this build has no distilled batches
+	Distilled          float64 // share of transfers; above 0 all are in batches, and the rest of their senders does not sign those
 	Invalid            float64 // share of transfers, 0 to 1
 	Rate               float64 // transactions due a second; 0: find the highest
 	WarmUp, Duration   time.Duration
@@ -96,8 +96,10 @@ func (c *Config) Validate() error {
 	switch {
 	case !share(c.Distilled) || !share(c.CrossShard) || !share(c.Invalid):
 		return errors.New("a share is a number from 0 to 1")
-	case c.Distilled > 0:
-		return errors.New("this build has no distilled batches yet: leave the distilled share at 0")
+	case c.Distilled > 0 && (c.CrossShard > 0 || c.Invalid > 0 || c.Workload != workload.Uniform):
+		return errors.New("distilled batches are of uniform, valid transfers within a shard: leave cross-shard and invalid shares at 0")
+	case c.Distilled > 0 && (c.Rate == 0 || c.Attach != nil):
+		return errors.New("distilled batches are made before the measurement, for a network that is started for it: give a rate, and no network")
 	case c.Workload != workload.Uniform && c.Workload != workload.Zipf:
 		return fmt.Errorf("workload %q: choose %s or %s", c.Workload, workload.Uniform, workload.Zipf)
 	case math.IsNaN(c.Rate) || c.Rate < 0 || c.Rate > maxRate:
@@ -162,11 +164,54 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 	return r, err
 }
 
+// session is a load on a network: of single transactions or of distilled batches.
+type session interface {
+	Known(context.Context) error
+	Run(context.Context, load.Phase) (*load.Outcome, error)
+	Totals() load.Totals
+	Snapshot() load.Snapshot
+	Sample() [][]load.Seen
+	Delta(account uint32) int64
+	AccountProofs() *hdrhistogram.Histogram
+	Close() error
+}
+
+// batchWindow is the time between two batches.
+const batchWindow = 100 * time.Millisecond
+
+// batches opens a load of distilled batches.
+func (b *bench) batches(ctx context.Context, t *target, crowd *workload.Crowd) (session, error) {
+	params, err := t.nodes[0][0].client.Params(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.screen.say("deriving the BLS keys of %s accounts", report.Number(float64(t.accounts)))
+	var makers []*workload.Batcher
+	shards := len(t.genesis.Shards)
+	for shard := range shards {
+		m, err := workload.NewBatcher(ctx, crowd, workload.BatchOptions{Seed: b.Seed, Shards: shards, Shard: shard, Straggling: 1 - b.Distilled})
+		if err != nil {
+			return nil, err
+		}
+		makers = append(makers, m)
+	}
+	perBlock := time.Duration(t.genesis.Parameters.BlockIntervalMs) * time.Millisecond
+	s, err := load.OpenBatches(ctx, load.BatchOptions{
+		Target: load.Target{Trust: t.trust, APIs: t.apis(), Crowd: crowd, Fee: t.fee()}, Makers: makers, Window: batchWindow,
+		Most: min(params.MaxBatchTransfers, makers[0].Accounts()), Seed: b.Seed,
+		ExpiryBlocks: 100 + uint32((b.WarmUp+b.Duration+b.Drain)/perBlock),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
 // keysEvery is how long keys are derived between two lines about it.
 const keysEvery = 2 * time.Second
 
 // session opens the load on a target.
-func (b *bench) session(ctx context.Context, t *target) (*load.Session, error) {
+func (b *bench) session(ctx context.Context, t *target) (session, error) {
 	deriving := fmt.Sprintf("deriving the keys of %s accounts", report.Number(float64(t.accounts)))
 	b.screen.say("%s", deriving)
 	shown := time.Now()
@@ -178,6 +223,9 @@ func (b *bench) session(ctx context.Context, t *target) (*load.Session, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if b.Distilled > 0 {
+		return b.batches(ctx, t, crowd)
 	}
 	window := 1
 	if b.Workload == workload.Zipf {
@@ -244,14 +292,14 @@ func ownCPU() float64 {
 }
 
 // measure runs the load, after a search for the rate if need be.
-func (b *bench) measure(ctx context.Context, t *target, s *load.Session) (*measurement, error) {
+func (b *bench) measure(ctx context.Context, t *target, s session) (*measurement, error) {
 	if b.Rate > 0 {
 		return b.phase(ctx, t, s, b.Rate)
 	}
 	return b.search(ctx, t, s)
 }
 
-func (b *bench) phase(ctx context.Context, t *target, s *load.Session, rate float64) (*measurement, error) {
+func (b *bench) phase(ctx context.Context, t *target, s session, rate float64) (*measurement, error) {
 	m := &measurement{rate: rate}
 	b.screen.say("warming up for %s, then measuring for %s at %s tx/s", b.WarmUp, b.Duration, report.Number(rate))
 	var err error

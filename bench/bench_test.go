@@ -36,7 +36,8 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(*Config){
-		"no distilled batches yet": func(c *Config) { c.Distilled = 0.1 },
+		"uniform, valid transfers": func(c *Config) { c.Distilled, c.Invalid = 0.1, 0.1 },
+		"give a rate":              func(c *Config) { c.Distilled, c.Rate = 0.1, 0 },
 		"number from 0 to 1":       func(c *Config) { c.Invalid = math.NaN() },
 		"choose uniform or zipf":   func(c *Config) { c.Workload = "" },
 		"or max":                   func(c *Config) { c.Rate = -1 },

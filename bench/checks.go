@@ -36,7 +36,7 @@ const (
 )
 
 // checks makes all checks. The error says only that there was no time to make them.
-func (b *bench) checks(ctx context.Context, t *target, s *load.Session, m *measurement) (out []report.Check, err error) {
+func (b *bench) checks(ctx context.Context, t *target, s session, m *measurement) (out []report.Check, err error) {
 	add := func(name string, bad error, good string) {
 		k := report.Check{Name: name, OK: bad == nil, Detail: good}
 		if bad != nil {
@@ -233,7 +233,7 @@ func (t *target) kept(ctx context.Context, sample [][]load.Seen) (string, error)
 
 // audit compares balances with what the client saw settle. Each account is asked of another validator of its shard,
 // again if that is behind.
-func (t *target) audit(ctx context.Context, seed uint64, s *load.Session) (string, error) {
+func (t *target) audit(ctx context.Context, seed uint64, s session) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, agreeWithin)
 	defer cancel()
 	random := rand.New(rand.NewPCG(seed, 2))

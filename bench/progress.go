@@ -41,7 +41,7 @@ func (s *screen) line(text string, stays bool) {
 }
 
 // progress writes a line each second until the answer is called.
-func (b *bench) progress(ctx context.Context, s *load.Session) (stop func()) {
+func (b *bench) progress(ctx context.Context, s session) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	group.Go(func() {

@@ -38,7 +38,7 @@ func (b *bench) verdict(rate float64, o *load.Outcome) string {
 }
 
 // trial runs one short phase.
-func (b *bench) trial(ctx context.Context, s *load.Session, rate float64) (report.Trial, error) {
+func (b *bench) trial(ctx context.Context, s session, rate float64) (report.Trial, error) {
 	if err := s.Known(ctx); err != nil {
 		return report.Trial{}, err
 	}
@@ -94,7 +94,7 @@ func bracket(first float64, halvings int, try func(float64) (bool, error)) (floa
 }
 
 // search finds the highest rate in short trials, and measures it in full; if it does not stand that, a lower one.
-func (b *bench) search(ctx context.Context, t *target, s *load.Session) (*measurement, error) {
+func (b *bench) search(ctx context.Context, t *target, s session) (*measurement, error) {
 	var trials []report.Trial
 	rate, err := bracket(firstTrial, bisections, func(rate float64) (bool, error) {
 		tr, err := b.trial(ctx, s, rate)

@@ -110,7 +110,7 @@ func (b *bench) start(ctx context.Context) (_ *target, err error) {
 		return nil, err
 	}
 	n, err := localnet.Start(ctx, localnet.Options{
-		Home: t.dir, Shards: b.Shards, Validators: b.Validators, Accounts: b.Accounts, APIPort: port, Binary: b.Binary, Config: unlimited, Profiles: b.Profiles, Out: b.Out, Terminal: b.Terminal,
+		Home: t.dir, Shards: b.Shards, Validators: b.Validators, Accounts: b.Accounts, APIPort: port, Binary: b.Binary, TestCrowd: b.Distilled > 0, Config: unlimited, Profiles: b.Profiles, Out: b.Out, Terminal: b.Terminal,
 	})
 	if err != nil {
 		return nil, err

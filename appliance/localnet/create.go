@@ -28,6 +28,7 @@ const (
 	blockInterval  = 200 // milliseconds
 	heartbeat      = 1000
 	maxBodyBytes   = 2 << 20
+	batchBlockTxs  = 48_000 // of a network with a test crowd, which is for distilled batches
 	maxBlockTxs    = 10_000 // at 5 blocks a second well above what this machine executes, so that overload waits in the pool and not in long blocks
 	receiptWindow  = 16_384
 	accountLimit   = 50_000_000
@@ -135,6 +136,7 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 		g.Shards[s.shard].Validators = append(g.Shards[s.shard].Validators, v)
 	}
 	if n.opt.TestCrowd {
+		g.Parameters.MaxBlockTxs = batchBlockTxs
 		g.TestCrowd = &crowd
 	}
 	demo, err := keys.New(keys.Wallet)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,7 +54,7 @@ func (s *Session) block(e client.Event) error {
 	}
 	shard.Height = h.Height
 	shard.Blocks++
-	s.remember(h, shard.Blocks)
+	s.seen[h.Shard] = remember(s.random, s.seen[h.Shard], h, shard.Blocks)
 	for i, id := range c.IDs {
 		success := c.Body.Outcomes[i]
 		if success {
@@ -121,14 +122,16 @@ func (s *Session) settle(f *flight, now time.Duration) {
 	s.finish(f, true)
 }
 
-// remember keeps every block with the same chance (Vitter's algorithm R). mu is held.
-func (s *Session) remember(h *consensus.Header, count uint64) {
-	at, sample := s.random.Uint64N(count), &s.seen[h.Shard]
-	if len(*sample) < maxSeen {
-		*sample = append(*sample, Seen{h.Height, h.Hash()})
-	} else if at < maxSeen {
-		(*sample)[at] = Seen{h.Height, h.Hash()}
+// remember keeps every block of a shard with the same chance (Vitter's algorithm R); h is the count-th.
+func remember(random *rand.Rand, sample []Seen, h *consensus.Header, count uint64) []Seen {
+	at := random.Uint64N(count)
+	if len(sample) < maxSeen {
+		return append(sample, Seen{h.Height, h.Hash()})
 	}
+	if at < maxSeen {
+		sample[at] = Seen{h.Height, h.Hash()}
+	}
+	return sample
 }
 
 // probe is a transaction of which an account proof is wanted.
@@ -159,15 +162,21 @@ func (s *Session) prove() {
 func (s *Session) proveOne(p probe) {
 	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
 	defer cancel()
+	if proven(ctx, s.client, p) {
+		s.mu.Lock()
+		record(s.proofs, s.now()-p.due)
+		s.mu.Unlock()
+	}
+}
+
+// proven asks for an account's state until it is proven after a block.
+func proven(ctx context.Context, c *client.Client, p probe) bool {
 	for wait(ctx, probeAgain) {
-		st, _, err := s.client.ProvenAccount(ctx, p.account)
-		if err == nil && st.StateHeight >= p.height {
-			s.mu.Lock()
-			record(s.proofs, s.now()-p.due)
-			s.mu.Unlock()
-			return
+		if st, _, err := c.ProvenAccount(ctx, p.account); err == nil && st.StateHeight >= p.height {
+			return true
 		}
 	}
+	return false
 }
 
 // readNonces reads the nonces of accounts that have none, at a pace that leaves the nodes' limits to others, until the

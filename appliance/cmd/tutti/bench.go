@@ -51,7 +51,7 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.Uint64Var(&o.config.Accounts, "accounts", o.config.Accounts, "accounts that pay and are paid")
 	f.StringVar(&o.workload, "workload", string(o.config.Workload), "who pays whom: uniform or zipf")
 	f.Float64Var(&o.config.CrossShard, "cross-shard", 0, "share of transfers to another shard, 0 to 1")
-	f.Float64Var(&o.config.Distilled, "distilled", 0, "share of transfers in distilled batches, 0 to 1 (this build: 0)")
+	f.Float64Var(&o.config.Distilled, "distilled", 0, "share of transfers in distilled batches, 0 to 1; the rest then carries its own signature there")
 	f.Float64Var(&o.config.Invalid, "invalid", 0, "share of transfers with a wrong signature, 0 to 1")
 	f.StringVar(&o.rate, "rate", strconv.FormatFloat(o.config.Rate, 'f', -1, 64), "transfers due a second, or max: the highest rate with p99 at most 1 s")
 	f.DurationVar(&o.config.Duration, "duration", o.config.Duration, "length of the measurement, after a warm-up")

@@ -1,0 +1,503 @@
+package load
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"tutti/appliance/api"
+	"tutti/appliance/client"
+	"tutti/bench/workload"
+	"tutti/consensus"
+)
+
+// # Distilled batches
+//
+// Batches is the load of a broker: the transfers that come due within a window are sent as one batch for each shard when it ends.
+// Latency runs from the due time of each transfer, so the window is part of it. What is not part of it is the distillation: batches
+// are made before the phase begins, all of them, with the signature of their senders. A transfer is final when the batch that it
+// is in is in a verified block, which its root shows, and its outcome bit says that it took effect.
+
+// BatchOptions of Batches. Zero values mean the default in brackets.
+type BatchOptions struct {
+	Target
+	Makers       []*workload.Batcher // by shard
+	Window       time.Duration       // between two batches of a shard [100 ms]
+	Most         int                 // transfers of a batch; a window with more has several
+	Seed         uint64              // of the sample of blocks
+	ExpiryBlocks uint32              // above the height at which a phase begins, for what is needed beyond its length [100]
+	Patience     time.Duration       // as in Options [30 s]
+}
+
+// Batches is a connection to a network under a load of distilled batches. Make it with OpenBatches. It is safe for concurrent use,
+// but runs one phase at a time.
+type Batches struct {
+	opt    BatchOptions
+	epoch  time.Time
+	client *client.Client
+	nodes  [][]*client.Client // by shard
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	group  sync.WaitGroup
+	begun  []chan struct{}
+	probes chan probe
+
+	mu      sync.Mutex          // guards what follows and the fields of each batch
+	flights map[[32]byte]*batch // by root
+	live    int                 // transfers sent and not settled
+	totals  Totals
+	recent  *hdrhistogram.Histogram
+	delta   []int64
+	seen    [][]Seen
+	random  *rand.Rand
+	probed  time.Duration
+	proofs  *hdrhistogram.Histogram
+	drained chan struct{}
+}
+
+// batch is one under way.
+type batch struct {
+	*workload.Batch
+	shard    int
+	first    uint64 // number of the transfer that was drawn first; the others follow in steps of the number of shards
+	start    time.Duration
+	accepted bool
+	code     string // last refusal
+	settled  []bool // by place
+	left     int
+	phase    *batchPhase
+}
+
+// batchPhase is where a phase counts.
+type batchPhase struct {
+	warm, measured *Tally
+	sched          schedule
+	warmUp         time.Duration
+	closed         bool
+}
+
+// of is where a transfer counts, and when it was due.
+func (p *batchPhase) of(n uint64) (*Tally, time.Duration) {
+	due := p.sched.due(n)
+	if due < p.warmUp {
+		return p.warm, due
+	}
+	return p.measured, due
+}
+
+// OpenBatches connects and waits until each shard has shown a verified block.
+func OpenBatches(ctx context.Context, opt BatchOptions) (*Batches, error) {
+	opt.Window = cmp.Or(opt.Window, 100*time.Millisecond)
+	opt.ExpiryBlocks = cmp.Or(opt.ExpiryBlocks, 100)
+	opt.Patience = cmp.Or(opt.Patience, 30*time.Second)
+	shards := len(opt.APIs)
+	if len(opt.Makers) != shards || shards != opt.Trust.Shards() || opt.Most < 1 {
+		return nil, fmt.Errorf("load: makers of batches for %d shards, addresses of %d, network of %d, batches of at most %d", len(opt.Makers), shards, opt.Trust.Shards(), opt.Most)
+	}
+	s := &Batches{
+		opt: opt, epoch: time.Now(), flights: map[[32]byte]*batch{}, delta: make([]int64, opt.Crowd.Len()), totals: Totals{Shards: make([]ShardTotals, shards)},
+		seen: make([][]Seen, shards), random: rand.New(rand.NewPCG(opt.Seed, 1)), recent: newHistogram(), proofs: newHistogram(),
+		drained: make(chan struct{}, 1), probes: make(chan probe, 1),
+	}
+	var urls []string
+	for _, u := range opt.APIs {
+		urls = append(urls, u...)
+	}
+	var err error
+	if s.client, err = client.New(client.Options{URLs: urls, Trust: opt.Trust}); err != nil {
+		return nil, err
+	}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	if err := s.begin(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Batches) begin() error {
+	for shard, urls := range s.opt.APIs {
+		var nodes []*client.Client
+		for _, u := range urls {
+			c, err := client.New(client.Options{URLs: []string{u}, Trust: s.opt.Trust, CallTimeout: callTimeout, Rounds: 1})
+			if err != nil {
+				return err
+			}
+			nodes = append(nodes, c)
+		}
+		s.nodes = append(s.nodes, nodes)
+		s.begun = append(s.begun, make(chan struct{}))
+		s.group.Go(func() { s.follow(consensus.ShardID(shard)) })
+	}
+	s.group.Go(s.prove)
+	for _, begun := range s.begun {
+		select {
+		case <-begun:
+		case <-s.ctx.Done():
+			return s.err()
+		}
+	}
+	return nil
+}
+
+// Close ends the session and waits for its goroutines.
+func (s *Batches) Close() error {
+	s.cancel(context.Canceled)
+	s.group.Wait()
+	for _, nodes := range s.nodes {
+		for _, c := range nodes {
+			c.Close()
+		}
+	}
+	s.client.Close()
+	return nil
+}
+
+func (s *Batches) err() error         { return context.Cause(s.ctx) }
+func (s *Batches) now() time.Duration { return time.Since(s.epoch) }
+
+// follow verifies a shard's blocks until the session ends.
+func (s *Batches) follow(shard consensus.ShardID) {
+	err := s.client.Follow(s.ctx, client.FollowOptions{Shard: shard, Body: true, Patience: s.opt.Patience}, s.block)
+	if s.ctx.Err() == nil {
+		s.cancel(fmt.Errorf("follow shard %d: %w", shard, err))
+	}
+}
+
+// block enters a verified block.
+func (s *Batches) block(e client.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, h, body := s.now(), e.Header, e.Contents.Body
+	shard := &s.totals.Shards[h.Shard]
+	if shard.Blocks == 0 {
+		close(s.begun[h.Shard])
+	}
+	shard.Height = h.Height
+	shard.Blocks++
+	s.seen[h.Shard] = remember(s.random, s.seen[h.Shard], h, shard.Blocks)
+	for _, took := range body.Outcomes {
+		if took {
+			shard.Transactions++
+		}
+	}
+	at := len(body.Txs)
+	for _, b := range body.Batches {
+		if f := s.flights[b.Root()]; f != nil && f.shard == int(h.Shard) {
+			s.settle(f, body.Outcomes[at:at+b.Count()], h.Height, now)
+		}
+		at += b.Count()
+	}
+	return nil
+}
+
+// settle enters what became of a batch in a block. mu is held.
+func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now time.Duration) {
+	shards := uint64(len(s.nodes))
+	for i, took := range outcomes {
+		tally, due := f.phase.of(f.first + uint64(f.Drawn[i])*shards)
+		if !took {
+			tally.Skipped++
+			continue
+		}
+		if f.settled[i] {
+			continue
+		}
+		f.settled[i] = true
+		f.left--
+		s.live--
+		s.totals.Settled++
+		tally.Finalised++
+		amount := f.Amount(i)
+		s.delta[f.From[i]] -= int64(amount + s.opt.Fee)
+		s.delta[f.To[i]] += int64(amount)
+		record(tally.Latency, now-f.start-due)
+		record(s.recent, now-f.start-due)
+	}
+	if now-s.probed > probeEvery {
+		select {
+		case s.probes <- probe{s.opt.Crowd.ID(f.From[0]), height, now}:
+			s.probed = now
+		default:
+		}
+	}
+	if f.left == 0 {
+		delete(s.flights, f.Root())
+	}
+	if s.live == 0 {
+		poke(s.drained)
+	}
+}
+
+// prove measures account proofs until the session ends.
+func (s *Batches) prove() {
+	for {
+		select {
+		case p := <-s.probes:
+			ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
+			if proven(ctx, s.client, p) {
+				s.mu.Lock()
+				record(s.proofs, s.now()-p.due)
+				s.mu.Unlock()
+			}
+			cancel()
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// Known is there for who uses either kind of session: the nonces of batches are known from the start.
+func (s *Batches) Known(context.Context) error { return nil }
+
+// make makes all batches of a phase, by window.
+func (s *Batches) make(ctx context.Context, p *batchPhase, length time.Duration) ([][]*batch, error) {
+	shards := uint64(len(s.nodes))
+	s.mu.Lock()
+	heights := make([]uint32, shards)
+	for i, t := range s.totals.Shards {
+		heights[i] = uint32(t.Height)
+	}
+	s.mu.Unlock()
+	var out [][]*batch
+	total := p.sched.dueBy(length - 1)
+	for first, at := uint64(0), s.opt.Window; first < total; at += s.opt.Window {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		next := min(p.sched.dueBy(at), total)
+		var window []*batch
+		for shard := range shards {
+			from := first + (shard+shards-first%shards)%shards // the first number that is this shard's
+			for n := from; n < next; {
+				count := min((next-n+shards-1)/shards, uint64(s.opt.Most))
+				m, err := s.opt.Makers[shard].Make(int(count), heights[shard]+s.opt.ExpiryBlocks)
+				if err != nil {
+					return nil, err
+				}
+				window = append(window, &batch{Batch: m, shard: int(shard), first: n, settled: make([]bool, count), left: int(count), phase: p})
+				n += count * shards
+			}
+		}
+		out, first = append(out, window), next
+	}
+	return out, nil
+}
+
+// sendersAtOnce bounds the batches that are on their way to a node.
+const sendersAtOnce = 64
+
+// Run runs one phase, which must have a duration, as Session.Run does.
+func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
+	if p.Duration <= 0 {
+		return nil, errors.New("load: batches are made before a phase begins: give it a duration")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	length := p.WarmUp + p.Duration
+	phase := &batchPhase{warm: newTally(), measured: newTally(), sched: schedule{p.Rate}, warmUp: p.WarmUp}
+	windows, err := s.make(ctx, phase, length)
+	if err != nil {
+		return nil, err
+	}
+	out := &Outcome{}
+	s.mu.Lock()
+	s.proofs = newHistogram()
+	s.mu.Unlock()
+	start := s.now()
+	var marks, senders sync.WaitGroup
+	mark := func(at time.Duration, into *Totals, call func()) {
+		marks.Go(func() {
+			if wait(ctx, start+at-s.now()) {
+				*into = s.Totals()
+				if call != nil {
+					call()
+				}
+			}
+		})
+	}
+	mark(p.WarmUp, &out.Begin, p.Begin)
+	mark(length, &out.End, p.End)
+	slots := make(chan struct{}, sendersAtOnce)
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	for k, window := range windows {
+		if !wait(ctx, start+time.Duration(k+1)*s.opt.Window-s.now()) {
+			break
+		}
+		for _, b := range window {
+			b.start = start
+			s.launch(b)
+			select {
+			case slots <- struct{}{}:
+				senders.Go(func() { defer func() { <-slots }(); s.send(sending, b) })
+			default: // all senders wait for nodes
+				s.unsent(b)
+			}
+		}
+	}
+	marks.Wait()
+	ended := s.now()
+	if ctx.Err() == nil && p.Drain > 0 {
+		s.drain(ctx, p.Drain)
+	}
+	out.Drain = s.now() - ended
+	stop()
+	senders.Wait()
+	s.close(phase)
+	s.mu.Lock()
+	out.Tally = *phase.measured
+	s.mu.Unlock()
+	if err := s.err(); err != nil && !errors.Is(err, context.Canceled) {
+		return nil, err
+	}
+	return out, ctx.Err()
+}
+
+// launch puts a batch on the books.
+func (s *Batches) launch(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range b.Drawn {
+		tally, _ := b.phase.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
+		tally.Due++
+	}
+	s.totals.Submitted += uint64(len(b.Drawn))
+	s.live += len(b.Drawn)
+	s.flights[b.Root()] = b
+}
+
+// send gives a batch to the nodes of its shard in turn, until one has it.
+func (s *Batches) send(ctx context.Context, b *batch) {
+	nodes := s.nodes[b.shard]
+	at := int(b.first/uint64(len(s.nodes))/uint64(max(b.Count(), 1))) % len(nodes)
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := nodes[at].SubmitBatch(ctx, b.Batch.Batch)
+		var e *api.Error
+		code, again := unreachable, true
+		if errors.As(err, &e) {
+			code, again = string(e.Code), e.RetryAfter > 0 || passing(e.Code)
+		}
+		s.mu.Lock()
+		if b.accepted = b.accepted || err == nil; err != nil {
+			b.code = code
+			b.phase.measured.Retried[code] += uint64(b.Count())
+		}
+		s.mu.Unlock()
+		if err == nil || !again || !wait(ctx, backoff) {
+			return
+		}
+		at = (at + 1) % len(nodes)
+	}
+}
+
+// unsent takes a batch off the books that could not be sent.
+func (s *Batches) unsent(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range b.Drawn {
+		tally, _ := b.phase.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
+		tally.Unsent++
+	}
+	s.totals.Submitted -= uint64(len(b.Drawn))
+	s.live -= len(b.Drawn)
+	delete(s.flights, b.Root())
+}
+
+// drain waits until nothing is under way, at most so long.
+func (s *Batches) drain(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		live := s.live
+		s.mu.Unlock()
+		if live == 0 {
+			return
+		}
+		select {
+		case <-s.drained:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// close counts what has not settled as it stands, and forgets it.
+func (s *Batches) close(p *batchPhase) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for root, b := range s.flights {
+		if b.phase != p {
+			continue
+		}
+		for i, done := range b.settled {
+			tally, _ := p.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
+			switch {
+			case done:
+			case b.accepted:
+				tally.Lost++
+				s.totals.Lost++
+			default:
+				tally.Rejected[cmp.Or(b.code, noAnswer)]++
+				s.totals.Rejected++
+			}
+		}
+		s.live -= b.left
+		delete(s.flights, root)
+	}
+	p.closed = true
+}
+
+// Totals is the counts now.
+func (s *Batches) Totals() Totals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.totals.clone()
+	t.At = s.now()
+	return t
+}
+
+// Snapshot says where the session stands and begins a new interval of Latency.
+func (s *Batches) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := Snapshot{Totals: s.totals.clone(), Live: s.live, Latency: s.recent}
+	out.At = s.now()
+	s.recent = newHistogram()
+	return out
+}
+
+// Sample is a sample of the final blocks that were verified, by shard, ascending by height.
+func (s *Batches) Sample() [][]Seen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([][]Seen, len(s.seen))
+	for i := range out {
+		out[i] = slices.Clone(s.seen[i])
+		slices.SortFunc(out[i], func(x, y Seen) int { return cmp.Compare(x.Height, y.Height) })
+	}
+	return out
+}
+
+// Delta is by how many units this session's settled transfers have changed an account's balance.
+func (s *Batches) Delta(account uint32) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.delta[account]
+}
+
+// AccountProofs is how long it took from the final block of some batches to a verified proof of a payer's state after them, in
+// microseconds.
+func (s *Batches) AccountProofs() *hdrhistogram.Histogram {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return hdrhistogram.Import(s.proofs.Export())
+}
