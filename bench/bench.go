@@ -330,6 +330,13 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 			DiskSyncMs: t.diskSyncMs, Search: m.search,
 		},
 	}
+	if b.Distilled > 0 {
+		r.ClientSigning, r.BatchWindowMs = report.Summed, float64(batchWindow.Milliseconds())
+		if o.Finalised > 0 {
+			r.DistilledMeasured = report.Round(float64(o.Distilled)/float64(o.Finalised), 4)
+			r.MeanBatch = report.Round(float64(o.Finalised)/float64(max(o.Batches, 1)), 1)
+		}
+	}
 	r.Scenario.Name = fmt.Sprintf("%s-%dx%d", b.Workload, r.Scenario.Shards, r.Scenario.Validators)
 	if o.Submitted() > 0 {
 		r.Details.GeneratorUsPerTx = report.Round(r.GeneratorCPUS*1e6/float64(o.Submitted()), 1)

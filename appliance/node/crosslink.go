@@ -259,7 +259,8 @@ func (c *crossLinks) fetch(ctx context.Context, s *source) bool {
 	c.mu.Lock()
 	from := s.end()
 	peers := c.peers[s.shard]
-	peer := peers[s.nextPeer%len(peers)]
+	at := s.nextPeer
+	peer := peers[at%len(peers)]
 	c.mu.Unlock()
 
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
@@ -272,7 +273,9 @@ func (c *crossLinks) fetch(ctx context.Context, s *source) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil || !grew || c.lacks(s) { // unreachable, wrong, without news, behind, or sparing: ask the next one next time
+	switch {
+	case s.nextPeer != at: // refused has chosen meanwhile
+	case err != nil || !grew || c.lacks(s): // unreachable, wrong, without news, behind, or sparing: ask the next one next time
 		s.nextPeer++
 	}
 	return grew

@@ -72,6 +72,7 @@ type batch struct {
 	code     string // last refusal
 	settled  []bool // by place
 	left     int
+	counted  bool // among its Tally's Batches
 	phase    *batchPhase
 }
 
@@ -214,6 +215,13 @@ func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now
 		s.live--
 		s.totals.Settled++
 		tally.Finalised++
+		if !f.Straggler(i) {
+			tally.Distilled++
+		}
+		if !f.counted {
+			f.counted = true
+			tally.Batches++
+		}
 		amount := f.Amount(i)
 		s.delta[f.From[i]] -= int64(amount + s.opt.Fee)
 		s.delta[f.To[i]] += int64(amount)

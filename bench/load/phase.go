@@ -35,9 +35,11 @@ type Tally struct {
 	Lost            uint64            // accepted, but neither final nor expired at the end of the drain
 	Unsent          uint64            // could not be sent: no free payer, or too many waiting
 
-	Skipped uint64            // were in a block with the outcome false; they may have succeeded later
-	Retried map[string]uint64 // sent again, by reason
-	Latency *hdrhistogram.Histogram
+	Distilled uint64            // of Finalised, signed by the signature of their batch
+	Batches   uint64            // of which some transfer is in Finalised; one at the edge of the warm-up counts here
+	Skipped   uint64            // were in a block with the outcome false; they may have succeeded later
+	Retried   map[string]uint64 // sent again, by reason
+	Latency   *hdrhistogram.Histogram
 
 	measured bool // else it is the warm-up's
 	closed   bool // later events are not counted any more

@@ -66,7 +66,8 @@ type Scenario struct {
 const (
 	Loopback = "loopback"
 	Network  = "network"
-	Online   = "online" // signed in the run, just before sending
+	Online   = "online"        // signed in the run, just before sending
+	Summed   = "summed-secret" // made before the measurement: a batch by one signature under the sum of a simulated crowd's keys
 )
 
 // Result is what came out. Counts are of the transactions that were due in the measurement.

@@ -119,7 +119,7 @@ inline trim(i) {
 #else
 #define NEXT(i) peer[i] = 1 - peer[i]
 #endif
-/* as appliance/node/crosslink.go: if err != nil || !grew || c.lacks(s) { // unreachable, wrong, without news, behind, or sparing: ask the next one next time */
+/* as appliance/node/crosslink.go: case err != nil || !grew || c.lacks(s): // unreachable, wrong, without news, behind, or sparing: ask the next one next time */
 #ifdef TWIN_STAY_WITHOUT_NEWS
 #define ROTATES(i) (END(i) < known[i])
 #else
