@@ -350,7 +350,7 @@ func (b *boxRun) judge() error {
 	b.witness.CheckSupply(b.ctx, b.shards, b.supply())
 	each(b.nodes, func(n *apiNode) {
 		b.witness.CheckKept(b.ctx, n, span{1, b.witness.Height(n.shard)})
-		b.witness.CheckHeld(b.ctx, n, b.trust, b.held)
+		b.witness.CheckHeld(b.ctx, n, n.believe, b.held)
 		b.witness.CheckRoot(b.ctx, n)
 		b.witness.CheckAccounts(b.ctx, n, b.sample(n.shard))
 		b.witness.CheckEvidence(b.ctx, n)

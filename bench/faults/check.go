@@ -59,11 +59,18 @@ func (w *Witness) checkBlock(ctx context.Context, n Node, h consensus.Height) {
 	}
 }
 
-// CheckHeld verifies proofs that clients hold once more, without anybody's help, and asks a node of the payer's shard for
-// each.
-func (w *Witness) CheckHeld(ctx context.Context, n Node, t *proof.Trust, held []*proof.Finality) {
+// believer verifies a proof that a client holds.
+type believer func(context.Context, *proof.Finality) (*proof.Proven, error)
+
+// alone believes what a trust shows, without anybody's help.
+func alone(t *proof.Trust) believer {
+	return func(_ context.Context, f *proof.Finality) (*proof.Proven, error) { return f.Verify(t) }
+}
+
+// CheckHeld verifies proofs that clients hold once more, and asks a node of the payer's shard for each.
+func (w *Witness) CheckHeld(ctx context.Context, n Node, verify believer, held []*proof.Finality) {
 	for _, f := range held {
-		p, err := f.Verify(t)
+		p, err := verify(ctx, f)
 		if err != nil {
 			w.Wrong("a proof that a client holds does not verify any more: %v", err)
 			continue

@@ -192,19 +192,19 @@ func TestCanaries(t *testing.T) {
 		}, "proved"},
 		{"a lost transfer", func(f *forge) {
 			c := f.block(0, []tx.Signed{f.pay(0, 1, 5, 0)})
-			f.witness.CheckHeld(f.t.Context(), &fakeNode{}, f.Trust, []*proof.Finality{c.Finality(0)})
+			f.witness.CheckHeld(f.t.Context(), &fakeNode{}, alone(f.Trust), []*proof.Finality{c.Finality(0)})
 		}, "a client holds a proof: not_final"},
 		{"a transfer in another block", func(f *forge) {
 			held, n := f.held(), &fakeNode{}
 			moved := *n.prove(f, held)
 			moved.Where.Height++
 			n.proven = &moved
-			f.witness.CheckHeld(f.t.Context(), n, f.Trust, []*proof.Finality{held})
+			f.witness.CheckHeld(f.t.Context(), n, alone(f.Trust), []*proof.Finality{held})
 		}, "a client holds a proof that it is in"},
 		{"a forged proof", func(f *forge) {
 			held := f.held()
 			held.Success = false
-			f.witness.CheckHeld(f.t.Context(), &fakeNode{}, f.Trust, []*proof.Finality{held})
+			f.witness.CheckHeld(f.t.Context(), &fakeNode{}, alone(f.Trust), []*proof.Finality{held})
 		}, "does not verify any more"},
 		{"a unit too much", func(f *forge) {
 			f.block(0, []tx.Signed{f.pay(0, 1, 5, 0)})
@@ -298,7 +298,7 @@ func honest(f *forge) {
 	f.witness.CheckKept(ctx, n, span{0, 3})
 	held := first.Finality(0)
 	n.prove(f, held)
-	f.witness.CheckHeld(ctx, n, f.Trust, []*proof.Finality{held})
+	f.witness.CheckHeld(ctx, n, alone(f.Trust), []*proof.Finality{held})
 	n.status = api.Status{FinalHeight: 3, StateHeight: 1, StateRoot: proof.Digest(n.blocks[3].Header.State)}
 	n.status.Supply = api.Supply{Balances: 1985, Fees: 4, Outflow: 15, Inflow: 15, Genesis: 1989}
 	f.witness.CheckRoot(ctx, n)

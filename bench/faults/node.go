@@ -142,8 +142,7 @@ func (n *apiNode) proven(ctx context.Context, id tx.Hash, b []byte) (*proof.Prov
 	if err != nil {
 		return nil, nil, err
 	}
-	var p *proof.Proven
-	err = n.verify(ctx, func() (err error) { p, err = f.Verify(n.trust); return err })
+	p, err := n.believe(ctx, f)
 	if err == nil && tx.Hash(p.ID) != id {
 		err = fmt.Errorf("faults: %s: asked for a proof of %s, got one of %s", n.name, id, p.ID)
 	}
@@ -174,6 +173,12 @@ func (n *apiNode) Account(ctx context.Context, id tx.ID) (*proof.AccountStatemen
 		err = fmt.Errorf("faults: %s: asked for account %s, got %s", n.name, id, s.ID)
 	}
 	return s, err
+}
+
+// believe is a believer who asks the node for the hand-overs that it needs.
+func (n *apiNode) believe(ctx context.Context, f *proof.Finality) (p *proof.Proven, err error) {
+	err = n.verify(ctx, func() (err error) { p, err = f.Verify(n.trust); return err })
+	return p, err
 }
 
 // verify checks a proof, with the node's own hand-overs where its epoch's committee is not known, or not any more: trust is

@@ -438,7 +438,7 @@ func (s *scenario) settle(ctx context.Context) error {
 	began := time.Now()
 	each(s.nodes, func(n *apiNode) {
 		s.witness.CheckKept(ctx, n, span{1, s.witness.Height(n.shard)})
-		s.witness.CheckHeld(ctx, n, s.trust, s.held)
+		s.witness.CheckHeld(ctx, n, alone(s.trust), s.held)
 		s.witness.CheckRoot(ctx, n)
 		s.witness.CheckAccounts(ctx, n, s.sample(n.shard))
 	})
