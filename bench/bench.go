@@ -301,6 +301,9 @@ func (b *bench) measure(ctx context.Context, t *target, s session) (*measurement
 
 func (b *bench) phase(ctx context.Context, t *target, s session, rate float64) (*measurement, error) {
 	m := &measurement{rate: rate}
+	if b.Distilled > 0 {
+		b.screen.say("making the batches of %s first", b.WarmUp+b.Duration)
+	}
 	b.screen.say("warming up for %s, then measuring for %s at %s tx/s", b.WarmUp, b.Duration, report.Number(rate))
 	var err error
 	m.outcome, err = s.Run(ctx, load.Phase{
