@@ -199,13 +199,18 @@ func (f *forge) certify(h *consensus.Header, name consensus.Hash) (*consensus.Ce
 	cert := &consensus.Certificate{Statement: st, Signers: consensus.NewSigners(len(f.signers))}
 	early := f.Away >= 0 && uint64(h.Height) <= f.At
 	for i := range f.signers {
-		cert.Signers.Add(i)
+		if i != f.Away || early { // who is away signs nothing
+			cert.Signers.Add(i)
+		}
 	}
 	if !early && uint64(h.Height)+uint64(2*f.Keep+segmentBlocks) < f.Blocks {
 		return cert, nil // nobody keeps it
 	}
 	var sigs []consensus.Signature
 	for i, s := range f.signers {
+		if !cert.Signers.Has(i) {
+			continue
+		}
 		sig := s.Sign(consensus.VoteMessage(f.Genesis.Hash(), st))
 		sigs = append(sigs, sig)
 		if i == f.Away && early {
