@@ -18,7 +18,7 @@ import (
 
 	"tutti/accel/bls"
 	"tutti/accel/distill"
-	"tutti/accel/distill/distilltest"
+	"tutti/accel/distill/summed"
 	"tutti/accel/ed25519"
 	"tutti/appliance/api"
 	"tutti/appliance/config"
@@ -138,7 +138,7 @@ func (n *batches) distilWith(secret func(holder int) *bls.SecretKey, txs ...tx.S
 	for i := range txs {
 		subs = append(subs, distill.Submission{Body: [distill.BodyBytes]byte(txs[i].AppendBody(nil)[1:]), Signature: txs[i].Signature})
 	}
-	b, err := distilltest.Batch(distill.Chain(n.Genesis.Hash()), subs, func(sender uint64) *bls.SecretKey {
+	b, err := summed.Batch(distill.Chain(n.Genesis.Hash()), subs, func(sender uint64) *bls.SecretKey {
 		if i := slices.IndexFunc(n.holders, func(h *holder) bool { return uint64(h.id) == sender }); i >= 0 {
 			return secret(i)
 		}

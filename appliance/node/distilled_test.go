@@ -16,7 +16,7 @@ import (
 
 	"tutti/accel/bls"
 	"tutti/accel/distill"
-	"tutti/accel/distill/distilltest"
+	"tutti/accel/distill/summed"
 	"tutti/accel/ed25519"
 	"tutti/appliance/epochs"
 	"tutti/appliance/genesis"
@@ -191,7 +191,7 @@ func (r *rig) batch(from, n int) *distill.Batch {
 		subs[i].Body = [distill.BodyBytes]byte(t.AppendBody(nil)[1:])
 		place[uint64(t.From)] = k
 	}
-	b, err := distilltest.Batch(distill.Chain(r.params.GenesisHash), subs, func(sender uint64) *bls.SecretKey { return r.secrets[place[sender]%len(r.secrets)] })
+	b, err := summed.Batch(distill.Chain(r.params.GenesisHash), subs, func(sender uint64) *bls.SecretKey { return r.secrets[place[sender]%len(r.secrets)] })
 	if err != nil {
 		r.t.Fatal(err)
 	}

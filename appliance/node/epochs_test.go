@@ -18,27 +18,6 @@ import (
 	"tutti/state/tx"
 )
 
-// startEpochs is a shard of 5 validators with 4 seats and epochs of 10 blocks.
-func startEpochs(t *testing.T) *network {
-	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
-	port, err := localnet.FreePorts(5)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.Network, err = localnet.Prepare(localnet.Options{
-		Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: port, Shards: 1, Validators: 5,
-		EpochBlocks: 10, CommitteeSize: 4, IntervalMs: 50,
-		Powers: []uint64{4, 4, 4, 4, 1}, // s0v4 is away for long, and each view that it leads costs a timer
-		Config: func(c *config.Config) { c.Verify.Workers = 1 },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.start(n.Names...)
-	n.client = n.newClient(n.Names...)
-	return n
-}
-
 // pay makes transfers from one member to another until ctx ends.
 func (n *network) pay(ctx context.Context, from uint64, to int) {
 	beat := time.NewTicker(20 * time.Millisecond)
@@ -73,7 +52,11 @@ func (n *network) data(name string) string {
 // TestEpochs: a shard goes through epochs in which seats change hands, also while a node is stopped and comes back, and a client that
 // begins with the genesis file follows all of it.
 func TestEpochs(t *testing.T) {
-	n := startEpochs(t)
+	n := startOf(t, localnet.Options{
+		Shards: 1, Validators: 5, EpochBlocks: 10, CommitteeSize: 4, IntervalMs: 50,
+		Powers: []uint64{4, 4, 4, 4, 1}, // s0v4 is away for long, and each view that it leads costs a timer
+	})
+	n.client = n.newClient(n.Names...)
 	first := n.sign(2, tx.Tx{Kind: tx.Transfer, To: n.member(1), Amount: 7})
 	limit, done := context.WithTimeout(t.Context(), time.Minute)
 	defer done()

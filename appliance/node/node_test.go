@@ -72,32 +72,16 @@ func (n *network) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// startNetwork makes homes with ports that are free now, and starts all nodes.
+// startNetwork starts shards of four, with a client of each shard's first.
 func startNetwork(t *testing.T, shards int) *network {
-	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
-	port, err := localnet.FreePorts(4 * shards)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.Network, err = localnet.Prepare(localnet.Options{
-		Home: filepath.Join(t.TempDir(), "net"), Shards: shards, Accounts: 16, APIPort: port,
-		Config: func(c *config.Config) { c.Verify.Workers, c.API.MaxSubscribers = 1, 1 },
+	n := startOf(t, localnet.Options{
+		Shards: shards, Validators: 4, Config: func(c *config.Config) { c.Verify.Workers, c.API.MaxSubscribers = 1, 1 },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.start(n.Names...)
-	trust, err := node.Trust(n.Genesis)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var urls []string
+	var first []string
 	for s := range shards {
-		urls = append(urls, n.nodes[fmt.Sprintf("s%dv0", s)].url)
+		first = append(first, fmt.Sprintf("s%dv0", s))
 	}
-	if n.client, err = client.New(client.Options{URLs: urls, Trust: trust}); err != nil {
-		t.Fatal(err)
-	}
+	n.client = n.newClient(first...)
 	return n
 }
 

@@ -19,22 +19,22 @@ import (
 	"tutti/state/tx"
 )
 
-// startShards is two shards of 4 validators with epochs of 10 blocks.
-func startShards(t *testing.T) *network {
+// startOf starts a network of opt, with a small crowd and ports that are free now. It has no client.
+func startOf(t *testing.T, opt localnet.Options) *network {
+	t.Helper()
 	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
-	port, err := localnet.FreePorts(8)
-	if err != nil {
+	var err error
+	if opt.APIPort, err = localnet.FreePorts(opt.Shards * opt.Validators); err != nil {
 		t.Fatal(err)
 	}
-	n.Network, err = localnet.Prepare(localnet.Options{
-		Home: filepath.Join(t.TempDir(), "net"), Accounts: 16, APIPort: port, Shards: 2, Validators: 4, EpochBlocks: 10, IntervalMs: 30,
-		Config: func(c *config.Config) { c.Verify.Workers = 1 },
-	})
-	if err != nil {
+	opt.Home, opt.Accounts = filepath.Join(t.TempDir(), "net"), 16
+	if opt.Config == nil {
+		opt.Config = func(c *config.Config) { c.Verify.Workers = 1 }
+	}
+	if n.Network, err = localnet.Prepare(opt); err != nil {
 		t.Fatal(err)
 	}
 	n.start(n.Names...)
-	n.client = n.newClient(n.Names...)
 	return n
 }
 
@@ -79,7 +79,8 @@ func (n *network) credited(ctx context.Context, s tx.Signed) (debit, credit cons
 // TestEpochsOfShards: transfers between two shards arrive through the epochs of both, also after one shard stood still for more epochs
 // of the other than one proof leads over, after restarts, and where a node copies its state.
 func TestEpochsOfShards(t *testing.T) {
-	n := startShards(t)
+	n := startOf(t, localnet.Options{Shards: 2, Validators: 4, EpochBlocks: 10, IntervalMs: 30})
+	n.client = n.newClient(n.Names...)
 	ctx, done := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer done()
 	shard := [][]string{n.Names[:4], n.Names[4:]}

@@ -304,17 +304,7 @@ func (n *network) fails(name string) error {
 // TestStatesLost: two of four validators lose their states at once, and keep their votes. The shard stands still until they have
 // copied the state from the other two, for whom it stands as well.
 func TestStatesLost(t *testing.T) {
-	port, err := localnet.FreePorts(4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
-	if n.Network, err = localnet.Prepare(localnet.Options{
-		Home: filepath.Join(t.TempDir(), "net"), Shards: 1, Accounts: 16, APIPort: port, IntervalMs: 50,
-	}); err != nil {
-		t.Fatal(err)
-	}
-	n.start(n.Names...)
+	n := startOf(t, localnet.Options{Shards: 1, Validators: 4, IntervalMs: 50})
 	n.client = n.newClient(n.Names...)
 	defer n.client.Close()
 	first := n.sign(2, tx.Tx{Kind: tx.Transfer, To: n.member(1), Amount: 7})

@@ -5,12 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"tutti/appliance/api"
 	"tutti/appliance/client"
@@ -23,7 +19,7 @@ import (
 // Batches is the load of a broker: the transfers that come due within a window are sent as one batch for each shard when it ends.
 // Latency runs from the due time of each transfer, so the window is part of it. What is not part of it is the distillation: batches
 // are made before the phase begins, all of them, with the signature of their senders. A transfer is final when the batch that it
-// is in is in a verified block, which its root shows, and its outcome bit says that it took effect.
+// is in is in a verified block, with the bytes that were sent, and its outcome bit says that it took effect.
 
 // BatchOptions of Batches. Zero values mean the default in brackets.
 type BatchOptions struct {
@@ -39,27 +35,11 @@ type BatchOptions struct {
 // Batches is a connection to a network under a load of distilled batches. Make it with OpenBatches. It is safe for concurrent use,
 // but runs one phase at a time.
 type Batches struct {
+	*books // its mu guards what follows nodes, too, and the fields of each batch
 	opt    BatchOptions
-	epoch  time.Time
-	client *client.Client
 	nodes  [][]*client.Client // by shard
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	group  sync.WaitGroup
-	begun  []chan struct{}
-	probes chan probe
 
-	mu      sync.Mutex          // guards what follows and the fields of each batch
 	flights map[[32]byte]*batch // by root
-	live    int                 // transfers sent and not settled
-	totals  Totals
-	recent  *hdrhistogram.Histogram
-	delta   []int64
-	seen    [][]Seen
-	random  *rand.Rand
-	probed  time.Duration
-	proofs  *hdrhistogram.Histogram
-	drained chan struct{}
 }
 
 // batch is one under way.
@@ -81,7 +61,6 @@ type batchPhase struct {
 	warm, measured *Tally
 	sched          schedule
 	warmUp         time.Duration
-	closed         bool
 }
 
 // of is where a transfer counts, and when it was due.
@@ -102,20 +81,11 @@ func OpenBatches(ctx context.Context, opt BatchOptions) (*Batches, error) {
 	if len(opt.Makers) != shards || shards != opt.Trust.Shards() || opt.Most < 1 {
 		return nil, fmt.Errorf("load: makers of batches for %d shards, addresses of %d, network of %d, batches of at most %d", len(opt.Makers), shards, opt.Trust.Shards(), opt.Most)
 	}
-	s := &Batches{
-		opt: opt, epoch: time.Now(), flights: map[[32]byte]*batch{}, delta: make([]int64, opt.Crowd.Len()), totals: Totals{Shards: make([]ShardTotals, shards)},
-		seen: make([][]Seen, shards), random: rand.New(rand.NewPCG(opt.Seed, 1)), recent: newHistogram(), proofs: newHistogram(),
-		drained: make(chan struct{}, 1), probes: make(chan probe, 1),
-	}
-	var urls []string
-	for _, u := range opt.APIs {
-		urls = append(urls, u...)
-	}
-	var err error
-	if s.client, err = client.New(client.Options{URLs: urls, Trust: opt.Trust}); err != nil {
+	b := newBooks(ctx, shards, opt.Crowd.Len(), opt.Seed)
+	if err := b.connect(opt.Target); err != nil {
 		return nil, err
 	}
-	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s := &Batches{books: b, opt: opt, flights: map[[32]byte]*batch{}}
 	if err := s.begin(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -133,18 +103,10 @@ func (s *Batches) begin() error {
 			nodes = append(nodes, c)
 		}
 		s.nodes = append(s.nodes, nodes)
-		s.begun = append(s.begun, make(chan struct{}))
 		s.group.Go(func() { s.follow(consensus.ShardID(shard)) })
 	}
 	s.group.Go(s.prove)
-	for _, begun := range s.begun {
-		select {
-		case <-begun:
-		case <-s.ctx.Done():
-			return s.err()
-		}
-	}
-	return nil
+	return s.awaitBlocks()
 }
 
 // Close ends the session and waits for its goroutines.
@@ -160,9 +122,6 @@ func (s *Batches) Close() error {
 	return nil
 }
 
-func (s *Batches) err() error         { return context.Cause(s.ctx) }
-func (s *Batches) now() time.Duration { return time.Since(s.epoch) }
-
 // follow verifies a shard's blocks until the session ends.
 func (s *Batches) follow(shard consensus.ShardID) {
 	err := s.client.Follow(s.ctx, client.FollowOptions{Shard: shard, Body: true, Patience: s.opt.Patience}, s.block)
@@ -176,21 +135,15 @@ func (s *Batches) block(e client.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, h, body := s.now(), e.Header, e.Contents.Body
-	shard := &s.totals.Shards[h.Shard]
-	if shard.Blocks == 0 {
-		close(s.begun[h.Shard])
-	}
-	shard.Height = h.Height
-	shard.Blocks++
-	s.seen[h.Shard] = remember(s.random, s.seen[h.Shard], h, shard.Blocks)
-	for _, took := range body.Outcomes {
-		if took {
-			shard.Transactions++
-		}
-	}
+	s.count(h, body.Outcomes)
 	at := len(body.Txs)
 	for _, b := range body.Batches {
 		if f := s.flights[b.Root()]; f != nil && f.shard == int(h.Shard) {
+			for i := range b.Count() {
+				if b.Count() != f.Count() || *b.Body(i) != *f.Body(i) {
+					return fmt.Errorf("%w: block %d of shard %d has other transfers under the root of a batch that was sent", errContradiction, h.Height, h.Shard)
+				}
+			}
 			s.settle(f, body.Outcomes[at:at+b.Count()], h.Height, now)
 		}
 		at += b.Count()
@@ -228,36 +181,13 @@ func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now
 		record(tally.Latency, now-f.start-due)
 		record(s.recent, now-f.start-due)
 	}
-	if now-s.probed > probeEvery {
-		select {
-		case s.probes <- probe{s.opt.Crowd.ID(f.From[0]), height, now}:
-			s.probed = now
-		default:
-		}
-	}
+	_, due := f.phase.of(f.first + uint64(f.Drawn[0])*shards)
+	s.probe(probe{s.opt.Crowd.ID(f.From[0]), height, f.start + due}, now)
 	if f.left == 0 {
 		delete(s.flights, f.Root())
 	}
 	if s.live == 0 {
 		poke(s.drained)
-	}
-}
-
-// prove measures account proofs until the session ends.
-func (s *Batches) prove() {
-	for {
-		select {
-		case p := <-s.probes:
-			ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
-			if proven(ctx, s.client, p) {
-				s.mu.Lock()
-				record(s.proofs, s.now()-p.due)
-				s.mu.Unlock()
-			}
-			cancel()
-		case <-s.ctx.Done():
-			return
-		}
 	}
 }
 
@@ -321,16 +251,7 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.mu.Unlock()
 	start := s.now()
 	var marks, senders sync.WaitGroup
-	mark := func(at time.Duration, into *Totals, call func()) {
-		marks.Go(func() {
-			if wait(ctx, start+at-s.now()) {
-				*into = s.Totals()
-				if call != nil {
-					call()
-				}
-			}
-		})
-	}
+	mark := func(at time.Duration, into *Totals, call func()) { s.mark(ctx, &marks, start+at, into, call) }
 	mark(p.WarmUp, &out.Begin, p.Begin)
 	mark(length, &out.End, p.End)
 	slots := make(chan struct{}, sendersAtOnce)
@@ -419,25 +340,6 @@ func (s *Batches) unsent(b *batch) {
 	delete(s.flights, b.Root())
 }
 
-// drain waits until nothing is under way, at most so long.
-func (s *Batches) drain(ctx context.Context, most time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	for {
-		s.mu.Lock()
-		live := s.live
-		s.mu.Unlock()
-		if live == 0 {
-			return
-		}
-		select {
-		case <-s.drained:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // close counts what has not settled as it stands, and forgets it.
 func (s *Batches) close(p *batchPhase) {
 	s.mu.Lock()
@@ -461,51 +363,11 @@ func (s *Batches) close(p *batchPhase) {
 		s.live -= b.left
 		delete(s.flights, root)
 	}
-	p.closed = true
-}
-
-// Totals is the counts now.
-func (s *Batches) Totals() Totals {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.totals.clone()
-	t.At = s.now()
-	return t
 }
 
 // Snapshot says where the session stands and begins a new interval of Latency.
 func (s *Batches) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Snapshot{Totals: s.totals.clone(), Live: s.live, Latency: s.recent}
-	out.At = s.now()
-	s.recent = newHistogram()
-	return out
-}
-
-// Sample is a sample of the final blocks that were verified, by shard, ascending by height.
-func (s *Batches) Sample() [][]Seen {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([][]Seen, len(s.seen))
-	for i := range out {
-		out[i] = slices.Clone(s.seen[i])
-		slices.SortFunc(out[i], func(x, y Seen) int { return cmp.Compare(x.Height, y.Height) })
-	}
-	return out
-}
-
-// Delta is by how many units this session's settled transfers have changed an account's balance.
-func (s *Batches) Delta(account uint32) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.delta[account]
-}
-
-// AccountProofs is how long it took from the final block of some batches to a verified proof of a payer's state after them, in
-// microseconds.
-func (s *Batches) AccountProofs() *hdrhistogram.Histogram {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return hdrhistogram.Import(s.proofs.Export())
+	return s.snapshot()
 }

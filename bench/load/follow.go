@@ -1,10 +1,8 @@
 package load
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,25 +39,16 @@ func (s *Session) follow(shard consensus.ShardID) {
 	}
 }
 
-var errContradiction = errors.New("load: a verified credit contradicts the transfer that it is for")
+var errContradiction = errors.New("load: a verified block contradicts what was sent")
 
 // block enters a verified block.
 func (s *Session) block(e client.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, h, c := s.now(), e.Header, e.Contents
-	shard := &s.totals.Shards[h.Shard]
-	if shard.Blocks == 0 {
-		close(s.begun[h.Shard])
-	}
-	shard.Height = h.Height
-	shard.Blocks++
-	s.seen[h.Shard] = remember(s.random, s.seen[h.Shard], h, shard.Blocks)
+	s.count(h, c.Body.Outcomes)
 	for i, id := range c.IDs {
 		success := c.Body.Outcomes[i]
-		if success {
-			shard.Transactions++
-		}
 		f := s.flights[id]
 		switch {
 		case f == nil || f.debited || f.shard != h.Shard:
@@ -99,12 +88,8 @@ func (s *Session) debit(f *flight, height consensus.Height, now time.Duration) {
 	if f.shard == f.dest {
 		f.credited = true
 	}
-	if f.tally.measured && now-s.probed > probeEvery {
-		select {
-		case s.probes <- probe{s.opt.Crowd.ID(f.t.From), height, f.due}:
-			s.probed = now
-		default: // the last one is not done
-		}
+	if f.tally.measured {
+		s.probe(probe{s.opt.Crowd.ID(f.t.From), height, f.due}, now)
 	}
 	s.settle(f, now)
 }
@@ -120,63 +105,6 @@ func (s *Session) settle(f *flight, now time.Duration) {
 	record(f.tally.Latency, now-f.due)
 	record(s.recent, now-f.due)
 	s.finish(f, true)
-}
-
-// remember keeps every block of a shard with the same chance (Vitter's algorithm R); h is the count-th.
-func remember(random *rand.Rand, sample []Seen, h *consensus.Header, count uint64) []Seen {
-	at := random.Uint64N(count)
-	if len(sample) < maxSeen {
-		return append(sample, Seen{h.Height, h.Hash()})
-	}
-	if at < maxSeen {
-		sample[at] = Seen{h.Height, h.Hash()}
-	}
-	return sample
-}
-
-// probe is a transaction of which an account proof is wanted.
-type probe struct {
-	account tx.ID
-	height  consensus.Height // of its block
-	due     time.Duration
-}
-
-const (
-	probeEvery   = time.Second
-	probeAgain   = 100 * time.Millisecond
-	probeTimeout = 10 * time.Second
-)
-
-// prove measures account proofs until the session ends.
-func (s *Session) prove() {
-	for {
-		select {
-		case p := <-s.probes:
-			s.proveOne(p)
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *Session) proveOne(p probe) {
-	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
-	defer cancel()
-	if proven(ctx, s.client, p) {
-		s.mu.Lock()
-		record(s.proofs, s.now()-p.due)
-		s.mu.Unlock()
-	}
-}
-
-// proven asks for an account's state until it is proven after a block.
-func proven(ctx context.Context, c *client.Client, p probe) bool {
-	for wait(ctx, probeAgain) {
-		if st, _, err := c.ProvenAccount(ctx, p.account); err == nil && st.StateHeight >= p.height {
-			return true
-		}
-	}
-	return false
 }
 
 // readNonces reads the nonces of accounts that have none, at a pace that leaves the nodes' limits to others, until the

@@ -32,13 +32,9 @@
 package load
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -108,34 +104,18 @@ const (
 
 // Session is a connection to a network under load. Make it with Open.
 type Session struct {
+	*books // its mu guards what follows lanes, too, and every lane's and every flight's fields
 	opt    Options
-	epoch  time.Time // all times are durations since it
-	client *client.Client
 	lanes  [][]*lane // by shard
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	group  sync.WaitGroup
-	begun  []chan struct{} // by shard: closed at its first block
-	probes chan probe      // holds one
 
-	mu       sync.Mutex // guards what follows, every lane's and every flight's fields
 	gen      *workload.Generator
 	flights  map[tx.Hash]*flight // signed and not settled
-	live     int                 // launched and not settled, signed or not
 	retries  []*flight           // wait for flight.again
 	unread   []uint32            // accounts whose nonce has to be read
 	reading  int                 // accounts whose nonce is being read
 	last     []uint8             // lane of the newest transfer of each account
 	turn     []uint64            // by shard: rotates over the lanes
-	totals   Totals
-	recent   *hdrhistogram.Histogram // of all phases, since the last Snapshot
-	delta    []int64                 // by account: units received less units paid, fees included
-	seen     [][]Seen                // by shard: a sample of final blocks
-	random   *rand.Rand              // chooses the sample
-	probed   time.Duration           // last probe
-	proofs   *hdrhistogram.Histogram // account proofs of this phase, microseconds
-	drained  chan struct{}           // poked when live falls to 0
-	caughtUp chan struct{}           // poked when unread and reading fall to 0
+	caughtUp chan struct{}       // poked when unread and reading fall to 0
 }
 
 // flight is one transaction under way. The signed transaction and its id belong to the worker that signs it, and do not
@@ -202,21 +182,14 @@ func Open(ctx context.Context, opt Options) (*Session, error) {
 		return nil, fmt.Errorf("load: workload of %d shards and %d accounts, network of %d shards, addresses of %d, keys of %d accounts",
 			opt.Workload.Shards, opt.Workload.Accounts, opt.Trust.Shards(), len(opt.APIs), opt.Crowd.Len())
 	}
-	s := &Session{
-		opt: opt, epoch: time.Now(), gen: gen, flights: map[tx.Hash]*flight{},
-		last: make([]uint8, opt.Workload.Accounts), turn: make([]uint64, len(opt.APIs)), delta: make([]int64, opt.Workload.Accounts),
-		totals: Totals{Shards: make([]ShardTotals, len(opt.APIs))}, seen: make([][]Seen, len(opt.APIs)),
-		random: rand.New(rand.NewPCG(opt.Workload.Seed, 1)), recent: newHistogram(), proofs: newHistogram(),
-		drained: make(chan struct{}, 1), caughtUp: make(chan struct{}, 1), probes: make(chan probe, 1),
-	}
-	var urls []string
-	for _, u := range opt.APIs {
-		urls = append(urls, u...)
-	}
-	if s.client, err = client.New(client.Options{URLs: urls, Trust: opt.Trust}); err != nil {
+	b := newBooks(ctx, len(opt.APIs), opt.Workload.Accounts, opt.Workload.Seed)
+	if err := b.connect(opt.Target); err != nil {
 		return nil, err
 	}
-	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	s := &Session{
+		books: b, opt: opt, gen: gen, flights: map[tx.Hash]*flight{}, last: make([]uint8, opt.Workload.Accounts), turn: make([]uint64, len(opt.APIs)),
+		caughtUp: make(chan struct{}, 1),
+	}
 	if err := s.begin(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -246,7 +219,6 @@ func (s *Session) begin() error {
 			lanes = append(lanes, &lane{s: s, index: uint8(i), client: c, wake: make(chan struct{}, 1)})
 		}
 		s.lanes = append(s.lanes, lanes)
-		s.begun = append(s.begun, make(chan struct{}))
 		nodes += len(urls)
 	}
 	for shard, lanes := range s.lanes {
@@ -260,14 +232,7 @@ func (s *Session) begin() error {
 	s.group.Go(s.sweep)
 	s.group.Go(s.prove)
 	s.group.Go(func() { s.readNonces(nodes) })
-	for _, begun := range s.begun {
-		select {
-		case <-begun:
-		case <-s.ctx.Done():
-			return s.err()
-		}
-	}
-	return nil
+	return s.awaitBlocks()
 }
 
 // Close ends the session and waits for its goroutines.
@@ -282,11 +247,6 @@ func (s *Session) Close() error {
 	s.client.Close()
 	return nil
 }
-
-// err says why the session ended; nil while it goes on.
-func (s *Session) err() error { return context.Cause(s.ctx) }
-
-func (s *Session) now() time.Duration { return time.Since(s.epoch) }
 
 // poke leaves a token in a channel that holds one.
 func poke(c chan struct{}) {
@@ -327,37 +287,9 @@ type Snapshot struct {
 func (s *Session) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Snapshot{Totals: s.totals.clone(), Live: s.live, Unread: len(s.unread) + s.reading, Latency: s.recent}
-	out.At = s.now()
-	s.recent = newHistogram()
+	out := s.snapshot()
+	out.Unread = len(s.unread) + s.reading
 	return out
-}
-
-// Sample is a sample of the final blocks that were verified, by shard, ascending by height.
-func (s *Session) Sample() [][]Seen {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([][]Seen, len(s.seen))
-	for i := range out {
-		out[i] = slices.Clone(s.seen[i])
-		slices.SortFunc(out[i], func(x, y Seen) int { return cmp.Compare(x.Height, y.Height) })
-	}
-	return out
-}
-
-// Delta is by how many units this session's settled transfers have changed an account's balance.
-func (s *Session) Delta(account uint32) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.delta[account]
-}
-
-// AccountProofs is how long it took from the due time of some transactions of the last phase to a verified proof of
-// their payer's state after them, in microseconds.
-func (s *Session) AccountProofs() *hdrhistogram.Histogram {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return hdrhistogram.Import(s.proofs.Export())
 }
 
 // newHistogram counts microseconds up to longest, to three digits.

@@ -3,7 +3,6 @@ package load
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -210,12 +209,9 @@ func bookkeeper(t *testing.T, w workload.Options) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancelCause(t.Context())
 	s := &Session{
-		opt: Options{Workload: w}.filled(), epoch: time.Now(), gen: gen, flights: map[tx.Hash]*flight{}, ctx: ctx, cancel: cancel,
-		last: make([]uint8, w.Accounts), turn: make([]uint64, w.Shards), delta: make([]int64, w.Accounts),
-		totals: Totals{Shards: make([]ShardTotals, w.Shards)}, recent: newHistogram(), drained: make(chan struct{}, 1),
-		seen: make([][]Seen, w.Shards), random: rand.New(rand.NewPCG(1, 1)),
+		books: newBooks(t.Context(), w.Shards, w.Accounts, 1), opt: Options{Workload: w}.filled(), gen: gen, flights: map[tx.Hash]*flight{},
+		last: make([]uint8, w.Accounts), turn: make([]uint64, w.Shards),
 	}
 	for range w.Shards {
 		var row []*lane

@@ -93,16 +93,7 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.mu.Unlock()
 	start := s.now()
 	var marks sync.WaitGroup
-	mark := func(at time.Duration, into *Totals, call func()) {
-		marks.Go(func() {
-			if wait(ctx, start+at-s.now()) {
-				*into = s.Totals()
-				if call != nil {
-					call()
-				}
-			}
-		})
-	}
+	mark := func(at time.Duration, into *Totals, call func()) { s.mark(ctx, &marks, start+at, into, call) }
 	length := time.Duration(0)
 	if p.Duration > 0 {
 		length = p.WarmUp + p.Duration
@@ -154,15 +145,6 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 
 var errStopped = errors.New("load: stopped")
 
-// Totals is the counts now. It does not touch the interval of Snapshot.
-func (s *Session) Totals() Totals {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.totals.clone()
-	t.At = s.now()
-	return t
-}
-
 // wait waits for d, and reports whether ctx is still alive then.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -172,25 +154,6 @@ func wait(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
-	}
-}
-
-// drain waits until nothing is under way, at most so long.
-func (s *Session) drain(ctx context.Context, most time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	for {
-		s.mu.Lock()
-		live := s.live
-		s.mu.Unlock()
-		if live == 0 {
-			return
-		}
-		select {
-		case <-s.drained:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 	"tutti/accel/bls"
 	"tutti/accel/distill"
-	"tutti/accel/distill/distilltest"
+	"tutti/accel/distill/summed"
 	"tutti/state/tx"
 )
 
@@ -133,7 +133,7 @@ func (b *Batcher) Make(n int, expiry uint32) (*Batch, error) {
 		secrets[i] = b.secrets[d.place]
 	}
 	next := 0 // senders are asked for in order
-	made, err := distilltest.Batch(distill.Chain(b.crowd.genesis), subs, func(uint64) *bls.SecretKey { next++; return secrets[next-1] })
+	made, err := summed.Batch(distill.Chain(b.crowd.genesis), subs, func(uint64) *bls.SecretKey { next++; return secrets[next-1] })
 	if err != nil {
 		return nil, errors.Join(errors.New("workload: a batch can not be made"), err)
 	}

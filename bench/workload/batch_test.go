@@ -12,7 +12,6 @@ import (
 
 // people are the keys of a crowd as a validator looks them up.
 type people struct {
-	t       *testing.T
 	crowd   *Crowd
 	account map[uint64]uint32
 }
@@ -42,7 +41,7 @@ func TestBatcher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := people{t, crowd, map[uint64]uint32{}}
+	keys := people{crowd, map[uint64]uint32{}}
 	directory := bls.NewDirectory(101)
 	for i := range uint32(101) {
 		keys.account[uint64(crowd.ID(i))] = i
