@@ -191,8 +191,8 @@
 // # What covers each rule
 //
 // Obligations are proved by package rule, from the rule as formulas; its TestVerifyMachineFollowsRule holds this machine
-// against the same formulas. Tests are named with their folder in consensus. TestVerifyEveryRuleIsCovered there fails if a
-// rule is missing here or a name means nothing.
+// against the same formulas. Package propagation has models of what must arrive. Tests are named with their folder in
+// consensus. TestVerifyEveryRuleIsCovered in rule fails if a rule is missing here or a name means nothing.
 //
 //	R1   proved: start, view-follows-certificate
 //	     tested: simplex.TestTraces/jump, rule.TestVerifyMachineFollowsRule
@@ -216,8 +216,10 @@
 //	     tested: simplex.TestTraces/equivocation, simplex.TestBrokenKeys, sim.TestAdversaries, rule.TestVerifyPowers
 //	R11  tested: simplex.TestTraces/equivocation, simplex.TestHeaders, sim.TestAdversaries, engine.TestLyingPeers
 //	R12  tested: simplex.TestTraces/room, simplex.TestBounds
-//	R13  tested: simplex.TestTraces/fetch, simplex.TestSyncBounds, sim.TestFarBehind, engine.TestLyingFetch
-//	R14  tested: simplex.TestTraces/repeat, sim.TestVerifySeeds, sim.TestAdversaries, rule.TestVerifyRepeat
+//	R13  tested: simplex.TestTraces/fetch, simplex.TestSyncBounds, sim.TestFarBehind, engine.TestLyingFetch,
+//	     propagation.TestVerifyModels/bodies
+//	R14  tested: simplex.TestTraces/repeat, sim.TestVerifySeeds, sim.TestAdversaries, rule.TestVerifyRepeat,
+//	     propagation.TestVerifyModels/bodies, propagation.TestVerifyModels/epochs
 //	R15  proved: memory
 //	     tested: simplex.TestTraces/restart, simplex.TestNew, simplex.TestRestoredFinalize, engine.TestRestartOne
 //	R16  proved: evidence-is-a-third, one-notarized-block, nullified-or-final, block-of-its-view, one-chain, final-is-certified
@@ -227,14 +229,15 @@
 //	     simplex.TestNobodyAnswersAtTheEnd, engine.TestFollowOverEpochs,
 //	     rule.TestVerifyMachineFollowsRule
 //	R18  tested: simplex.TestTraces/ownkey, engine.TestTwoProcessesOnOneKey, engine.TestKeyElsewhereSendsNothing, engine.TestListensFirst
-//	R19  tested: simplex.TestTraces/shards, sim.TestVerifySeeds, sim.TestAdversaries
+//	R19  tested: simplex.TestTraces/shards, sim.TestVerifySeeds, sim.TestAdversaries, propagation.TestVerifyModels/bodies,
+//	     propagation.TestVerifyParts
 //	R20  proved: one-last-block
 //	     tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, sim.TestVerifySeeds, engine.TestEpochs, engine.TestEchoesEndAnEpoch
 //	R21  proved: echoes-follow
 //	     tested: simplex.TestTraces/epoch, simplex.TestEchoes, simplex.TestEchoRoom, sim.TestVerifySeeds, engine.TestEchoesEndAnEpoch
 //	R22  proved: one-last-block
 //	     tested: simplex.TestTraces/epoch, simplex.TestTraces/laggard, simplex.TestRoots, sim.TestVerifySeeds, engine.TestMissedEpochs,
-//	     engine.TestPowerLossOverEpochs
+//	     engine.TestPowerLossOverEpochs, propagation.TestVerifyModels/epochs
 //
 // # Bounds
 //
