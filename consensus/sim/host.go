@@ -34,7 +34,8 @@ type host struct {
 	trace *trace.Writer // of this life; may be nil
 	busy  bool          // a sync runs
 	inbox []simplex.Event
-	timer int // number of the armed timer
+	asked []func() // requests of others that wait for the sync
+	timer int      // number of the armed timer
 
 	joining *joint         // the disk is lost and a floor is being made; else nil
 	mute    bool           // no vote has left since the disk was lost
@@ -107,7 +108,7 @@ func (h *host) start() {
 	if o.ForgetLog {
 		c.Log, c.Blocks = nil, nil
 	}
-	h.up, h.busy, h.inbox = true, false, nil
+	h.up, h.busy, h.inbox, h.asked = true, false, nil, nil
 	h.life++
 	h.heard = votesHeard{}
 	h.app.restart()
@@ -176,6 +177,17 @@ func (h *host) deliver(e simplex.Event) {
 	h.step(e)
 }
 
+// answer has the host answer a request out of its machine: after a sync that runs, as the machine may hold votes of its
+// own that only then are on the disk.
+func (h *host) answer(answer func()) {
+	switch {
+	case !h.busy:
+		answer()
+	case len(h.asked) < maxInbox:
+		h.asked = append(h.asked, answer)
+	}
+}
+
 // step steps the machine.
 func (h *host) step(e simplex.Event) {
 	before := h.node.Status()
@@ -210,6 +222,11 @@ func (h *host) duties(r simplex.Ready) {
 		h.disk.syncedBlocks, h.disk.syncedRecords = len(h.disk.blocks), len(h.disk.records)
 		h.busy = false
 		h.release(r)
+		for !h.busy && len(h.asked) > 0 && h.up {
+			answer := h.asked[0]
+			h.asked = h.asked[1:]
+			answer()
+		}
 		for !h.busy && len(h.inbox) > 0 && h.up {
 			e := h.inbox[0]
 			h.inbox = h.inbox[1:]
@@ -294,16 +311,18 @@ func (h *host) fetchFrom(a simplex.Fetch, at, left int) {
 		return
 	}
 	h.s.carry(h, peer, func() {
-		b, cert, ok := peer.node.Block(a.Block)
-		if logged := peer.disk.block(a.Block); !ok && logged != nil {
-			b, ok = logged.Block, true
-		}
-		h.s.carry(peer, h, func() {
-			if ok {
-				h.deliver(simplex.BlockFetched{From: peer.placeIn(h.era), Block: b, Notarization: cert})
-			} else {
-				next()
+		peer.answer(func() {
+			b, cert, ok := peer.node.Block(a.Block)
+			if logged := peer.disk.block(a.Block); !ok && logged != nil {
+				b, ok = logged.Block, true
 			}
+			h.s.carry(peer, h, func() {
+				if ok {
+					h.deliver(simplex.BlockFetched{From: peer.placeIn(h.era), Block: b, Notarization: cert})
+				} else {
+					next()
+				}
+			})
 		})
 	})
 }

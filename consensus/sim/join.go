@@ -79,15 +79,19 @@ func (h *host) ask(j *joint) {
 	for i := range s.o.Committee.Validators {
 		if peer := s.hosts[i]; peer != h {
 			s.pass(h, peer, func() {
-				var cert consensus.Certificate
-				if ok := peer.up; !ok {
+				if !peer.up {
 					return
-				} else if !peer.adversary {
-					if cert, ok = peer.node.Leading(); !ok {
-						return
-					}
 				}
-				s.pass(peer, h, func() { h.hear(j, i, cert) })
+				peer.answer(func() {
+					var cert consensus.Certificate
+					if !peer.adversary {
+						var ok bool
+						if cert, ok = peer.node.Leading(); !ok {
+							return
+						}
+					}
+					s.pass(peer, h, func() { h.hear(j, i, cert) })
+				})
 			})
 		}
 	}
