@@ -4,6 +4,13 @@
 // The load is bench/load over transfers of bench/workload; the result is a bench/report. CPU, traffic and memory of
 // validators are what their own /v1/status and /metrics say; CPU of this process is in no validator's figure.
 //
+// # Bytes
+//
+// bytes_per_tx_per_validator and received_bytes_per_tx_per_validator count the payload of messages between validators: votes,
+// proposals and forwarded transactions, without the API, gossip and requests. The two wire figures count all that goes between
+// validators, as netstack/p2p says: gossip, requests, framing, encryption, what TCP sent again, and the headers of IP and TCP as
+// in packets of 1,500 bytes, though loopback's are larger; not Ethernet's 38 bytes for each packet.
+//
 // # Checks after every run
 //
 //   - state_root_agrees: all validators of a shard show one state root at one height, and never two.
@@ -355,7 +362,9 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 		r.AccountProofMs = &p50
 	}
 	use := t.usage(m)
-	r.Result.CPUUsPerTxPerValidator, r.Result.BytesPerTxPerValidator, r.Result.RSSMiBPerValidator = use.cpuUs, use.bytes, use.rssMiB
+	r.Result.CPUUsPerTxPerValidator, r.Result.RSSMiBPerValidator = use.cpuUs, use.rssMiB
+	r.Result.BytesPerTxPerValidator, r.Result.ReceivedBytesPerTxPerValidator = use.sent, use.received
+	r.Result.WireSentBytesPerTxPerValidator, r.Result.WireReceivedBytesPerTxPerValidator = use.wireSent, use.wireReceived
 	if m.begin.machineErr == nil && m.end.machineErr == nil && span > 0 {
 		l := host.Between(m.begin.machine, m.end.machine)
 		if t.own == nil && t.link() == report.Loopback { // validators that others started are no foreign work

@@ -141,7 +141,8 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 const sentMetric = "# TYPE tutti_net_bytes_total counter\ntutti_net_bytes_total{class=\"vote\",direction=\"sent\"} 1000\n" +
-	"tutti_net_bytes_total{class=\"vote\",direction=\"received\"} 7\ntutti_net_bytes_total{class=\"body\",direction=\"sent\"} 2.5e+03\n"
+	"tutti_net_bytes_total{class=\"vote\",direction=\"received\"} 7\ntutti_net_bytes_total{class=\"body\",direction=\"sent\"} 2.5e+03\n" +
+	"tutti_net_wire_bytes_total{direction=\"received\"} 12\ntutti_net_wire_bytes_total{direction=\"sent\"} 4000 1700000000000\n"
 
 // targetOf makes a target of fakes, by shard.
 func targetOf(t *testing.T, n *prooftest.Network, total uint64, fakes [][]*fake) *target {
@@ -274,7 +275,7 @@ func TestKept(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	used := func(cpu, sent float64, at int64) sample {
-		return sample{status: api.Status{TimeMs: at, CPUS: cpu, UptimeS: 100, Memory: api.Memory{RSSMiB: 200}}, sent: sent}
+		return sample{status: api.Status{TimeMs: at, CPUS: cpu, UptimeS: 100, Memory: api.Memory{RSSMiB: 200}}, bytes: traffic{sent, 2 * sent, 3 * sent, 4 * sent}}
 	}
 	n := &target{nodes: [][]*validator{{{}, {}}, {{shard: 1}, {shard: 1}}}}
 	m := &measurement{outcome: outcome(0, time.Second)}
@@ -285,7 +286,7 @@ func TestUsage(t *testing.T) {
 		m.end.validators = append(m.end.validators, used(6, 40_100, at+10_000))
 	}
 	u := n.usage(m) // 0.4 cores and 16,000 bytes a second for 2*3000 + 2*1000 transactions
-	if u.cpuUs == nil || *u.cpuUs != 50 || *u.bytes != 2 || *u.rssMiB != 200 || math.Abs(u.cores-0.4) > 1e-9 {
+	if u.cpuUs == nil || *u.cpuUs != 50 || *u.sent != 2 || *u.received != 4 || *u.wireSent != 6 || *u.wireReceived != 8 || *u.rssMiB != 200 || math.Abs(u.cores-0.4) > 1e-9 {
 		t.Errorf("%+v", u)
 	}
 	m.end.validators[2].status.UptimeS = 3 // begun anew in between
@@ -301,7 +302,7 @@ func TestSamples(t *testing.T) {
 		{status: func(int) api.Status { return api.Status{} }, metrics: "nothing\n"},
 	}})
 	got := target.samples(t.Context())
-	if got[0].err != nil || got[0].sent != 3500 || got[0].status.CPUS != 3 {
+	if got[0].err != nil || got[0].bytes != (traffic{3500, 7, 4000, 12}) || got[0].status.CPUS != 3 {
 		t.Errorf("%+v", got[0])
 	}
 	if got[1].err == nil || !strings.Contains(got[1].err.Error(), "s0v1: there is no metric") {

@@ -18,8 +18,23 @@ import (
 // sample is what one validator says about itself.
 type sample struct {
 	status api.Status
-	sent   float64 // bytes to other nodes since its start
+	bytes  traffic
 	err    error
+}
+
+// traffic is bytes with other nodes since a validator's start: payload, and on the wire.
+type traffic struct{ sent, received, wireSent, wireReceived float64 }
+
+// rate is the traffic a second between two moments, seconds apart.
+func (t traffic) rate(since traffic, seconds float64) traffic {
+	return traffic{
+		(t.sent - since.sent) / seconds, (t.received - since.received) / seconds,
+		(t.wireSent - since.wireSent) / seconds, (t.wireReceived - since.wireReceived) / seconds,
+	}
+}
+
+func (t traffic) plus(o traffic) traffic {
+	return traffic{t.sent + o.sent, t.received + o.received, t.wireSent + o.wireSent, t.wireReceived + o.wireReceived}
 }
 
 // samples asks all validators at once, in the order of nodes.
@@ -36,7 +51,7 @@ func (t *target) samples(ctx context.Context) []sample {
 
 func (v *validator) sample(ctx context.Context) (s sample) {
 	if s.status, s.err = v.client.Status(ctx); s.err == nil {
-		s.sent, s.err = v.sentBytes(ctx)
+		s.bytes, s.err = v.traffic(ctx)
 	}
 	if s.err != nil {
 		s.err = fmt.Errorf("%s: %w", v.name, s.err)
@@ -47,55 +62,74 @@ func (v *validator) sample(ctx context.Context) (s sample) {
 // maxMetrics bounds an answer of /metrics.
 const maxMetrics = 4 << 20
 
-// sentBytes reads the validator's traffic counters.
-func (v *validator) sentBytes(ctx context.Context) (float64, error) {
+// traffic reads the validator's traffic counters.
+func (v *validator) traffic(ctx context.Context) (t traffic, err error) {
 	ctx, cancel := context.WithTimeout(ctx, validatorTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.url+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return t, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, err
+		return t, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("/metrics: HTTP status %s", resp.Status)
+		return t, fmt.Errorf("/metrics: HTTP status %s", resp.Status)
 	}
-	return sumOf(io.LimitReader(resp.Body, maxMetrics), "tutti_net_bytes_total", `direction="sent"`)
+	return trafficOf(io.LimitReader(resp.Body, maxMetrics))
 }
 
-// sumOf adds up a metric over all its label sets that contain label.
-func sumOf(r io.Reader, metric, label string) (sum float64, err error) {
-	found := false
+// trafficOf adds up the counters of traffic over their other labels.
+func trafficOf(r io.Reader) (t traffic, err error) {
+	found := map[string]bool{}
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), metric+"{")
+		metric, rest, _ := strings.Cut(lines.Text(), "{")
 		labels, value, cut := strings.Cut(rest, "} ")
-		if !ok || !cut || !strings.Contains(labels, label) {
+		if !cut || metric != netBytes && metric != wireBytes {
 			continue
+		}
+		into := [...]*float64{&t.sent, &t.received}
+		if metric == wireBytes {
+			into = [...]*float64{&t.wireSent, &t.wireReceived}
+		}
+		direction := 0
+		if strings.Contains(labels, `direction="received"`) {
+			direction = 1
 		}
 		value, _, _ = strings.Cut(value, " ") // a time stamp may follow
 		n, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			return 0, fmt.Errorf("metric %s: %w", metric, err)
+			return t, fmt.Errorf("metric %s: %w", metric, err)
 		}
-		sum, found = sum+n, true
+		*into[direction] += n
+		found[metric] = true
 	}
 	if err := lines.Err(); err != nil {
-		return 0, err
+		return t, err
 	}
-	if !found {
-		return 0, fmt.Errorf("there is no metric %s", metric)
+	for _, metric := range []string{netBytes, wireBytes} {
+		if !found[metric] {
+			return t, fmt.Errorf("there is no metric %s: is the node of the same version?", metric)
+		}
 	}
-	return sum, nil
+	return t, nil
 }
+
+// Metrics of a node.
+const (
+	netBytes  = "tutti_net_bytes_total"
+	wireBytes = "tutti_net_wire_bytes_total"
+)
 
 // usage is what validators used in a measurement.
 type usage struct {
-	cores                float64  // all together
-	cpuUs, bytes, rssMiB *float64 // for each transaction and validator; memory for each validator. nil: not measured
+	cores         float64  // all together
+	cpuUs, rssMiB *float64 // for each transaction and validator; memory for each validator. nil: not measured
+
+	sent, received, wireSent, wireReceived *float64 // bytes for each transaction and validator. nil: not measured
 }
 
 // usage divides what the validators used by what their shards executed. Both are rates, so that it does not matter that
@@ -107,7 +141,8 @@ func (t *target) usage(m *measurement) (u usage) {
 	}
 	o := m.outcome
 	span := (o.End.At - o.Begin.At).Seconds()
-	var txs, cpu, sent, rss float64 // a second
+	var txs, cpu, rss float64 // a second
+	var bytes traffic
 	for i, v := range all {
 		a, b := m.begin.validators[i], m.end.validators[i]
 		between := float64(b.status.TimeMs-a.status.TimeMs) / 1000
@@ -116,14 +151,16 @@ func (t *target) usage(m *measurement) (u usage) {
 		}
 		txs += float64(o.End.Shards[v.shard].Transactions-o.Begin.Shards[v.shard].Transactions) / span
 		cpu += (b.status.CPUS - a.status.CPUS) / between
-		sent += (b.sent - a.sent) / between
+		bytes = bytes.plus(b.bytes.rate(a.bytes, between))
 		rss += b.status.Memory.RSSMiB
 	}
 	u.cores = cpu
 	figure := func(v float64, decimals int) *float64 { v = report.Round(v, decimals); return &v }
 	u.rssMiB = figure(rss/float64(len(all)), 1)
 	if txs > 0 {
-		u.cpuUs, u.bytes = figure(cpu/txs*1e6, 1), figure(sent/txs, 0)
+		u.cpuUs = figure(cpu/txs*1e6, 1)
+		u.sent, u.received = figure(bytes.sent/txs, 0), figure(bytes.received/txs, 0)
+		u.wireSent, u.wireReceived = figure(bytes.wireSent/txs, 1), figure(bytes.wireReceived/txs, 1)
 	}
 	return u
 }

@@ -122,6 +122,7 @@ type Counters struct {
 	GossipInvalid, GossipIgnored    uint64 // by Verdict
 	GossipDroppedFull               uint64 // our own reader was behind
 	RequestsServed, RequestsRefused uint64
+	WireSent, WireReceived          uint64 // bytes of all this with framing and headers; 0 where a transport does not count them
 }
 
 // Limits of payloads in bytes.

@@ -256,6 +256,8 @@ func (n *Node) sampleNet() {
 		raise("send stale "+name, m.Dropped.WithLabelValues(name, "send_stale"), float64(c.DroppedSendStale[class]))
 		raise("receive full "+name, m.Dropped.WithLabelValues(name, "receive_full"), float64(c.DroppedReceiveFull[class]))
 	}
+	raise("wire sent", m.Wire.WithLabelValues("sent"), float64(c.WireSent))
+	raise("wire received", m.Wire.WithLabelValues("received"), float64(c.WireReceived))
 	raise("sent gossip", m.Messages.WithLabelValues("sent", "gossip"), float64(c.GossipPublished))
 	raise("received gossip", m.Messages.WithLabelValues("received", "gossip"), float64(c.GossipReceived))
 	raise("gossip invalid", m.Dropped.WithLabelValues("gossip", "invalid"), float64(c.GossipInvalid))

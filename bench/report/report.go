@@ -72,17 +72,20 @@ const (
 
 // Result is what came out. Counts are of the transactions that were due in the measurement.
 type Result struct {
-	Submitted              uint64    `json:"submitted"`
-	Finalised              uint64    `json:"finalised"` // with success; between shards: credited
-	Rejected               uint64    `json:"rejected"`
-	Lost                   uint64    `json:"lost"`
-	TPS                    float64   `json:"tps"` // with success, verified by the client in the measurement
-	FinalityMs             Quantiles `json:"finality_ms"`
-	CPUUsPerTxPerValidator *float64  `json:"cpu_us_per_tx_per_validator"`
-	BytesPerTxPerValidator *float64  `json:"bytes_per_tx_per_validator"` // sent to other validators
-	RSSMiBPerValidator     *float64  `json:"rss_mib_per_validator"`      // mean, at the end
-	StateRootAgrees        bool      `json:"state_root_agrees"`
-	SupplyConserved        bool      `json:"supply_conserved"`
+	Submitted                          uint64    `json:"submitted"`
+	Finalised                          uint64    `json:"finalised"` // with success; between shards: credited
+	Rejected                           uint64    `json:"rejected"`
+	Lost                               uint64    `json:"lost"`
+	TPS                                float64   `json:"tps"` // with success, verified by the client in the measurement
+	FinalityMs                         Quantiles `json:"finality_ms"`
+	CPUUsPerTxPerValidator             *float64  `json:"cpu_us_per_tx_per_validator"`
+	BytesPerTxPerValidator             *float64  `json:"bytes_per_tx_per_validator"`          // payload sent to other validators
+	ReceivedBytesPerTxPerValidator     *float64  `json:"received_bytes_per_tx_per_validator"` // payload from other validators
+	WireSentBytesPerTxPerValidator     *float64  `json:"wire_sent_bytes_per_tx_per_validator"`
+	WireReceivedBytesPerTxPerValidator *float64  `json:"wire_received_bytes_per_tx_per_validator"` // these two with framing and headers
+	RSSMiBPerValidator                 *float64  `json:"rss_mib_per_validator"`                    // mean, at the end
+	StateRootAgrees                    bool      `json:"state_root_agrees"`
+	SupplyConserved                    bool      `json:"supply_conserved"`
 }
 
 // Quantiles are in milliseconds, from due to the verified proof.
@@ -176,7 +179,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 		{"account proof", optional(r.AccountProofMs, "median %s ms", 1)},
 		{"blocks", fmt.Sprintf("%.2f a second in each shard", r.BlocksPerS)},
 		{"CPU", optional(x.CPUUsPerTxPerValidator, "%s µs for each transaction and validator", 1)},
-		{"network", optional(x.BytesPerTxPerValidator, "%s bytes sent for each transaction and validator", 0)},
+		{"network", both("%s bytes of payload sent, %s received for each transaction and validator", x.BytesPerTxPerValidator, x.ReceivedBytesPerTxPerValidator)},
+		{"on the wire", both("%s bytes sent, %s received for each transaction and validator, headers included", x.WireSentBytesPerTxPerValidator, x.WireReceivedBytesPerTxPerValidator)},
 		{"memory", optional(x.RSSMiBPerValidator, "%s MiB for each validator", 0)},
 		{"generator", fmt.Sprintf("%.2f CPU-seconds, %.1f µs for each transaction, signing %s", r.GeneratorCPUS, d.GeneratorUsPerTx, r.ClientSigning)},
 		{"machine", fmt.Sprintf("%s, %d cores: %.2f used by the run, %.2f by other work, %.2f stolen", r.Machine.CPU, r.Machine.Cores, d.OwnCores, r.Machine.ForeignCores, d.StealCores)},
@@ -229,6 +233,14 @@ func optional(v *float64, format string, decimals int) string {
 		return "not measured"
 	}
 	return fmt.Sprintf(format, strconv.FormatFloat(*v, 'f', decimals, 64))
+}
+
+// both writes two whole numbers that were measured together.
+func both(format string, a, b *float64) string {
+	if a == nil || b == nil {
+		return "not measured"
+	}
+	return fmt.Sprintf(format, strconv.FormatFloat(*a, 'f', 0, 64), strconv.FormatFloat(*b, 'f', 0, 64))
 }
 
 func count(n uint64) string {

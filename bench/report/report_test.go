@@ -31,7 +31,8 @@ func full() *Report {
 		},
 		Result: Result{
 			Submitted: 240_000, Finalised: 237_600, Rejected: 2400, TPS: 7920.5, FinalityMs: Quantiles{P50: 312.2, P90: 401, P99: 523.9, Max: 700.1},
-			CPUUsPerTxPerValidator: ptr(41.7), BytesPerTxPerValidator: ptr(512), RSSMiBPerValidator: ptr(230.4),
+			CPUUsPerTxPerValidator: ptr(41.7), BytesPerTxPerValidator: ptr(512), ReceivedBytesPerTxPerValidator: ptr(498),
+			WireSentBytesPerTxPerValidator: ptr(580.4), WireReceivedBytesPerTxPerValidator: ptr(577.9), RSSMiBPerValidator: ptr(230.4),
 			StateRootAgrees: true, SupplyConserved: true,
 		},
 		ClientSigning: Online, GeneratorCPUS: 4.63, BlocksPerS: 4.87, AccountProofMs: ptr(733.5),

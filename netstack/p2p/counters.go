@@ -20,11 +20,13 @@ type counters struct {
 	gossipInvalid, gossipIgnored    atomic.Uint64
 	gossipDroppedFull               atomic.Uint64
 	requestsServed, requestsRefused atomic.Uint64
+	wire                            wire
 }
 
 // Counters is a snapshot; the numbers are each right, not all of the same instant.
 func (n *Node) Counters() netstack.Counters {
 	c := &n.count
+	sent, received := c.wire.total()
 	return netstack.Counters{
 		SentMessages: load(&c.sentMessages), SentBytes: load(&c.sentBytes),
 		ReceivedMessages: load(&c.receivedMessages), ReceivedBytes: load(&c.receivedBytes),
@@ -36,6 +38,7 @@ func (n *Node) Counters() netstack.Counters {
 		GossipPublished:    c.gossipPublished.Load(), GossipReceived: c.gossipReceived.Load(),
 		GossipInvalid: c.gossipInvalid.Load(), GossipIgnored: c.gossipIgnored.Load(), GossipDroppedFull: c.gossipDroppedFull.Load(),
 		RequestsServed: c.requestsServed.Load(), RequestsRefused: c.requestsRefused.Load(),
+		WireSent: sent, WireReceived: received,
 	}
 }
 

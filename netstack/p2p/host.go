@@ -62,7 +62,7 @@ type host struct {
 	newest     func(peer.ID) network.Conn
 }
 
-func newHost(key crypto.PrivKey, l Limits, gater connmgr.ConnectionGater, newest func(peer.ID) network.Conn) (_ *host, err error) {
+func newHost(key crypto.PrivKey, l Limits, gater connmgr.ConnectionGater, meter *wire, newest func(peer.ID) network.Conn) (_ *host, err error) {
 	// Libraries of ours never log; libp2p's loggers ask for this handler at their first record.
 	gologshim.SetDefaultHandler(slog.DiscardHandler)
 	// quic-go would write to stderr that it wants a larger net.core.rmem_max; that is for `tutti doctor` to say.
@@ -97,7 +97,7 @@ func newHost(key crypto.PrivKey, l Limits, gater connmgr.ConnectionGater, newest
 			err = errors.Join(err, h.Close())
 		}
 	}()
-	if err := h.addTransports(key, l, gater); err != nil {
+	if err := h.addTransports(key, l, gater, meter); err != nil {
 		return nil, err
 	}
 	h.BlankHost = blankhost.NewBlankHost(h.swarm, blankhost.WithEventBus(bus))
@@ -112,13 +112,13 @@ func newHost(key crypto.PrivKey, l Limits, gater connmgr.ConnectionGater, newest
 // addTransports gives the swarm TCP (Noise, yamux) and QUIC. TCP does not use SO_REUSEPORT: a second process of the
 // same user would share a busy port silently and take half of the connections. (What quicreuse calls so is to dial
 // from the listening socket; without it, v0.51.0 leaks a socket for each dial.)
-func (h *host) addTransports(key crypto.PrivKey, l Limits, gater connmgr.ConnectionGater) error {
+func (h *host) addTransports(key crypto.PrivKey, l Limits, gater connmgr.ConnectionGater, meter *wire) error {
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
 	security, err := noise.New(noise.ID, key, muxers)
 	if err != nil {
 		return err
 	}
-	up, err := upgrader.New([]sec.SecureTransport{security}, muxers, nil, h.resources, gater)
+	up, err := upgrader.New([]sec.SecureTransport{meteredSecurity{security, meter}}, muxers, nil, h.resources, gater)
 	if err != nil {
 		return err
 	}

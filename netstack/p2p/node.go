@@ -93,7 +93,7 @@ func New(ctx context.Context, c Config) (*Node, error) {
 
 // startHost sets up libp2p and gossip and listens last, when everything can be served.
 func (n *Node) startHost(key crypto.PrivKey, listen []ma.Multiaddr) error {
-	h, err := newHost(key, n.limits, gater{n}, n.newestConn)
+	h, err := newHost(key, n.limits, gater{n}, &n.count.wire, n.newestConn)
 	if err != nil {
 		return fmt.Errorf("p2p: libp2p: %w", err)
 	}
