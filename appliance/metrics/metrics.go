@@ -240,7 +240,7 @@ func newNet(r *registrar) Net {
 		Peers:    r.gauge("net_peers", "Nodes connected to this one."),
 		Messages: r.counters("net_messages_total", "Messages by direction and class.", "direction", "class"),
 		Bytes:    r.counters("net_bytes_total", "Payload by direction and class.", "direction", "class"),
-		Wire:     r.counters("net_wire_bytes_total", "Bytes on the TCP connections with other nodes by direction, with framing and headers as in packets of 1,500 bytes.", "direction"),
+		Wire:     r.counters("net_wire_bytes_total", "Bytes on the connections with other nodes by direction, with framing and headers as in packets of 1,500 bytes.", "direction"),
 		Dropped:  r.counters("net_dropped_total", "Messages dropped, by class and reason.", "class", "reason"),
 	}
 }

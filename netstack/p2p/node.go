@@ -357,6 +357,7 @@ func (n *Node) roomForStranger(p peer.ID) bool {
 
 // connected takes over a connection that has passed the gater.
 func (n *Node) connected(c network.Conn) {
+	n.count.wire.meterQUIC(c)
 	n.mu.Lock()
 	pid := c.RemotePeer()
 	l := n.byPeer[pid]
@@ -378,6 +379,7 @@ func (n *Node) connected(c network.Conn) {
 }
 
 func (n *Node) disconnected(c network.Conn) {
+	n.count.wire.end(c)
 	l := n.linkOf(c.RemotePeer())
 	if l == nil {
 		return

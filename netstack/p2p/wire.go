@@ -6,8 +6,10 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/quic-go/quic-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,21 +18,23 @@ import (
 // Counters.WireSent and WireReceived come from the kernel (TCP_INFO): every byte of the stream, with the framing of Noise and
 // yamux and what was sent again, and 52 bytes of IPv4 and TCP headers (72 with IPv6) for each segment. Loopback carries segments
 // of up to 64 KiB; so that the figure means the same everywhere, there are taken to be as many as there would be in packets of
-// 1,500 bytes, and an acknowledgement for every second one at least. Ethernet's own 38 bytes for each packet are not in it,
-// and neither are connections over QUIC.
+// 1,500 bytes, and an acknowledgement for every second one at least. Of connections over QUIC, quic-go counts bytes and packets,
+// which get 28 bytes of IPv4 and UDP headers each (48 with IPv6). Ethernet's own 38 bytes for each packet are not in it.
 
 // Of a segment in a packet of 1,500 bytes with time stamps. The payload is the one over IPv4.
 const (
 	segmentBytes  = 1448
 	headerBytesV4 = 20 + 20 + 12
 	headerBytesV6 = 40 + 20 + 12
+	datagramBytes = 20 + 8 // headers of a QUIC packet over IPv4
+	moreBytesV6   = headerBytesV6 - headerBytesV4
 )
 
-// wire adds up what is on the wire of TCP connections.
+// wire adds up what is on the wire of all connections.
 type wire struct {
-	mu             sync.Mutex // guards what follows
-	live           map[*meteredConn]struct{}
-	sent, received uint64 // of connections that have ended
+	mu             sync.Mutex                             // guards what follows
+	live           map[any]func() (sent, received uint64) // by *meteredConn, or network.Conn over QUIC
+	sent, received uint64                                 // of connections that have ended
 }
 
 // meteredConn is a TCP connection that is counted until it ends.
@@ -55,22 +59,42 @@ func (w *wire) meter(c net.Conn) net.Conn {
 	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok && a.IP.To4() == nil {
 		m.header = headerBytesV6
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.live == nil {
-		w.live = map[*meteredConn]struct{}{}
-	}
-	w.live[m] = struct{}{}
+	w.begin(m, m.count)
 	return m
 }
 
-// end keeps what a connection counted, just before it is closed. Calls after the first do nothing.
-func (w *wire) end(m *meteredConn) {
+// meterQUIC begins to count a connection if it is over QUIC. Its end is to be told.
+func (w *wire) meterQUIC(c network.Conn) {
+	var q *quic.Conn
+	if !c.As(&q) {
+		return
+	}
+	header := uint64(datagramBytes)
+	if a, ok := q.RemoteAddr().(*net.UDPAddr); ok && a.IP.To4() == nil {
+		header += moreBytesV6
+	}
+	w.begin(c, func() (sent, received uint64) {
+		s := q.ConnectionStats()
+		return s.BytesSent + header*s.PacketsSent, s.BytesReceived + header*s.PacketsReceived
+	})
+}
+
+func (w *wire) begin(c any, count func() (sent, received uint64)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.live[m]; ok {
-		delete(w.live, m)
-		sent, received := m.count()
+	if w.live == nil {
+		w.live = map[any]func() (uint64, uint64){}
+	}
+	w.live[c] = count
+}
+
+// end keeps what a connection counted, just before it is closed. Calls after the first do nothing.
+func (w *wire) end(c any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if count := w.live[c]; count != nil {
+		delete(w.live, c)
+		sent, received := count()
 		w.sent, w.received = w.sent+sent, w.received+received
 	}
 }
@@ -80,8 +104,8 @@ func (w *wire) total() (sent, received uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	sent, received = w.sent, w.received
-	for m := range w.live {
-		s, r := m.count()
+	for _, count := range w.live {
+		s, r := count()
 		sent, received = sent+s, received+r
 	}
 	return sent, received

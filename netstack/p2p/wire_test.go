@@ -34,7 +34,13 @@ func TestOnWire(t *testing.T) {
 
 // TestWire sends a megabyte, and finds it on both ends, with what is around it, also when the connection has ended.
 func TestWire(t *testing.T) {
-	nodes := start(t, 2, tcpOnly)
+	for name, listen := range map[string][]string{"tcp": tcpOnly, "quic": quicOnly} {
+		t.Run(name, func(t *testing.T) { wireOver(t, listen) })
+	}
+}
+
+func wireOver(t *testing.T, listen []string) {
+	nodes := start(t, 2, listen)
 	const payload, messages = 10_000, 100
 	for range messages {
 		if err := nodes[0].Send(nodes[1].Self(), netstack.ClassProposal, make([]byte, payload)); err != nil {
