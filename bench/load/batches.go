@@ -167,7 +167,7 @@ func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now
 		f.left--
 		s.live--
 		s.totals.Settled++
-		tally.Finalised++
+		tally.settled(f.start+due, now, false)
 		if !f.Straggler(i) {
 			tally.Distilled++
 		}
@@ -178,7 +178,6 @@ func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now
 		amount := f.Amount(i)
 		s.delta[f.From[i]] -= int64(amount + s.opt.Fee)
 		s.delta[f.To[i]] += int64(amount)
-		record(tally.Latency, now-f.start-due)
 		record(s.recent, now-f.start-due)
 	}
 	_, due := f.phase.of(f.first + uint64(f.Drawn[0])*shards)
@@ -236,11 +235,14 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	if p.Duration <= 0 {
 		return nil, errors.New("load: batches are made before a phase begins: give it a duration")
 	}
+	if len(p.Then) > 0 {
+		return nil, errors.New("load: a phase of batches has one stretch")
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	length := p.WarmUp + p.Duration
-	phase := &batchPhase{warm: newTally(), measured: newTally(), sched: schedule{p.Rate}, warmUp: p.WarmUp}
+	phase := &batchPhase{warm: newTally(), measured: newTally(), sched: newSchedule(p.Burst, Stretch{Rate: p.Rate}), warmUp: p.WarmUp}
 	windows, err := s.make(ctx, phase, length)
 	if err != nil {
 		return nil, err
@@ -250,6 +252,7 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.proofs = newHistogram()
 	s.mu.Unlock()
 	start := s.now()
+	phase.warm.begin, phase.measured.begin = start, start+p.WarmUp
 	var marks, senders sync.WaitGroup
 	mark := func(at time.Duration, into *Totals, call func()) { s.mark(ctx, &marks, start+at, into, call) }
 	mark(p.WarmUp, &out.Begin, p.Begin)
@@ -318,6 +321,7 @@ func (s *Batches) send(ctx context.Context, b *batch) {
 		if b.accepted = b.accepted || err == nil; err != nil {
 			b.code = code
 			b.phase.measured.Retried[code] += uint64(b.Count())
+			s.totals.Refused += uint64(b.Count())
 		}
 		s.mu.Unlock()
 		if err == nil || !again || !wait(ctx, backoff) {

@@ -101,8 +101,7 @@ func (s *Session) settle(f *flight, now time.Duration) {
 	}
 	s.delta[f.t.To] += int64(f.t.Amount)
 	s.totals.Settled++
-	f.tally.Finalised++
-	record(f.tally.Latency, now-f.due)
+	f.tally.settled(f.due, now, f.shard != f.dest)
 	record(s.recent, now-f.due)
 	s.finish(f, true)
 }

@@ -156,7 +156,14 @@ func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 		code, pause = string(e.Code), e.RetryAfter
 	}
 	f.code = code
+	if e != nil {
+		s.totals.Refused++
+	}
 	switch {
+	case f.tally.giveUp && e != nil && (e.RetryAfter > 0 || passing(e.Code)):
+		f.tally.Rejected[code]++
+		s.totals.Rejected++
+		s.finishUntaken(f)
 	case e == nil || e.RetryAfter > 0: // the node as a whole
 		l.down = now + downFor
 		if e == nil {

@@ -137,6 +137,8 @@ type flight struct {
 	debited  bool
 	credited bool
 	gone     bool // settled in one way or another
+
+	takenBack bool // no node has it, and the generator draws its nonce again
 }
 
 // Totals counts since Open.
@@ -145,6 +147,7 @@ type Totals struct {
 	Submitted uint64        // transactions of this session that were due and not held back
 	Settled   uint64        // of these, succeeded
 	Rejected  uint64        // of these, refused for good
+	Refused   uint64        // refusals by nodes, for good or for now; a transaction may have had several
 	Lost      uint64        // of these, accepted but not settled when their phase ended
 	Foreign   uint64        // accounts that turned out to have another key and are not drawn
 	Shards    []ShardTotals

@@ -74,6 +74,54 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestThen: after the measurement comes three times the rate, all of which the full node refuses and nobody sends again, and then
+// the first rate. Each stretch has its own counts, and a nonce that was refused is used by the next transfer.
+func TestThen(t *testing.T) {
+	y := newToy(t, 1, 1, 400, nil)
+	opt := y.options(workload.Options{Seed: 3})
+	opt.ReadRate = 0.001 // no nonce can be read again
+	s := open(t, opt)
+	const rate = 100
+	full := func(full bool) {
+		y.mu.Lock()
+		defer y.mu.Unlock()
+		y.nodes[0][0].full = full
+	}
+	o, err := s.Run(t.Context(), Phase{
+		Rate: rate, Duration: time.Second, Drain: 20 * time.Second,
+		End:  func() { full(true); time.AfterFunc(time.Second, func() { full(false) }) },
+		Then: []Stretch{{Rate: 3 * rate, Duration: time.Second, GiveUp: true, Invalid: 0.1}, {Rate: rate, Duration: time.Second}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, o, rate)
+	check(t, s, o.Then[0], 3*rate)
+	check(t, s, o.Then[1], rate)
+	over, after := o.Then[0], o.Then[1]
+	wrong := over.Rejected["wrong_signature"]
+	if over.Rejected["pool_full"] < 2*rate || wrong == 0 || over.Retried["pool_full"] > 0 || over.Unsent > 0 {
+		t.Errorf("overload: %+v", over.Tally)
+	}
+	if o.Finalised+after.Finalised != 2*rate || len(after.Rejected) > 0 {
+		t.Errorf("before and after: %+v, %+v", o.Tally, after.Tally)
+	}
+	if len(over.Seconds) != 1 || over.Seconds[0].Due != 3*rate-wrong || over.Seconds[0].InTime > over.Finalised || after.Seconds[0].Due != rate {
+		t.Errorf("by second: %+v, %+v", over.Seconds, after.Seconds)
+	}
+	if gap := over.Begin.At - o.End.At; gap < -100*time.Millisecond || gap > 100*time.Millisecond || over.End.At-over.Begin.At < 900*time.Millisecond {
+		t.Errorf("from %s to %s, after %s", over.Begin.At, over.End.At, o.End.At)
+	}
+	if n := s.Totals().Refused; n < over.RejectedSum() {
+		t.Errorf("%d refusals", n)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.unread) > 0 {
+		t.Errorf("%d nonces are unknown", len(s.unread))
+	}
+}
+
 // TestNodeDies: a node dies with what it had accepted. Its clients send the same bytes elsewhere, and everything
 // executes, once.
 func TestNodeDies(t *testing.T) {

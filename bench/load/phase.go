@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"tutti/bench/workload"
 	"tutti/consensus"
 )
 
@@ -17,10 +19,12 @@ type Phase struct {
 	Rate     float64         // transactions due a second
 	WarmUp   time.Duration   // load before the measurement begins
 	Duration time.Duration   // of the measurement; 0: until the context ends
+	Burst    time.Duration   // each second's transactions are due within so long from its beginning; 0: evenly
+	Then     []Stretch       // right after the measurement, each with an Outcome of its own; of a Session only
 	Drain    time.Duration   // to wait at the end for what has not settled; 0: not at all
 	Stop     <-chan struct{} // closed: the load of a phase without a Duration ends, and the drain begins; nil: never
 	Begin    func()          // called when the measurement begins and
-	End      func()          // when its load ends, both beside the load; nil: not called
+	End      func()          // when it ends, both beside the load; nil: not called
 }
 
 // Tally counts the transactions that were due in a phase's measurement. Each is in exactly one of the counts from
@@ -40,13 +44,47 @@ type Tally struct {
 	Skipped   uint64            // were in a block with the outcome false; they may have succeeded later
 	Retried   map[string]uint64 // sent again, by reason
 	Latency   *hdrhistogram.Histogram
+	Cross     *hdrhistogram.Histogram // of Latency, the transfers between shards
+	Seconds   []Second                // by the second of the stretch that transactions were due in
 
-	measured bool // else it is the warm-up's
-	closed   bool // later events are not counted any more
+	begin    time.Duration // of the stretch, since Open
+	giveUp   bool          // as in Stretch
+	measured bool          // else it is the warm-up's
+	closed   bool          // later events are not counted any more
 }
 
+// Second counts the transactions with a right signature that were due in a second.
+type Second struct {
+	Due    uint64
+	InTime uint64 // final within a second of their due time
+}
+
+// inTime is how soon a transaction has to be final for Second.InTime.
+const inTime = time.Second
+
 func newTally() *Tally {
-	return &Tally{Rejected: map[string]uint64{}, Retried: map[string]uint64{}, Latency: newHistogram()}
+	return &Tally{Rejected: map[string]uint64{}, Retried: map[string]uint64{}, Latency: newHistogram(), Cross: newHistogram()}
+}
+
+// second is the one that a transaction was due in.
+func (t *Tally) second(due time.Duration) *Second {
+	k := max(0, int((due-t.begin)/time.Second))
+	for len(t.Seconds) <= k {
+		t.Seconds = append(t.Seconds, Second{})
+	}
+	return &t.Seconds[k]
+}
+
+// settled enters that a transaction is final.
+func (t *Tally) settled(due, now time.Duration, cross bool) {
+	t.Finalised++
+	record(t.Latency, now-due)
+	if cross {
+		record(t.Cross, now-due)
+	}
+	if now-due <= inTime {
+		t.second(due).InTime++
+	}
 }
 
 func sum(m map[string]uint64) (n uint64) {
@@ -72,6 +110,7 @@ type Outcome struct {
 	Tally
 	Begin, End Totals // at the ends of the measurement
 	Drain      time.Duration
+	Then       []*Outcome // of Phase.Then, without Drain and Then
 }
 
 // TPS is how many transactions of the session settled with success in the measurement, a second.
@@ -79,28 +118,49 @@ func (o *Outcome) TPS() float64 {
 	return float64(o.End.Settled-o.Begin.Settled) / (o.End.At - o.Begin.At).Seconds()
 }
 
-// Run runs one phase and waits for its transactions to settle. Without a Duration it goes on until Stop, or returns when
+// Run runs one phase, and what follows it, and waits for its transactions to settle. Without a Duration it goes on until Stop, or returns when
 // ctx ends, without error; otherwise the end of ctx is an error.
 func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
-	warm, measured := newTally(), newTally()
-	measured.measured = true
 	out := &Outcome{}
 	s.mu.Lock()
 	s.proofs = newHistogram()
 	s.mu.Unlock()
 	start := s.now()
-	var marks sync.WaitGroup
-	mark := func(at time.Duration, into *Totals, call func()) { s.mark(ctx, &marks, start+at, into, call) }
-	length := time.Duration(0)
-	if p.Duration > 0 {
-		length = p.WarmUp + p.Duration
-		mark(p.WarmUp, &out.Begin, p.Begin)
-		mark(length, &out.End, p.End)
+	stretches := append([]Stretch{{Rate: p.Rate, Duration: p.WarmUp, Invalid: s.opt.Workload.Invalid}, {Rate: p.Rate, Duration: p.Duration, Invalid: s.opt.Workload.Invalid}}, p.Then...)
+	tallies := make([]*Tally, len(stretches))
+	outcomes := []*Outcome{nil, out}
+	for range p.Then {
+		outcomes = append(outcomes, &Outcome{})
 	}
-	sched := schedule{p.Rate}
+	out.Then = outcomes[2:]
+	var marks sync.WaitGroup
+	length := time.Duration(0)
+	for i, t := range stretches {
+		tallies[i] = newTally()
+		tallies[i].begin, tallies[i].giveUp, tallies[i].measured = start+length, t.GiveUp, i == 1
+		length += t.Duration
+	}
+	if p.Duration > 0 {
+		for i, o := range outcomes[1:] {
+			begin, end := tallies[i+1].begin, tallies[i+1].begin+stretches[i+1].Duration
+			var atBegin, atEnd func()
+			if i == 0 {
+				atBegin, atEnd = p.Begin, p.End
+			}
+			s.mark(ctx, &marks, begin, &o.Begin, atBegin)
+			s.mark(ctx, &marks, end, &o.End, atEnd)
+		}
+	} else {
+		length = 0
+	}
+	sched := newSchedule(p.Burst, stretches...)
+	if p.WarmUp == 0 {
+		sched = newSchedule(p.Burst, stretches[1:]...)
+		tallies, stretches = tallies[1:], stretches[1:]
+	}
 	loading, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	go func() {
@@ -111,12 +171,9 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 		}
 	}()
 	err := sched.run(loading, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
-		s.launch(first, next, func(n uint64) (*Tally, time.Duration) {
-			if due := sched.due(n); due < p.WarmUp {
-				return warm, start + due
-			} else {
-				return measured, start + due
-			}
+		s.launch(first, next, func(n uint64) (*Tally, time.Duration, float64) {
+			k := sched.part(n)
+			return tallies[k], start + sched.due(n), stretches[k].Invalid
 		})
 	})
 	if errors.Is(context.Cause(loading), errStopped) {
@@ -129,10 +186,14 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	}
 	out.Drain = s.now() - ended
 	s.mu.Lock()
-	s.close(warm)
-	s.close(measured)
-	out.Tally = *measured
-	out.Rejected, out.Retried = maps.Clone(measured.Rejected), maps.Clone(measured.Retried)
+	outcomes = outcomes[len(outcomes)-len(tallies):]
+	for i, t := range tallies {
+		s.close(t)
+		if o := outcomes[i]; o != nil {
+			o.Tally = *t
+			o.Rejected, o.Retried, o.Seconds = maps.Clone(t.Rejected), maps.Clone(t.Retried), slices.Clone(t.Seconds)
+		}
+	}
 	s.mu.Unlock()
 	switch {
 	case s.err() != nil && !errors.Is(s.err(), context.Canceled):
@@ -158,18 +219,22 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // launch draws the transactions first to next-1 of a phase and hands them to lanes.
-func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Duration)) {
+func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Duration, float64)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lanes := make([]*lane, len(s.lanes)) // of this batch, by shard
 	for n := first; n < next; n++ {
-		tally, due := place(n)
+		tally, due, invalid := place(n)
 		tally.Due++
-		if s.live >= s.opt.Outstanding {
-			tally.Unsent++
-			continue
+		s.gen.SetInvalid(invalid)
+		ok := s.live < s.opt.Outstanding
+		var t workload.Transfer
+		if ok {
+			t, ok = s.gen.Next()
 		}
-		t, ok := s.gen.Next()
+		if !t.Invalid {
+			tally.second(due).Due++
+		}
 		if !ok {
 			tally.Unsent++
 			continue
@@ -216,11 +281,17 @@ func (s *Session) close(t *Tally) {
 	t.closed = true
 }
 
+// finishUntaken takes a transaction off the books that no node has. Its nonce can be used by the next. mu is held.
+func (s *Session) finishUntaken(f *flight) {
+	f.takenBack = f.attempts == 1 && s.gen.TakeBack(f.t)
+	s.finish(f, false)
+}
+
 // finish takes a transaction off the books. spent says that its nonce is used up. mu is held.
 func (s *Session) finish(f *flight, spent bool) {
 	f.gone = true
 	delete(s.flights, f.id) // no-op while it is not signed
-	if !f.t.Invalid && !f.debited && s.gen.Done(f.t.From, spent) {
+	if !f.t.Invalid && !f.debited && !f.takenBack && s.gen.Done(f.t.From, spent) {
 		s.unread = append(s.unread, f.t.From)
 	}
 	if s.live--; s.live == 0 {

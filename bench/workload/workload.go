@@ -186,6 +186,21 @@ func (g *Generator) Done(i uint32, spent bool) (unknown bool) {
 	return !a.known && a.active == 0
 }
 
+// SetInvalid changes the share of transfers with a wrong signature from now on.
+func (g *Generator) SetInvalid(share float64) { g.opt.Invalid = share }
+
+// TakeBack says that a valid transfer was not taken by anybody, if it is the newest of its account: its nonce is drawn
+// again. Otherwise nothing changes, and Done has to say what became of it.
+func (g *Generator) TakeBack(t Transfer) bool {
+	a := &g.accounts[t.From]
+	if t.Invalid || !a.known || a.active == 0 || a.nonce != t.Nonce+1 {
+		return false
+	}
+	a.nonce--
+	a.active--
+	return true
+}
+
 // alias draws from a discrete distribution in constant time (Vose, 1991).
 type alias struct {
 	keep  []float32 // chance of an index to stand for itself
