@@ -6,10 +6,12 @@
 package report
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,7 +40,9 @@ type Report struct {
 	BlocksPerS        float64  `json:"blocks_per_s"`     // of each shard, mean
 	AccountProofMs    *float64 `json:"account_proof_ms"` // median, from due to the verified proof of the payer's state after it
 	Checks            []Check  `json:"checks"`
-	Details           Details  `json:"details"`
+
+	Stretches []Stretch `json:"stretches,omitempty"` // of a run that went through several; the first is the one in Result
+	Details   Details   `json:"details"`
 }
 
 // Machine is where it ran.
@@ -59,7 +63,8 @@ type Scenario struct {
 	DistilledShare  float64 `json:"distilled_share"`
 	Rate            float64 `json:"rate"` // transactions due a second; with --rate max the one that was found
 	DurationS       float64 `json:"duration_s"`
-	Link            string  `json:"link"` // "loopback" or "network"
+	Link            string  `json:"link"`            // "loopback" or "network"
+	Burst           bool    `json:"burst,omitempty"` // each second's transactions were due within its first tenth
 }
 
 // Values of Scenario.Link and Report.ClientSigning.
@@ -72,20 +77,21 @@ const (
 
 // Result is what came out. Counts are of the transactions that were due in the measurement.
 type Result struct {
-	Submitted                          uint64    `json:"submitted"`
-	Finalised                          uint64    `json:"finalised"` // with success; between shards: credited
-	Rejected                           uint64    `json:"rejected"`
-	Lost                               uint64    `json:"lost"`
-	TPS                                float64   `json:"tps"` // with success, verified by the client in the measurement
-	FinalityMs                         Quantiles `json:"finality_ms"`
-	CPUUsPerTxPerValidator             *float64  `json:"cpu_us_per_tx_per_validator"`
-	BytesPerTxPerValidator             *float64  `json:"bytes_per_tx_per_validator"`          // payload sent to other validators
-	ReceivedBytesPerTxPerValidator     *float64  `json:"received_bytes_per_tx_per_validator"` // payload from other validators
-	WireSentBytesPerTxPerValidator     *float64  `json:"wire_sent_bytes_per_tx_per_validator"`
-	WireReceivedBytesPerTxPerValidator *float64  `json:"wire_received_bytes_per_tx_per_validator"` // these two with framing and headers
-	RSSMiBPerValidator                 *float64  `json:"rss_mib_per_validator"`                    // mean, at the end
-	StateRootAgrees                    bool      `json:"state_root_agrees"`
-	SupplyConserved                    bool      `json:"supply_conserved"`
+	Submitted                          uint64     `json:"submitted"`
+	Finalised                          uint64     `json:"finalised"` // with success; between shards: credited
+	Rejected                           uint64     `json:"rejected"`
+	Lost                               uint64     `json:"lost"`
+	TPS                                float64    `json:"tps"` // with success, verified by the client in the measurement
+	FinalityMs                         Quantiles  `json:"finality_ms"`
+	CrossShardMs                       *Quantiles `json:"cross_shard_finality_ms"` // of FinalityMs, the transfers between shards: to the credit
+	CPUUsPerTxPerValidator             *float64   `json:"cpu_us_per_tx_per_validator"`
+	BytesPerTxPerValidator             *float64   `json:"bytes_per_tx_per_validator"`          // payload sent to other validators
+	ReceivedBytesPerTxPerValidator     *float64   `json:"received_bytes_per_tx_per_validator"` // payload from other validators
+	WireSentBytesPerTxPerValidator     *float64   `json:"wire_sent_bytes_per_tx_per_validator"`
+	WireReceivedBytesPerTxPerValidator *float64   `json:"wire_received_bytes_per_tx_per_validator"` // these two with framing and headers
+	RSSMiBPerValidator                 *float64   `json:"rss_mib_per_validator"`                    // mean, at the end
+	StateRootAgrees                    bool       `json:"state_root_agrees"`
+	SupplyConserved                    bool       `json:"supply_conserved"`
 }
 
 // Quantiles are in milliseconds, from due to the verified proof.
@@ -127,6 +133,10 @@ type Details struct {
 	Search           []Trial           `json:"search,omitempty"`
 	TransactionsSeen uint64            `json:"transactions_seen"` // in all final blocks of the measurement, whoever sent them
 	GeneratorUsPerTx float64           `json:"generator_cpu_us_per_tx"`
+	Command          string            `json:"command,omitempty"`
+	Latency          *Distribution     `json:"latency,omitempty"`
+	Series           *Series           `json:"series,omitempty"`
+	CPUByStage       []Stage           `json:"cpu_by_stage,omitempty"` // only where profiles were taken
 }
 
 // Trial is one rate that the search for the highest one tried.
@@ -157,12 +167,56 @@ func Round(v float64, decimals int) float64 {
 	return math.Round(v*p) / p
 }
 
-// WriteJSON writes the report as one indented JSON value.
+// numbers is a list of numbers and nulls, which stands on one line.
+var numbers = regexp.MustCompile(`\[\n(\s+(-?[0-9][0-9.eE+-]*|null),?\n)+\s*\]`)
+
+// maxJSON bounds a report that is read: about a day of seconds.
+const maxJSON = 64 << 20
+
+// Read reads a report that WriteJSON wrote.
+func Read(r io.Reader) (*Report, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
+	if err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	if len(b) > maxJSON {
+		return nil, fmt.Errorf("report: more than %d bytes", maxJSON)
+	}
+	out := &Report{}
+	if err := json.Unmarshal(b, out); err != nil {
+		return nil, fmt.Errorf("report: not a result of tutti bench --json: %w", err)
+	}
+	if out.Schema != Schema {
+		return nil, fmt.Errorf("report: schema %q, want %q", out.Schema, Schema)
+	}
+	return out, out.check()
+}
+
+// check says whether columns fit together, as those who draw them rely on.
+func (r *Report) check() error {
+	if s := r.Details.Series; s != nil {
+		for _, column := range [][]Value{s.Submitted, s.Finalised, s.Refused, s.P50Ms, s.P99Ms, s.CPUCores, s.RSSMiB, s.UnderWay} {
+			if len(column) != len(s.AtS) {
+				return fmt.Errorf("report: series of %d and %d rows", len(column), len(s.AtS))
+			}
+		}
+		if len(s.StretchAt) > 0 && len(s.StretchAt) != len(s.Stretches)+1 {
+			return fmt.Errorf("report: %d stretches with %d ends", len(s.Stretches), len(s.StretchAt))
+		}
+	}
+	if d := r.Details.Latency; d != nil && len(d.UpToMs) != len(d.Count) {
+		return fmt.Errorf("report: a distribution of %d and %d bins", len(d.UpToMs), len(d.Count))
+	}
+	return nil
+}
+
+// WriteJSON writes the report as one indented JSON value, a list of numbers on one line.
 func (r *Report) WriteJSON(w io.Writer) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
+	b = numbers.ReplaceAllFunc(b, func(list []byte) []byte { return bytes.Join(bytes.Fields(list), nil) })
 	if _, err := w.Write(append(b, '\n')); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
@@ -176,6 +230,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		{"scenario", s.line()},
 		{"finalised", fmt.Sprintf("%s tx/s: %s of %s submitted, %s rejected, %s lost", Number(x.TPS), Number(float64(x.Finalised)), Number(float64(x.Submitted)), Number(float64(x.Rejected)), Number(float64(x.Lost)))},
 		{"finality", fmt.Sprintf("p50 %.0f ms, p90 %.0f ms, p99 %.0f ms, at most %.0f ms, from due to verified proof", x.FinalityMs.P50, x.FinalityMs.P90, x.FinalityMs.P99, x.FinalityMs.Max)},
+		{"between shards", between(x.CrossShardMs)},
 		{"account proof", optional(r.AccountProofMs, "median %s ms", 1)},
 		{"blocks", fmt.Sprintf("%.2f a second in each shard", r.BlocksPerS)},
 		{"CPU", optional(x.CPUUsPerTxPerValidator, "%s µs for each transaction and validator", 1)},
@@ -201,6 +256,12 @@ func (r *Report) WriteTable(w io.Writer) error {
 			rows = append(rows, [2]string{extra.name, extra.text})
 		}
 	}
+	for _, s := range r.Stretches {
+		rows = append(rows, [2]string{"stretch", s.line()})
+	}
+	for _, s := range d.CPUByStage {
+		rows = append(rows, [2]string{"CPU", fmt.Sprintf("%4.1f %% %s", s.Percent, s.Name)})
+	}
 	for _, c := range r.Checks {
 		verdict := "ok    "
 		if !c.OK {
@@ -209,6 +270,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		rows = append(rows, [2]string{"check", verdict + "  " + c.Name + ": " + c.Detail})
 	}
 	for _, row := range rows {
+		if row[1] == "" {
+			continue
+		}
 		if _, err := fmt.Fprintf(w, "%-14s  %s\n", row[0], row[1]); err != nil {
 			return fmt.Errorf("report: %w", err)
 		}
@@ -225,7 +289,36 @@ func (s *Scenario) line() string {
 	if s.InvalidShare > 0 {
 		text += fmt.Sprintf(", %g %% invalid", Round(100*s.InvalidShare, 2))
 	}
+	if s.Burst {
+		text += ", in a tenth of each second"
+	}
 	return text
+}
+
+// line is one stretch for people.
+func (s *Stretch) line() string {
+	text := fmt.Sprintf("%-8s  %s tx/s offered", s.Name, Number(s.Rate))
+	if s.InvalidShare > 0 {
+		text += fmt.Sprintf(", %g %% invalid", Round(100*s.InvalidShare, 2))
+	}
+	text += fmt.Sprintf(" for %g s: %s tx/s finalised, p50 %.0f ms, p99 %.0f ms", s.DurationS, Number(s.TPS), s.FinalityMs.P50, s.FinalityMs.P99)
+	if s.PeakRSSMiB != nil {
+		text += fmt.Sprintf(", at most %.0f MiB", *s.PeakRSSMiB)
+	}
+	if codes := Counts(s.Rejected); codes != "" {
+		text += ", refused " + codes
+	}
+	if s.Unsent > 0 {
+		text += fmt.Sprintf(", %s not sent", Number(float64(s.Unsent)))
+	}
+	return text
+}
+
+func between(q *Quantiles) string {
+	if q == nil {
+		return ""
+	}
+	return fmt.Sprintf("p50 %.0f ms, p90 %.0f ms, p99 %.0f ms, at most %.0f ms, to the finalised credit", q.P50, q.P90, q.P99, q.Max)
 }
 
 func optional(v *float64, format string, decimals int) string {
