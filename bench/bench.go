@@ -61,6 +61,9 @@ type Config struct {
 	CrossShard         float64 // share of transfers, 0 to 1
 	Distilled          float64 // share of transfers; above 0 all are in batches, and the rest of their senders does not sign those
 	Invalid            float64 // share of transfers, 0 to 1
+	Alternate          bool    // stretches without wrong signatures in turn with such as have Invalid of them; see stretches.go
+	Overload           float64 // times the rate, in a stretch after the measurement; 0: none. See stretches.go
+	Burst              bool    // each second's transactions are due within its first tenth
 	Rate               float64 // transactions due a second; 0: find the highest
 	WarmUp, Duration   time.Duration
 	Drain              time.Duration // to wait at the end for what has not settled
@@ -68,6 +71,7 @@ type Config struct {
 	Attach             *Attach // nil: start a network
 
 	Commit   string
+	Command  string    // that asked for this, for the report
 	Binary   string    // tutti, for the network's nodes; empty: this program
 	Profiles string    // existing folder for a CPU profile of each node of the own network; empty: none
 	Out      io.Writer // progress; nil: none
@@ -92,9 +96,12 @@ func Standard() Config {
 
 // Bounds of a run.
 const (
-	maxRate     = 10_000_000
-	maxDuration = 24 * time.Hour
-	zipfWindow  = 128 // transfers of one payer under way, where some payers pay most of the time
+	maxRate      = 10_000_000
+	maxDuration  = 24 * time.Hour
+	maxOverload  = 100
+	maxAlternate = 0.9
+	burst        = 100 * time.Millisecond
+	zipfWindow   = 128 // transfers of one payer under way, where some payers pay most of the time
 )
 
 // Validate says what is wrong with a configuration.
@@ -105,8 +112,14 @@ func (c *Config) Validate() error {
 		return errors.New("a share is a number from 0 to 1")
 	case c.Distilled > 0 && (c.CrossShard > 0 || c.Invalid > 0 || c.Workload != workload.Uniform):
 		return errors.New("distilled batches are of uniform, valid transfers within a shard: leave cross-shard and invalid shares at 0")
-	case c.Distilled > 0 && (c.Rate == 0 || c.Attach != nil):
-		return errors.New("distilled batches are made before the measurement, for a network that is started for it: give a rate, and no network")
+	case c.Distilled > 0 && c.Attach != nil:
+		return errors.New("distilled batches are made for a network that is started for them: name none that runs")
+	case c.Distilled > 0 && c.Overload > 0:
+		return errors.New("distilled batches are made before a phase begins, more than an overload's would not fit into memory: overload with single transfers")
+	case c.Overload != 0 && !(c.Overload > 1 && c.Overload <= maxOverload):
+		return fmt.Errorf("overload of %v times the rate: choose a number above 1, up to %d", c.Overload, maxOverload)
+	case c.Alternate && !(c.Invalid > 0 && c.Invalid <= maxAlternate && c.Overload == 0):
+		return fmt.Errorf("stretches in turn compare a share of wrong signatures with none: give an invalid share up to %v, and no overload", maxAlternate)
 	case c.Workload != workload.Uniform && c.Workload != workload.Zipf:
 		return fmt.Errorf("workload %q: choose %s or %s", c.Workload, workload.Uniform, workload.Zipf)
 	case math.IsNaN(c.Rate) || c.Rate < 0 || c.Rate > maxRate:
@@ -133,7 +146,8 @@ func Run(ctx context.Context, c Config) (*report.Report, error) {
 // bench is one run.
 type bench struct {
 	Config
-	screen screen
+	screen   screen
+	recorder recorder // written by what progress starts
 }
 
 func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
@@ -155,7 +169,7 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	stop := b.progress(ctx, s)
+	stop := b.progress(ctx, t, s)
 	m, err := b.measure(ctx, t, s)
 	stop()
 	if err != nil {
@@ -163,7 +177,7 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 	}
 	r = b.report(t, m, s.AccountProofs())
 	b.screen.say("checking the validators against one another")
-	r.Checks, err = b.checks(ctx, t, s, m)
+	r.Checks, err = b.checks(ctx, t, s, m, r.Stretches)
 	for _, k := range r.Checks {
 		r.Result.StateRootAgrees = r.Result.StateRootAgrees || k.Name == checkRoots && k.OK
 		r.Result.SupplyConserved = r.Result.SupplyConserved || k.Name == checkSupply && k.OK
@@ -242,7 +256,7 @@ func (b *bench) session(ctx context.Context, t *target) (session, error) {
 		Target: load.Target{Trust: t.trust, APIs: t.apis(), Crowd: crowd, Fee: t.fee()},
 		Workload: workload.Options{
 			Kind: b.Workload, Seed: b.Seed, Shards: len(t.genesis.Shards), Accounts: int(t.accounts), CrossShard: b.CrossShard,
-			Invalid: b.Invalid, Window: window,
+			Invalid: b.mixed(), Window: window,
 		},
 		Fresh: t.own != nil, ReadRate: t.readRate,
 	})
@@ -266,7 +280,7 @@ func (b *bench) session(ctx context.Context, t *target) (session, error) {
 
 // measurement is one phase with the validators' and the machine's figures around it.
 type measurement struct {
-	rate       float64
+	rate       float64 // of valid ones, where stretches alternate
 	outcome    *load.Outcome
 	begin, end moment
 	search     []report.Trial
@@ -306,15 +320,29 @@ func (b *bench) measure(ctx context.Context, t *target, s session) (*measurement
 	return b.search(ctx, t, s)
 }
 
+// burst is Phase.Burst.
+func (b *bench) burst() time.Duration {
+	if b.Burst {
+		return burst
+	}
+	return 0
+}
+
 func (b *bench) phase(ctx context.Context, t *target, s session, rate float64) (*measurement, error) {
 	m := &measurement{rate: rate}
 	if b.Distilled > 0 {
 		b.screen.say("making the batches of %s first", b.WarmUp+b.Duration)
 	}
 	b.screen.say("warming up for %s, then measuring for %s at %s tx/s", b.WarmUp, b.Duration, report.Number(rate))
+	if b.Overload > 0 {
+		b.screen.say("then %g times that for %s, and the rate again", b.Overload, b.Duration)
+	} else if b.Alternate {
+		b.screen.say("then as long with wrong signatures on top, without, and with again")
+	}
 	var err error
+	then, _ := b.stretches(rate)
 	m.outcome, err = s.Run(ctx, load.Phase{
-		Rate: rate, WarmUp: b.WarmUp, Duration: b.Duration, Drain: b.Drain,
+		Rate: rate, WarmUp: b.WarmUp, Duration: b.Duration, Drain: b.Drain, Burst: b.burst(), Then: then,
 		Begin: func() { m.begin = t.moment(ctx) }, End: func() { m.end = t.moment(ctx) },
 	})
 	return m, err
@@ -327,7 +355,7 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 		Schema: report.Schema, Commit: b.Commit, Machine: report.Machine{Machine: host.Describe()}, ClientSigning: report.Online,
 		Scenario: report.Scenario{
 			Shards: len(t.nodes), Validators: len(t.nodes[0]), Accounts: t.accounts, Workload: string(b.Workload), CrossShardShare: b.CrossShard,
-			InvalidShare: b.Invalid, DistilledShare: b.Distilled, Rate: report.Round(m.rate, 1), DurationS: b.Duration.Seconds(), Link: t.link(),
+			InvalidShare: b.mixed(), Burst: b.Burst, DistilledShare: b.Distilled, Rate: report.Round(m.rate, 1), DurationS: b.Duration.Seconds(), Link: t.link(),
 		},
 		Result: report.Result{
 			Submitted: o.Submitted(), Finalised: o.Finalised, Rejected: o.RejectedSum(), Lost: o.Lost, TPS: report.Round(o.TPS(), 1),
@@ -337,8 +365,22 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 		Details: report.Details{
 			Seed: b.Seed, WarmUpS: b.WarmUp.Seconds(), DrainS: report.Round(o.Drain.Seconds(), 2), RejectedByCode: o.Rejected, RetriedByReason: o.Retried,
 			Returned: o.Returned, Expired: o.Expired, Unsent: o.Unsent, Skipped: o.Skipped, InvalidAccepted: o.InvalidAccepted,
-			DiskSyncMs: t.diskSyncMs, Search: m.search,
+			DiskSyncMs: t.diskSyncMs, Search: m.search, Command: b.Command, Latency: report.DistributionOf(o.Latency),
+			Series: b.recorder.series(o.Begin.At-b.WarmUp, o.Begin.At),
 		},
+		Stretches: b.stretched(m),
+	}
+	if o.Cross.TotalCount() > 0 {
+		q := report.QuantilesOf(o.Cross)
+		r.Result.CrossShardMs = &q
+	}
+	end := 0.0
+	for _, s := range r.Stretches {
+		r.Details.Series.Stretches, r.Details.Series.StretchAt = append(r.Details.Series.Stretches, s.Name), append(r.Details.Series.StretchAt, report.Value(end))
+		end += s.DurationS
+	}
+	if end > 0 {
+		r.Details.Series.StretchAt = append(r.Details.Series.StretchAt, report.Value(end))
 	}
 	if b.Distilled > 0 {
 		r.ClientSigning, r.BatchWindowMs = report.Summed, float64(batchWindow.Milliseconds())

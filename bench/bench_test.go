@@ -37,7 +37,10 @@ func TestValidate(t *testing.T) {
 	}
 	for want, change := range map[string]func(*Config){
 		"uniform, valid transfers": func(c *Config) { c.Distilled, c.Invalid = 0.1, 0.1 },
-		"give a rate":              func(c *Config) { c.Distilled, c.Rate = 0.1, 0 },
+		"name none that runs":      func(c *Config) { c.Distilled, c.Attach = 0.1, &Attach{} },
+		"above 1":                  func(c *Config) { c.Overload = 1 },
+		"single transfers":         func(c *Config) { c.Distilled, c.Overload = 1, 3 },
+		"give an invalid share":    func(c *Config) { c.Alternate = true },
 		"number from 0 to 1":       func(c *Config) { c.Invalid = math.NaN() },
 		"choose uniform or zipf":   func(c *Config) { c.Workload = "" },
 		"or max":                   func(c *Config) { c.Rate = -1 },
@@ -80,7 +83,7 @@ func TestBracket(t *testing.T) {
 
 func outcome(tps float64, p99 time.Duration) *load.Outcome {
 	o := &load.Outcome{Begin: load.Totals{Shards: make([]load.ShardTotals, 2)}, End: load.Totals{At: 10 * time.Second, Settled: uint64(10 * tps), Shards: make([]load.ShardTotals, 2)}}
-	o.Latency = hdrhistogram.New(1, time.Minute.Microseconds(), 3)
+	o.Latency, o.Cross = hdrhistogram.New(1, time.Minute.Microseconds(), 3), hdrhistogram.New(1, 10, 1)
 	if err := o.Latency.RecordValue(p99.Microseconds()); err != nil {
 		panic(err)
 	}

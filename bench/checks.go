@@ -36,7 +36,7 @@ const (
 )
 
 // checks makes all checks. The error says only that there was no time to make them.
-func (b *bench) checks(ctx context.Context, t *target, s session, m *measurement) (out []report.Check, err error) {
+func (b *bench) checks(ctx context.Context, t *target, s session, m *measurement, stretches []report.Stretch) (out []report.Check, err error) {
 	add := func(name string, bad error, good string) {
 		k := report.Check{Name: name, OK: bad == nil, Detail: good}
 		if bad != nil {
@@ -57,10 +57,15 @@ func (b *bench) checks(ctx context.Context, t *target, s session, m *measurement
 	}
 	add(checkLost, bad, fmt.Sprintf("%s transactions accounted for, warm-up included", report.Number(float64(total.Submitted))))
 	bad = nil
-	if o.InvalidAccepted > 0 {
-		bad = fmt.Errorf("%d wrongly signed transactions were accepted", o.InvalidAccepted)
+	accepted, wrong := o.InvalidAccepted, o.Rejected[string(api.WrongSignature)]
+	for _, o := range o.Then {
+		accepted, wrong = accepted+o.InvalidAccepted, wrong+o.Rejected[string(api.WrongSignature)]
 	}
-	add(checkInvalid, bad, fmt.Sprintf("%s wrongly signed ones refused", report.Number(float64(o.Rejected[string(api.WrongSignature)]))))
+	if accepted > 0 {
+		bad = fmt.Errorf("%d wrongly signed transactions were accepted", accepted)
+	}
+	add(checkInvalid, bad, fmt.Sprintf("%s wrongly signed ones refused", report.Number(float64(wrong))))
+	judgeStretches(stretches, add)
 	if b.Rate == 0 {
 		bad = nil
 		if why := b.verdict(m.rate, o); why != "" {

@@ -40,14 +40,21 @@ func (s *screen) line(text string, stays bool) {
 	fmt.Fprint(s.out, text)
 }
 
-// progress writes a line each second until the answer is called.
-func (b *bench) progress(ctx context.Context, s session) (stop func()) {
+// progress writes and records a line each second until the answer is called.
+func (b *bench) progress(ctx context.Context, t *target, s session) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	group.Go(func() {
-		begun, last := time.Now(), s.Snapshot()
-		for pause(ctx, time.Second) {
-			now := s.Snapshot()
+		begun, last := time.Now(), b.recorder.add(ctx, t, s)
+		beat := time.NewTicker(time.Second)
+		defer beat.Stop()
+		for {
+			select {
+			case <-beat.C:
+			case <-ctx.Done():
+				return
+			}
+			now := b.recorder.add(ctx, t, s)
 			b.screen.line(progressLine(time.Since(begun), last, now), false)
 			last = now
 		}

@@ -31,7 +31,7 @@ func (b *bench) verdict(rate float64, o *load.Outcome) string {
 		return fmt.Sprintf("%d could not be sent", o.Unsent)
 	case p99 > maxP99:
 		return fmt.Sprintf("p99 over %s", maxP99)
-	case o.TPS() < minShare*rate*(1-b.Invalid):
+	case o.TPS() < minShare*rate*(1-b.mixed()):
 		return fmt.Sprintf("finalised %.0f tx/s", o.TPS())
 	}
 	return ""
@@ -42,7 +42,7 @@ func (b *bench) trial(ctx context.Context, s session, rate float64) (report.Tria
 	if err := s.Known(ctx); err != nil {
 		return report.Trial{}, err
 	}
-	o, err := s.Run(ctx, load.Phase{Rate: rate, WarmUp: trialWarmUp, Duration: trialDuration, Drain: b.Drain})
+	o, err := s.Run(ctx, load.Phase{Rate: rate, WarmUp: trialWarmUp, Duration: trialDuration, Drain: b.Drain, Burst: b.burst()})
 	if err != nil {
 		return report.Trial{}, err
 	}

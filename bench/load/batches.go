@@ -313,7 +313,7 @@ func (s *Batches) send(ctx context.Context, b *batch) {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		err := nodes[at].SubmitBatch(ctx, b.Batch.Batch)
 		var e *api.Error
-		code, again := unreachable, true
+		code, again := Unreachable, true
 		if errors.As(err, &e) {
 			code, again = string(e.Code), e.RetryAfter > 0 || passing(e.Code)
 		}

@@ -11,12 +11,14 @@ import (
 	"tutti/state/tx"
 )
 
-// Codes of our own, beside those of the API.
+// Unreachable is the code of our own, beside those of the API, of a node that did not answer.
+const Unreachable = "unreachable"
+
+// Others of our own.
 const (
-	unreachable = "unreachable" // the node did not answer
-	noAnswer    = "no_answer"   // no node had answered when the phase ended
-	notFinal    = "not_final"   // sent, not final in time
-	stuckNode   = "stuck_node"  // moved away from a node that answers too slowly
+	noAnswer  = "no_answer"  // no node had answered when the phase ended
+	notFinal  = "not_final"  // sent, not final in time
+	stuckNode = "stuck_node" // moved away from a node that answers too slowly
 )
 
 // lane sends to one node. Workers share its queue. Session.mu guards the fields below the mark.
@@ -151,7 +153,7 @@ func (s *Session) judge(l *lane, batch []*flight, verdicts []error) {
 // refused enters a refusal. mu is held.
 func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 	var e *api.Error
-	code, pause := unreachable, time.Duration(0)
+	code, pause := Unreachable, time.Duration(0)
 	if errors.As(err, &e) {
 		code, pause = string(e.Code), e.RetryAfter
 	}
@@ -183,6 +185,10 @@ func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 		s.finish(f, false)
 	}
 }
+
+// ForNow reports whether a refusal with a code says that the same bytes may be taken later, and when. Of a node's own failure and
+// of one that does not answer nobody says when.
+func ForNow(code string) bool { return passing(api.Code(code)) && code != string(api.Internal) }
 
 // passing reports whether a transaction that was refused with a code may be taken later, or by another node.
 func passing(c api.Code) bool {

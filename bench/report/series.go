@@ -84,6 +84,7 @@ type Stretch struct {
 	Finalised    uint64            `json:"finalised"`
 	Unsent       uint64            `json:"unsent"`
 	Rejected     map[string]uint64 `json:"rejected_by_code"`
+	Retried      map[string]uint64 `json:"retried_by_reason"`
 	TPS          float64           `json:"tps"`
 	FinalityMs   Quantiles         `json:"finality_ms"`
 	InTime       []Value           `json:"in_time"`      // by second, the share of what was due in it that was final within a second

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -53,6 +54,9 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.Float64Var(&o.config.CrossShard, "cross-shard", 0, "share of transfers to another shard, 0 to 1")
 	f.Float64Var(&o.config.Distilled, "distilled", 0, "share of transfers in distilled batches, 0 to 1; the rest then carries its own signature there")
 	f.Float64Var(&o.config.Invalid, "invalid", 0, "share of transfers with a wrong signature, 0 to 1")
+	f.BoolVar(&o.config.Alternate, "alternate", false, "with --invalid: the rate is of valid transfers, without wrong ones and with them in turn, twice each, and compared")
+	f.Float64Var(&o.config.Overload, "overload", 0, "after the measurement so many times its rate for as long, then its rate again: what it does to throughput, memory and finality")
+	f.BoolVar(&o.config.Burst, "burst", false, "each second's transfers are due within its first 100 ms")
 	f.StringVar(&o.rate, "rate", strconv.FormatFloat(o.config.Rate, 'f', -1, 64), "transfers due a second, or max: the highest rate with p99 at most 1 s")
 	f.DurationVar(&o.config.Duration, "duration", o.config.Duration, "length of the measurement, after a warm-up")
 	f.DurationVar(&o.config.WarmUp, "warm-up", o.config.WarmUp, "load before the measurement")
@@ -76,7 +80,7 @@ func (o *benchOptions) complete(a *app) error {
 		}
 		c.Rate = rate
 	}
-	c.Commit = thisVersion().Commit
+	c.Commit, c.Command = thisVersion().Commit, commandLine(os.Args)
 	c.Out, c.Terminal = a.stderr, isTerminal(a.stderr)
 	if len(o.network.api) > 0 {
 		if err := o.attach(a); err != nil {
@@ -90,6 +94,21 @@ func (o *benchOptions) complete(a *app) error {
 	}
 	return nil
 }
+
+// commandLine is how a command can be given again in a shell.
+func commandLine(args []string) string {
+	out := []string{"tutti"}
+	for _, a := range args[min(1, len(args)):] {
+		if a == "" || strings.ContainsFunc(a, func(r rune) bool { return !strings.ContainsRune(plain, r) }) {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		out = append(out, a)
+	}
+	return strings.Join(out, " ")
+}
+
+// plain is what needs no quotes in a shell.
+const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=./:,+@%"
 
 // attach describes the network that runs.
 func (o *benchOptions) attach(a *app) error {
