@@ -74,6 +74,14 @@ test-portable: ## accel's tests without cgo, on arm64 and on x86-64 without ADX,
 bench: build ## the standard benchmark: 1 shard of 4 validators, 100,000 accounts, 8,000 tx/s for 30 s
 	bin/tutti bench --shards 1 --validators 4 --accounts 100000 --workload uniform --rate 8000 --duration 30s
 
+.PHONY: bench-peers
+bench-peers: build ## CometBFT, installed into bin/peers, and Tutti in turn, about 20 minutes: ratios; each trial to bench/results/peers.tsv; JSON=FILE, ARGS
+	$(GO) run ./bench/peers/bench-peers -go '$(GO)' -commit $(COMMIT) -tsv bench/results/peers.tsv $(if $(JSON),-json $(JSON)) $(ARGS)
+
+.PHONY: bench-scaling
+bench-scaling: build ## how cost grows with shards, validators, accounts and cores, added to bench/results/scaling.tsv and drawn in scaling.svg; goes on where it stopped; ARGS
+	$(GO) run ./bench/scaling/bench-scaling -commit $(COMMIT) -tsv bench/results/scaling.tsv -plot bench/results/scaling.svg $(ARGS)
+
 .PHONY: bench-accel
 bench-accel: ## time the cryptographic kernels beside other libraries, in CPU time; JSON=FILE, ROWS=regexp
 	$(GO) run ./accel/internal/rows/bench-accel $(if $(JSON),-json $(JSON)) $(if $(ROWS),-rows '$(ROWS)')

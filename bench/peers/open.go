@@ -62,11 +62,11 @@ func (o *open) Trial(ctx context.Context, rate float64) (_ Figures, err error) {
 		return Figures{}, fmt.Errorf("peers: %w", err)
 	}
 	defer func() {
-		if err == nil {
-			err = os.RemoveAll(dir)
-		} else if ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			err = fmt.Errorf("%w; the network's files are kept in %s", err, dir)
+			return
 		}
+		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	starting, cancel := context.WithTimeoutCause(ctx, startWithin, fmt.Errorf("peers: %s did not commit a block within %s", o.Name(), startWithin))
 	defer cancel()
@@ -75,10 +75,10 @@ func (o *open) Trial(ctx context.Context, rate float64) (_ Figures, err error) {
 		return Figures{}, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	ctx, end := context.WithCancelCause(ctx)
+	running, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	t := &trial{Trials: o.Trials, network: n, rate: rate, end: end, came: make(chan struct{}, 1), latency: hdrhistogram.New(1, longest.Microseconds(), 3)}
-	if err := t.run(ctx); err != nil {
+	if err := t.run(running); err != nil {
 		return Figures{}, err
 	}
 	return t.figures(), nil
@@ -87,16 +87,16 @@ func (o *open) Trial(ctx context.Context, rate float64) (_ Figures, err error) {
 // trial is one stretch of load on a network.
 type trial struct {
 	Trials
-	network    Network
-	rate       float64
-	schedule   load.Schedule
-	start      time.Time
-	end        context.CancelCauseFunc // of the trial, when it can not go on
-	queues     []chan span             // by node
-	came       chan struct{}           // poked at each block
-	begin, over moment                 // of the measurement; written and read by the trial's goroutine
-	rss        float64
-	drain      time.Duration // that it took
+	network     Network
+	rate        float64
+	schedule    load.Schedule
+	start       time.Time
+	end         context.CancelCauseFunc // of the trial, when it can not go on
+	queues      []chan span             // by node
+	came        chan struct{}           // poked at each block
+	begin, over moment                  // of the measurement; written and read by the trial's goroutine
+	rss         float64
+	drain       time.Duration // that it took
 
 	mu        sync.Mutex // guards what follows
 	settled   []bool     // by number: committed, refused or not sent
