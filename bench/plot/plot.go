@@ -1,4 +1,5 @@
-// Package plot draws lines as a self-contained SVG: panels one below the other, each with lines over a common axis.
+// Package plot draws lines as a self-contained SVG: panels one below the other, each with lines over a common axis (Draw), or
+// several such drawings (Stack).
 package plot
 
 import (
@@ -16,8 +17,8 @@ type Panel struct {
 
 // Line is values over the drawing's axis, as many as it has places.
 type Line struct {
-	Name   string // empty where the panel's name says it
-	Values []float64
+	Name   string    // empty where the panel's name says it
+	Values []float64 // one that is not a number is left out
 }
 
 // Drawing is a title, an axis, and panels.
@@ -34,22 +35,40 @@ type Drawing struct {
 const (
 	panelWidth, panelHeight = 720, 120
 	leftMargin, gap         = 90, 46
+	titleHeight             = 50
 )
+
+// few values are marked one by one.
+const few = 12
 
 var colours = []string{"#0b5fa5", "#c8442c", "#3a8a3a", "#8a5fa5"}
 
 // Draw writes the SVG.
-func (d *Drawing) Draw(w io.Writer) error {
-	p := plotter{d: d, w: w}
-	p.f(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",
-		leftMargin+panelWidth+30, 50+len(d.Panels)*(panelHeight+gap))
-	p.f(`<rect width="100%%" height="100%%" fill="white"/><text x="10" y="22" font-size="14">%s</text>`+"\n", html.EscapeString(d.Title))
-	for i := range d.Panels {
-		p.panel(50+i*(panelHeight+gap), &d.Panels[i])
+func (d *Drawing) Draw(w io.Writer) error { return Stack(w, []Drawing{*d}) }
+
+// Stack writes an SVG with drawings one below the other.
+func Stack(w io.Writer, all []Drawing) error {
+	p := plotter{w: w}
+	height := 0
+	for i := range all {
+		height += all[i].height()
+	}
+	p.f(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", leftMargin+panelWidth+30, height)
+	p.f(`<rect width="100%%" height="100%%" fill="white"/>` + "\n")
+	top := 0
+	for i := range all {
+		p.d = &all[i]
+		p.f(`<text x="10" y="%d" font-size="14">%s</text>`+"\n", top+22, html.EscapeString(p.d.Title))
+		for k := range p.d.Panels {
+			p.panel(top+titleHeight+k*(panelHeight+gap), &p.d.Panels[k])
+		}
+		top += p.d.height()
 	}
 	p.f("</svg>\n")
 	return p.err
 }
+
+func (d *Drawing) height() int { return titleHeight + len(d.Panels)*(panelHeight+gap) }
 
 type plotter struct {
 	d   *Drawing
@@ -83,7 +102,9 @@ func (p *plotter) panel(top int, l *Panel) {
 	most := 0.0
 	for _, line := range l.Lines {
 		for _, v := range line.Values {
-			most = max(most, v)
+			if v > most { // also where v is not a number
+				most = v
+			}
 		}
 	}
 	if most == 0 {
@@ -116,10 +137,20 @@ func (p *plotter) panel(top int, l *Panel) {
 	for k, line := range l.Lines {
 		colour := colours[k%len(colours)]
 		p.f(`<polyline fill="none" stroke="%s" stroke-width="1.5" points="`, colour)
+		at := func(i int) (x, y float64) { return p.x(p.d.X[i]), float64(bottom) - panelHeight*line.Values[i]/most }
 		for i, v := range line.Values {
-			p.f("%.1f,%.1f ", p.x(p.d.X[i]), float64(bottom)-panelHeight*v/most)
+			if !math.IsNaN(v) {
+				x, y := at(i)
+				p.f("%.1f,%.1f ", x, y)
+			}
 		}
 		p.f(`"/>` + "\n")
+		for i, v := range line.Values {
+			if len(line.Values) <= few && !math.IsNaN(v) {
+				x, y := at(i)
+				p.f(`<circle cx="%.1f" cy="%.1f" r="2.5" fill="%s"/>`+"\n", x, y, colour)
+			}
+		}
 		if line.Name != "" {
 			p.f(`<text x="%d" y="%d" text-anchor="end" fill="%s">%s</text>`+"\n", leftMargin+panelWidth-8-k*130, top-5, colour, html.EscapeString(line.Name))
 		}
