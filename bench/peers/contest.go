@@ -43,13 +43,21 @@ type Standing struct {
 	Rounds []Figures // by round
 }
 
-// maxTrials bounds the trials of a contender in one round.
-const maxTrials = 12
+// maxTrials bounds the trials of a contender in one round, and maxStep how far apart their rates are.
+const (
+	maxTrials = 12
+	maxStep   = 2
+)
 
 // Run lets the contenders take turns. The answer is in the order of the entries.
 func (c *Contest) Run(ctx context.Context) ([]Standing, error) {
-	if c.Step <= 1 || c.Rounds < 1 || len(c.Entries) == 0 {
-		return nil, fmt.Errorf("peers: a ladder of steps of %v, %d rounds, %d contenders: choose above 1, and 1 or more", c.Step, c.Rounds, len(c.Entries))
+	if !(c.Step > 1) || c.Step > maxStep || c.Rounds < 1 || len(c.Entries) == 0 {
+		return nil, fmt.Errorf("peers: a ladder of steps of %v, %d rounds, %d contenders: choose above 1 and at most %d, and 1 or more", c.Step, c.Rounds, len(c.Entries), maxStep)
+	}
+	for _, e := range c.Entries {
+		if !(e.Start >= 1) {
+			return nil, fmt.Errorf("peers: %s starts at %v tx/s: choose 1 or more", e.Name(), e.Start)
+		}
 	}
 	out := make([]Standing, len(c.Entries))
 	rungs := make([]int, len(c.Entries))
@@ -60,7 +68,7 @@ func (c *Contest) Run(ctx context.Context) ([]Standing, error) {
 		for i, e := range c.Entries {
 			best := Figures{Why: "no rate held"}
 			err := climb(&rungs[i], e.Climb, func(rung int) (bool, error) {
-				f, err := c.trial(ctx, round, e, math.Round(e.Start*math.Pow(c.Step, float64(rung))))
+				f, err := c.trial(ctx, round, e, max(1, math.Round(e.Start*math.Pow(c.Step, float64(rung)))))
 				if err == nil && f.Held() {
 					best = f
 				}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,9 +103,28 @@ func TestContestEnds(t *testing.T) {
 	if _, err := c.Run(t.Context()); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
-	c.Step = 1
-	if _, err := c.Run(t.Context()); err == nil {
-		t.Error("a ladder of one rung was climbed")
+	for _, step := range []float64{1, 100, math.NaN()} {
+		c.Step = step
+		if _, err := c.Run(t.Context()); err == nil || errors.Is(err, stop) {
+			t.Errorf("a ladder with steps of %v was climbed: %v", step, err)
+		}
+	}
+	c.Step, c.Entries[0].Start = 1.1, 0
+	if _, err := c.Run(t.Context()); err == nil || errors.Is(err, stop) {
+		t.Errorf("a ladder from 0 was climbed: %v", err)
+	}
+}
+
+// TestLadderBottom: no rate is below one transaction a second, which could never end.
+func TestLadderBottom(t *testing.T) {
+	c := Contest{Rounds: 1, Step: 2, Entries: []Entry{{Contender: &scripted{name: "a", limits: []float64{0}}, Start: 8}}, Each: func(t Trial) error {
+		if t.Rate < 1 {
+			return fmt.Errorf("rate %v", t.Rate)
+		}
+		return nil
+	}}
+	if _, err := c.Run(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

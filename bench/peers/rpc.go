@@ -236,7 +236,7 @@ func parseBlock(b []byte) ([][]byte, error) {
 const subscribe = `{"jsonrpc":"2.0","id":1,"method":"subscribe","params":{"query":"tm.event='NewBlockHeader'"}}`
 
 // follow calls block for each block after the newest there is now. A header's event says that there is a block, which is then
-// asked for: the event that carries blocks carries the events of each transaction too, and costs the node more than that.
+// asked for: the event that carries blocks makes the node encode the result and the events of each transaction as well.
 func (r *rpc) follow(ctx context.Context, block func(txs [][]byte)) error {
 	config, err := websocket.NewConfig("ws://"+r.addr+"/websocket", "http://"+r.addr)
 	if err != nil {

@@ -245,13 +245,12 @@ func (c *Campaign) Plot(w io.Writer, had []Line) error {
 			if !strings.Contains(p.axes, a.Name[:1]) {
 				continue
 			}
-			drawn := plot.Panel{Name: p.name}
+			drawn, some := plot.Panel{Name: p.name}, false
 			for _, kind := range p.kinds {
 				line := plot.Line{Name: string(kind)}
 				if len(p.kinds) == 1 {
 					line.Name = ""
 				}
-				some := false
 				for _, x := range a.X {
 					at := a.At(c.Base, x)
 					at.Kind = kind
@@ -261,11 +260,11 @@ func (c *Campaign) Plot(w io.Writer, had []Line) error {
 					}
 					line.Values = append(line.Values, v)
 				}
-				if some {
-					drawn.Lines = append(drawn.Lines, line)
-				}
+				drawn.Lines = append(drawn.Lines, line) // also without values: a kind has one colour everywhere
 			}
-			d.Panels = append(d.Panels, drawn)
+			if some {
+				d.Panels = append(d.Panels, drawn)
+			}
 		}
 		all = append(all, d)
 	}

@@ -158,7 +158,7 @@ func TestCanNotHold(t *testing.T) {
 		why[l.Point.String()] = l.Outcome
 	}
 	for p, want := range map[Point]string{
-		{Distilled, 1, 4, 10_000_000, 2}: "not run: needs about 20 GiB of memory, more than was free",
+		{Distilled, 1, 4, 10_000_000, 2}: "not run: needs about 21 GiB of memory, more than was free",
 		{Distilled, 1, 7, 100_000, 2}:    "not run: took longer than 1m0s",
 		{Distilled, 1, 4, 100_000, 2}:    held,
 	} {
