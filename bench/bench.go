@@ -38,6 +38,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"path/filepath"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -49,6 +50,7 @@ import (
 	"tutti/appliance/proof"
 	"tutti/bench/load"
 	"tutti/bench/report"
+	"tutti/bench/stages"
 	"tutti/bench/workload"
 	"tutti/consensus"
 )
@@ -182,7 +184,22 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 		r.Result.StateRootAgrees = r.Result.StateRootAgrees || k.Name == checkRoots && k.OK
 		r.Result.SupplyConserved = r.Result.SupplyConserved || k.Name == checkSupply && k.OK
 	}
+	if err == nil && b.Profiles != "" && t.own != nil {
+		r.Details.CPUByStage, err = b.profiled(t)
+	}
 	return r, err
+}
+
+// profiled stops the network, whose nodes write their profiles then, and reads those.
+func (b *bench) profiled(t *target) ([]report.Stage, error) {
+	if err := t.stop(); err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, name := range t.own.Names {
+		paths = append(paths, filepath.Join(b.Profiles, name+".pprof"))
+	}
+	return stages.Of(paths...)
 }
 
 // session is a load on a network: of single transactions or of distilled batches.

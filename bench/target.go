@@ -20,7 +20,7 @@ import (
 	"tutti/state/tx"
 )
 
-// target is the network that is measured. Immutable once made.
+// target is the network that is measured. Immutable once made, but for stopped.
 type target struct {
 	genesis    *genesis.Genesis
 	trust      *proof.Trust
@@ -33,6 +33,7 @@ type target struct {
 	diskSyncMs *float64
 	own        *localnet.Network // nil: somebody else's
 	dir        string            // of own
+	stopped    bool              // own no longer runs; of the goroutine that made it
 }
 
 // validator is one node, asked alone.
@@ -69,9 +70,15 @@ func (t *target) close() error {
 	for _, n := range slices.Concat(t.nodes...) {
 		n.client.Close()
 	}
-	if t.own == nil {
+	return t.stop()
+}
+
+// stop stops the network if it is our own. Calls after the first do nothing.
+func (t *target) stop() error {
+	if t.own == nil || t.stopped {
 		return nil
 	}
+	t.stopped = true
 	return t.own.Close()
 }
 

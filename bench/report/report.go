@@ -227,7 +227,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 func (r *Report) WriteTable(w io.Writer) error {
 	s, x, d := &r.Scenario, &r.Result, &r.Details
 	rows := [][2]string{
-		{"scenario", s.line()},
+		{"scenario", s.String()},
 		{"finalised", fmt.Sprintf("%s tx/s: %s of %s submitted, %s rejected, %s lost", Number(x.TPS), Number(float64(x.Finalised)), Number(float64(x.Submitted)), Number(float64(x.Rejected)), Number(float64(x.Lost)))},
 		{"finality", fmt.Sprintf("p50 %.0f ms, p90 %.0f ms, p99 %.0f ms, at most %.0f ms, from due to verified proof", x.FinalityMs.P50, x.FinalityMs.P90, x.FinalityMs.P99, x.FinalityMs.Max)},
 		{"between shards", between(x.CrossShardMs)},
@@ -280,7 +280,8 @@ func (r *Report) WriteTable(w io.Writer) error {
 	return nil
 }
 
-func (s *Scenario) line() string {
+// String is the scenario in a line.
+func (s Scenario) String() string {
 	text := fmt.Sprintf("%s, %d × %d validators, %s accounts, %s tx/s for %g s over %s", s.Workload, s.Shards, s.Validators,
 		Number(float64(s.Accounts)), Number(s.Rate), s.DurationS, s.Link)
 	if s.CrossShardShare > 0 {

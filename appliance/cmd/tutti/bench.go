@@ -15,6 +15,7 @@ import (
 	"tutti/appliance/config"
 	"tutti/appliance/host"
 	"tutti/bench"
+	"tutti/bench/page"
 	"tutti/bench/report"
 	"tutti/bench/workload"
 )
@@ -24,6 +25,7 @@ type benchOptions struct {
 	workload string
 	rate     string
 	json     string
+	html     string
 	crowd    string
 	network  networkFlags
 }
@@ -62,8 +64,10 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.DurationVar(&o.config.WarmUp, "warm-up", o.config.WarmUp, "load before the measurement")
 	f.Uint64Var(&o.config.Seed, "seed", o.config.Seed, "seed of the transfers")
 	f.StringVar(&o.json, "json", "", "file for the result, schema "+report.Schema+"; - is standard output, and then the table goes to standard error")
-	f.StringVar(&o.config.Profiles, "profiles", "", "existing folder for a CPU profile of each validator, for 'go tool pprof'")
+	f.StringVar(&o.html, "html", "", "file for the result as one page with plots")
+	f.StringVar(&o.config.Profiles, "profiles", "", "existing folder for a CPU profile of each validator, for 'go tool pprof'; the result then has the CPU by stage. Costs about 1 % of the CPU")
 	f.StringVar(&o.crowd, "crowd", "", "with --api: file with the crowd's seed (default: crowd.seed beside the genesis file)")
+	c.AddCommand(benchHTMLCommand(a))
 	f.StringSliceVar(&o.network.api, "api", nil, "API address of a node of a network that runs, such as http://127.0.0.1:9700; again for more")
 	f.StringVar(&o.network.genesis, "genesis", "", "with --api: genesis file that answers are checked against (default: genesis.json in the home folder)")
 	return c
@@ -167,10 +171,64 @@ func (a *app) bench(ctx context.Context, o benchOptions) error {
 	if err := a.writeResult(o.json, r); err != nil {
 		return err
 	}
+	if err := writePage(o.html, r); err != nil {
+		return err
+	}
 	if failed := r.Failed(); len(failed) > 0 {
 		return fmt.Errorf("the run does not count: %s did not hold; the lines above say why", strings.Join(failed, ", "))
 	}
 	return nil
+}
+
+func benchHTMLCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "html REPORT.json [MORE.json...]",
+		Short: "Write a result as one HTML page with plots, to standard output",
+		Long: `Write a result of tutti bench --json as one HTML page with plots, to standard output. The page needs no other file. More results
+stand beside the first in a table, and are drawn over what they differ in: shards, validators, accounts or rate.`,
+		Example: `  tutti bench html result.json > result.html
+  tutti bench html shards-2.json shards-1.json shards-4.json > scaling.html`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("REPORT.json is missing")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, paths []string) error { return a.benchHTML(paths) },
+	}
+}
+
+func (a *app) benchHTML(paths []string) error {
+	var reports []*report.Report
+	for _, path := range paths {
+		r, err := readReport(path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		reports = append(reports, r)
+	}
+	return page.Write(a.stdout, reports[0], reports[1:]...)
+}
+
+func readReport(path string) (*report.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return report.Read(f)
+}
+
+// writePage writes the result's page, if one is wanted.
+func writePage(path string, r *report.Report) error {
+	if path == "" {
+		return nil
+	}
+	var b bytes.Buffer
+	if err := page.Write(&b, r); err != nil {
+		return err
+	}
+	return host.ReplaceFile(path, b.Bytes(), 0o644)
 }
 
 func (a *app) writeResult(path string, r *report.Report) error {
