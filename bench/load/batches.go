@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"tutti/appliance/api"
 	"tutti/appliance/client"
 	"tutti/bench/workload"
@@ -40,6 +42,7 @@ type Batches struct {
 	nodes  [][]*client.Client // by shard
 
 	flights map[[32]byte]*batch // by root
+	unsure  map[uint32]struct{} // accounts with a transfer that a phase left unsettled: their nonces are not known
 }
 
 // batch is one under way.
@@ -85,7 +88,7 @@ func OpenBatches(ctx context.Context, opt BatchOptions) (*Batches, error) {
 	if err := b.connect(opt.Target); err != nil {
 		return nil, err
 	}
-	s := &Batches{books: b, opt: opt, flights: map[[32]byte]*batch{}}
+	s := &Batches{books: b, opt: opt, flights: map[[32]byte]*batch{}, unsure: map[uint32]struct{}{}}
 	if err := s.begin(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -190,8 +193,43 @@ func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now
 	}
 }
 
-// Known is there for who uses either kind of session: the nonces of batches are known from the start.
-func (s *Batches) Known(context.Context) error { return nil }
+// readersAtOnce bounds the calls for nonces.
+const readersAtOnce = 64
+
+// Known reads the nonces of accounts of which a phase left something unsettled. The others are known from the start. It is for
+// between phases.
+func (s *Batches) Known(ctx context.Context) error {
+	s.mu.Lock()
+	unsure := s.unsure
+	s.unsure = map[uint32]struct{}{}
+	s.mu.Unlock()
+	if len(unsure) == 0 {
+		return nil
+	}
+	var mu sync.Mutex
+	nonces := make(map[uint32]uint32, len(unsure))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readersAtOnce)
+	for account := range unsure {
+		group.Go(func() error {
+			a, err := s.client.Account(ctx, s.opt.Crowd.ID(account))
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			nonces[account] = a.Nonce
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("load: nonces of %d accounts: %w", len(unsure), err)
+	}
+	for _, m := range s.opt.Makers {
+		m.SetNonces(nonces)
+	}
+	return nil
+}
 
 // make makes all batches of a phase, by window.
 func (s *Batches) make(ctx context.Context, p *batchPhase, length time.Duration) ([][]*batch, error) {
@@ -338,6 +376,7 @@ func (s *Batches) unsent(b *batch) {
 	for i := range b.Drawn {
 		tally, _ := b.phase.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
 		tally.Unsent++
+		s.unsure[b.From[i]] = struct{}{}
 	}
 	s.totals.Submitted -= uint64(len(b.Drawn))
 	s.live -= len(b.Drawn)
@@ -354,6 +393,9 @@ func (s *Batches) close(p *batchPhase) {
 		}
 		for i, done := range b.settled {
 			tally, _ := p.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
+			if !done {
+				s.unsure[b.From[i]] = struct{}{}
+			}
 			switch {
 			case done:
 			case b.accepted:

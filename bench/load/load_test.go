@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -367,5 +368,44 @@ func contents(h *consensus.Header, r tx.Receipt) *proof.Contents {
 	return &proof.Contents{
 		Header: h, Body: &tx.Body{},
 		Consumed: []proof.Consumed{{Source: 0, Receipt: r, Outcome: tx.Credited}},
+	}
+}
+
+// TestNoncesOfBatches: after a phase of which nothing became final, the next batches begin with the nonces that the nodes tell.
+func TestNoncesOfBatches(t *testing.T) {
+	y := newToy(t, 1, 1, 20, nil)
+	opt := y.options(workload.Options{})
+	m, err := workload.NewBatcher(t.Context(), y.crowd, workload.BatchOptions{Shards: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenBatches(t.Context(), BatchOptions{Target: opt.Target, Makers: []*workload.Batcher{m}, Most: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	o, err := s.Run(t.Context(), Phase{Rate: 100, Duration: 300 * time.Millisecond})
+	if err != nil || o.RejectedSum()+o.Lost != 30 || o.Missing() != 0 {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	y.mu.Lock()
+	for i := range uint32(20) {
+		y.nonces[y.crowd.ID(i)] = 100 + i
+	}
+	y.mu.Unlock()
+	if err := s.Known(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := m.Make(20, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, from := range b.From {
+		if got := binary.BigEndian.Uint32(b.Body(i)[20:]); got != 100+from {
+			t.Errorf("account %d: nonce %d", from, got)
+		}
+	}
+	if len(s.unsure) > 0 {
+		t.Errorf("%d accounts are unsure", len(s.unsure))
 	}
 }

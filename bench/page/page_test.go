@@ -125,6 +125,19 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// TestCommitted makes pages of all results that are kept in the tree.
+func TestCommitted(t *testing.T) {
+	paths, err := filepath.Glob("../results/*.json")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no results: %v", err)
+	}
+	for _, path := range paths {
+		if text := pageOf(t, read(t, filepath.Join("../../results", filepath.Base(path)))); !strings.Contains(text, "</html>") {
+			t.Errorf("%s makes no page", path)
+		}
+	}
+}
+
 func TestTicks(t *testing.T) {
 	for _, c := range []struct {
 		from, to float64

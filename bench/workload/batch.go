@@ -74,6 +74,15 @@ func NewBatcher(ctx context.Context, c *Crowd, opt BatchOptions) (*Batcher, erro
 	return b, ctx.Err()
 }
 
+// SetNonces says what the next nonces of some accounts are, for when what they were to sign was not taken.
+func (b *Batcher) SetNonces(nonces map[uint32]uint32) {
+	for place, account := range b.turn {
+		if n, ok := nonces[account]; ok {
+			b.nonces[place] = n
+		}
+	}
+}
+
 // Accounts is how many take turns: the most that a batch can have.
 func (b *Batcher) Accounts() int { return len(b.turn) }
 
