@@ -116,8 +116,12 @@ func judgeStretches(all []report.Stretch, add func(name string, bad error, good 
 		return
 	}
 	before, over, after := all[0], all[1], all[2]
-	verdict("overload_rate", over.TPS >= overloadShare*before.TPS, "%s tx/s finalised while %s are offered, %s before: %.1f %%",
-		report.Number(over.TPS), report.Number(over.Rate), report.Number(before.TPS), 100*over.TPS/max(before.TPS, 1))
+	unsent := ""
+	if over.Unsent > 0 {
+		unsent = fmt.Sprintf("; %s of %s could not be sent, as every account or %s transfers waited", report.Number(float64(over.Unsent)), report.Number(float64(over.Due)), report.Number(load.Outstanding))
+	}
+	verdict("overload_rate", over.TPS >= overloadShare*before.TPS, "%s tx/s finalised while %s are offered, %s before: %.1f %%%s",
+		report.Number(over.TPS), report.Number(over.Rate), report.Number(before.TPS), 100*over.TPS/max(before.TPS, 1), unsent)
 	if before.PeakRSSMiB == nil || over.PeakRSSMiB == nil || after.PeakRSSMiB == nil {
 		verdict("overload_memory", false, "no validator said how much it has")
 	} else {

@@ -67,12 +67,15 @@ type Options struct {
 	ReadRate     float64       // nonces read from each node a second [25]
 }
 
+// Outstanding is the default of Options.Outstanding.
+const Outstanding = 200_000
+
 func (o Options) filled() Options {
 	if o.Tick == 0 {
 		o.Tick = 10 * time.Millisecond
 	}
 	if o.Outstanding == 0 {
-		o.Outstanding = 200_000
+		o.Outstanding = Outstanding
 	}
 	if o.ExpiryBlocks == 0 {
 		o.ExpiryBlocks = 100
