@@ -4,6 +4,11 @@
 // The load is bench/load over transfers of bench/workload; the result is a bench/report. CPU, traffic and memory of
 // validators are what their own /v1/status and /metrics say; CPU of this process is in no validator's figure.
 //
+// # Time
+//
+// For every second the report has a row of what the client saw and of what validators say of their CPU and memory, warm-up
+// included, and for the measurement a distribution of latencies in bins of 5 %. Asking costs a status of each validator a second.
+//
 // # Bytes
 //
 // bytes_per_tx_per_validator and received_bytes_per_tx_per_validator count the payload of messages between validators: votes,
@@ -21,6 +26,8 @@
 //   - none_lost: every transaction that a node accepted is final or has expired.
 //   - no_invalid_accepted: no node took a wrongly signed transaction.
 //   - rate_stood: where the highest rate was searched for, the full run at it met the target too.
+//   - overload_rate, overload_memory, overload_answers, overload_recovery, invalid_throughput: where there are several stretches;
+//     see stretches.go.
 //   - balances_match: on a network of our own, the accounts of a sample hold exactly what the transfers that this
 //     client saw settle leave them.
 //
