@@ -12,6 +12,7 @@ import (
 
 	"tutti/appliance/api"
 	"tutti/appliance/client"
+	"tutti/bench/openloop"
 	"tutti/bench/workload"
 	"tutti/consensus"
 )
@@ -62,13 +63,13 @@ type batch struct {
 // batchPhase is where a phase counts.
 type batchPhase struct {
 	warm, measured *Tally
-	sched          schedule
+	sched          openloop.Schedule
 	warmUp         time.Duration
 }
 
 // of is where a transfer counts, and when it was due.
 func (p *batchPhase) of(n uint64) (*Tally, time.Duration) {
-	due := p.sched.due(n)
+	due := p.sched.Due(n)
 	if due < p.warmUp {
 		return p.warm, due
 	}
@@ -241,12 +242,12 @@ func (s *Batches) make(ctx context.Context, p *batchPhase, length time.Duration)
 	}
 	s.mu.Unlock()
 	var out [][]*batch
-	total := p.sched.dueBy(length - 1)
+	total := p.sched.DueBy(length - 1)
 	for first, at := uint64(0), s.opt.Window; first < total; at += s.opt.Window {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		next := min(p.sched.dueBy(at), total)
+		next := min(p.sched.DueBy(at), total)
 		var window []*batch
 		for shard := range shards {
 			from := first + (shard+shards-first%shards)%shards // the first number that is this shard's
@@ -280,7 +281,7 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	length := p.WarmUp + p.Duration
-	phase := &batchPhase{warm: newTally(), measured: newTally(), sched: newSchedule(p.Burst, Stretch{Rate: p.Rate}), warmUp: p.WarmUp}
+	phase := &batchPhase{warm: newTally(), measured: newTally(), sched: openloop.New(p.Burst, openloop.Stretch{Rate: p.Rate}), warmUp: p.WarmUp}
 	windows, err := s.make(ctx, phase, length)
 	if err != nil {
 		return nil, err

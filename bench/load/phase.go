@@ -10,6 +10,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"tutti/bench/openloop"
 	"tutti/bench/workload"
 	"tutti/consensus"
 )
@@ -25,6 +26,14 @@ type Phase struct {
 	Stop     <-chan struct{} // closed: the load of a phase without a Duration ends, and the drain begins; nil: never
 	Begin    func()          // called when the measurement begins and
 	End      func()          // when it ends, both beside the load; nil: not called
+}
+
+// Stretch is a part of a phase at one rate.
+type Stretch struct {
+	Rate     float64 // transactions due a second
+	Duration time.Duration
+	Invalid  float64 // share with a wrong signature, 0 to 1
+	GiveUp   bool    // what a node refuses for now is not sent again: it ends as Rejected
 }
 
 // Tally counts the transactions that were due in a phase's measurement. Each is in exactly one of the counts from
@@ -156,11 +165,14 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	} else {
 		length = 0
 	}
-	sched := newSchedule(p.Burst, stretches...)
 	if p.WarmUp == 0 {
-		sched = newSchedule(p.Burst, stretches[1:]...)
 		tallies, stretches = tallies[1:], stretches[1:]
 	}
+	rates := make([]openloop.Stretch, len(stretches))
+	for i, t := range stretches {
+		rates[i] = openloop.Stretch{Rate: t.Rate, Duration: t.Duration}
+	}
+	sched := openloop.New(p.Burst, rates...)
 	loading, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	go func() {
@@ -170,10 +182,10 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 		case <-loading.Done():
 		}
 	}()
-	err := sched.run(loading, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
+	err := sched.Run(loading, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
 		s.launch(first, next, func(n uint64) (*Tally, time.Duration, float64) {
-			k := sched.part(n)
-			return tallies[k], start + sched.due(n), stretches[k].Invalid
+			k := sched.Stretch(n)
+			return tallies[k], start + sched.Due(n), stretches[k].Invalid
 		})
 	})
 	if errors.Is(context.Cause(loading), errStopped) {

@@ -14,7 +14,7 @@ import (
 
 	"tutti/appliance/host"
 	"tutti/bench/child"
-	"tutti/bench/load"
+	"tutti/bench/openloop"
 	"tutti/bench/report"
 )
 
@@ -89,7 +89,7 @@ type trial struct {
 	Trials
 	network     Network
 	rate        float64
-	schedule    load.Schedule
+	schedule    openloop.Schedule
 	start       time.Time
 	end         context.CancelCauseFunc // of the trial, when it can not go on
 	queues      []chan span             // by node
@@ -144,8 +144,8 @@ func ownCPU() (float64, error) {
 // run loads the network and waits for what is under way.
 func (t *trial) run(ctx context.Context) error {
 	length := t.WarmUp + t.Duration
-	t.schedule = load.Schedule{Rate: t.rate}
-	t.settled = make([]bool, t.schedule.DueBefore(length))
+	t.schedule = openloop.New(0, openloop.Stretch{Rate: t.rate})
+	t.settled = make([]bool, t.schedule.DueBy(length-1))
 	var group sync.WaitGroup
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)
