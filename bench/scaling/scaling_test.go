@@ -229,3 +229,22 @@ func TestResults(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLine: what is read as a line is written as one that is read as the same.
+func FuzzLine(f *testing.F) {
+	_, line, _ := strings.Cut(strings.TrimSpace(golden), "\n")
+	for _, s := range []string{line, "", "\t\t", strings.Replace(line, "3999.5", "1e300", 1), strings.Replace(line, "1000", "-1", 1)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := parseLine(text)
+		if err != nil {
+			return
+		}
+		once := l.String()
+		again, err := parseLine(once)
+		if err != nil || again.String() != once {
+			t.Errorf("%q became %q, then %q: %v", text, once, again, err)
+		}
+	})
+}
