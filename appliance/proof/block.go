@@ -156,6 +156,15 @@ func (c *Contents) Credit(k int) *Credit {
 	return &Credit{Consumed: c.Consumed[k], Final: c.Block.Final, Inclusion: c.inclusion(len(c.IDs) + k)}
 }
 
+// Leaves is how many leaves are under the outcomes root, transactions and receipts consumed, and the top of their tree, zero if
+// there are none (accel/merkle). It costs as much as the root.
+func (c *Contents) Leaves() (n uint64, top [32]byte) {
+	if len(c.leaves) > 0 {
+		top = merkle.Top(c.leaves, merkle.Depth(len(c.leaves)))
+	}
+	return uint64(len(c.leaves)), top
+}
+
 func (c *Contents) inclusion(i int) Inclusion {
 	return Inclusion{Index: uint64(i), Count: uint64(len(c.leaves)), Path: merkle.ListProof(c.leaves, i)}
 }

@@ -43,6 +43,14 @@ type Report struct {
 
 	Stretches []Stretch `json:"stretches,omitempty"` // of a run that went through several; the first is the one in Result
 	Details   Details   `json:"details"`
+	Evidence  *Evidence `json:"evidence,omitempty"` // nil: there is none, and nothing in the report can be checked
+}
+
+// Evidence is what `tutti bench verify` checks the figures against; package bench/replay has its form.
+type Evidence struct {
+	Format  string `json:"format"`
+	Genesis string `json:"genesis"` // hash of the network's genesis, which is in Data: whose validators signed
+	Data    []byte `json:"data"`    // base64 here
 }
 
 // Machine is where it ran.
