@@ -537,6 +537,14 @@ func (v *verifier) checks(Options) (Standing, string, error) {
 			return "", "", fmt.Errorf("the run does not count: by its own report %s did not hold, or was not checked", c.name)
 		}
 	}
+	for _, c := range []struct {
+		name string
+		why  Reason
+	}{{"none_lost", Lost}, {"no_invalid_accepted", InvalidAccepted}} {
+		if n := v.e.Missed[c.why].Sum(); n > 0 && slices.Contains(names, c.name) {
+			return "", "", fmt.Errorf("the report says that %s held, and the evidence has %d %s, warm-up included", c.name, n, c.why)
+		}
+	}
 	return Claimed, fmt.Sprintf("that these held: %s; of the state root, that all validators have the one that a quorum signed", strings.Join(names, ", ")), nil
 }
 
