@@ -28,6 +28,7 @@
 //   - rate_stood: where the highest rate was searched for, the full run at it met the target too.
 //   - overload_rate, overload_memory, overload_answers, overload_recovery, invalid_throughput: where there are several stretches;
 //     see stretches.go.
+//   - replayable: the report's evidence, with which `tutti bench verify` follows its figures elsewhere, bears them out here.
 //   - balances_match: on a network of our own, the accounts of a sample hold exactly what the transfers that this
 //     client saw settle leave them.
 //
@@ -56,6 +57,7 @@ import (
 	"tutti/appliance/host"
 	"tutti/appliance/proof"
 	"tutti/bench/load"
+	"tutti/bench/replay"
 	"tutti/bench/report"
 	"tutti/bench/stages"
 	"tutti/bench/workload"
@@ -191,6 +193,7 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 		r.Result.StateRootAgrees = r.Result.StateRootAgrees || k.Name == checkRoots && k.OK
 		r.Result.SupplyConserved = r.Result.SupplyConserved || k.Name == checkSupply && k.OK
 	}
+	b.evidence(t, r, m.outcome)
 	if err == nil && b.Profiles != "" && t.own != nil {
 		r.Details.CPUByStage, err = b.profiled(t)
 	}
@@ -207,6 +210,27 @@ func (b *bench) profiled(t *target) ([]report.Stage, error) {
 		paths = append(paths, filepath.Join(b.Profiles, name+".pprof"))
 	}
 	return stages.Of(paths...)
+}
+
+// evidence puts the evidence into a report, and looks whether it bears the report out if all other checks hold.
+func (b *bench) evidence(t *target, r *report.Report, o *load.Outcome) {
+	err := o.NoEvidence
+	if o.Evidence != nil {
+		o.Evidence.Genesis = t.genesis
+		r.Evidence, err = o.Evidence.Encode()
+	}
+	if err != nil {
+		b.screen.say("'tutti bench verify' will not be able to check this report: %v", err)
+		return
+	}
+	if len(r.Failed()) > 0 {
+		return
+	}
+	k := report.Check{Name: checkReplay, OK: true, Detail: fmt.Sprintf("%s KiB of evidence bear it out", report.Number(float64(len(r.Evidence.Data))/1024))}
+	if v := replay.Verify(r, replay.Options{Genesis: t.genesis}); !v.OK {
+		k.OK, k.Detail = false, v.Refused()
+	}
+	r.Checks = append(r.Checks, k)
 }
 
 // session is a load on a network: of single transactions or of distilled batches.

@@ -26,6 +26,7 @@ const (
 	checkInvalid  = "no_invalid_accepted"
 	checkBalances = "balances_match"
 	checkStood    = "rate_stood"
+	checkReplay   = "replayable"
 )
 
 const (

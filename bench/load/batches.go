@@ -13,6 +13,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/client"
 	"tutti/bench/openloop"
+	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
 )
@@ -136,10 +137,12 @@ func (s *Batches) follow(shard consensus.ShardID) {
 
 // block enters a verified block.
 func (s *Batches) block(e client.Event) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, h, body := s.now(), e.Header, e.Contents.Body
-	s.count(h, body.Outcomes)
+	return s.enter(e, func(now time.Duration) error { return s.own(e, now) })
+}
+
+// own enters what a verified block says of the session's batches. mu is held.
+func (s *Batches) own(e client.Event, now time.Duration) error {
+	h, body := e.Header, e.Contents.Body
 	at := len(body.Txs)
 	for _, b := range body.Batches {
 		if f := s.flights[b.Root()]; f != nil && f.shard == int(h.Shard) {
@@ -148,7 +151,7 @@ func (s *Batches) block(e client.Event) error {
 					return fmt.Errorf("%w: block %d of shard %d has other transfers under the root of a batch that was sent", errContradiction, h.Height, h.Shard)
 				}
 			}
-			s.settle(f, body.Outcomes[at:at+b.Count()], h.Height, now)
+			s.settle(f, body.Outcomes[at:at+b.Count()], h, now)
 		}
 		at += b.Count()
 	}
@@ -156,7 +159,7 @@ func (s *Batches) block(e client.Event) error {
 }
 
 // settle enters what became of a batch in a block. mu is held.
-func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now time.Duration) {
+func (s *Batches) settle(f *batch, outcomes []bool, h *consensus.Header, now time.Duration) {
 	shards := uint64(len(s.nodes))
 	for i, took := range outcomes {
 		tally, due := f.phase.of(f.first + uint64(f.Drawn[i])*shards)
@@ -170,8 +173,7 @@ func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now
 		f.settled[i] = true
 		f.left--
 		s.live--
-		s.totals.Settled++
-		tally.settled(f.start+due, now, false)
+		s.settled(tally, h.Shard, f.start+due, now, false, false)
 		if !f.Straggler(i) {
 			tally.Distilled++
 		}
@@ -182,10 +184,9 @@ func (s *Batches) settle(f *batch, outcomes []bool, height consensus.Height, now
 		amount := f.Amount(i)
 		s.delta[f.From[i]] -= int64(amount + s.opt.Fee)
 		s.delta[f.To[i]] += int64(amount)
-		record(s.recent, now-f.start-due)
 	}
 	_, due := f.phase.of(f.first + uint64(f.Drawn[0])*shards)
-	s.probe(probe{s.opt.Crowd.ID(f.From[0]), height, f.start + due}, now)
+	s.probe(probe{s.opt.Crowd.ID(f.From[0]), h.Height, f.start + due}, now)
 	if f.left == 0 {
 		delete(s.flights, f.Root())
 	}
@@ -292,6 +293,7 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.mu.Unlock()
 	start := s.now()
 	phase.warm.begin, phase.measured.begin = start, start+p.WarmUp
+	out.NoEvidence = s.record(p, start)
 	var marks, senders sync.WaitGroup
 	mark := func(at time.Duration, into *Totals, call func()) { s.mark(ctx, &marks, start+at, into, call) }
 	mark(p.WarmUp, &out.Begin, p.Begin)
@@ -326,6 +328,7 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.mu.Lock()
 	out.Tally = *phase.measured
 	s.mu.Unlock()
+	s.recorded(out)
 	if err := s.err(); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, err
 	}
@@ -375,9 +378,10 @@ func (s *Batches) unsent(b *batch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range b.Drawn {
-		tally, _ := b.phase.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
+		tally, due := b.phase.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
 		tally.Unsent++
 		s.unsure[b.From[i]] = struct{}{}
+		s.rec.Missed(replay.Unsent, b.start+due)
 	}
 	s.totals.Submitted -= uint64(len(b.Drawn))
 	s.live -= len(b.Drawn)
@@ -393,7 +397,7 @@ func (s *Batches) close(p *batchPhase) {
 			continue
 		}
 		for i, done := range b.settled {
-			tally, _ := p.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
+			tally, due := p.of(b.first + uint64(b.Drawn[i])*uint64(len(s.nodes)))
 			if !done {
 				s.unsure[b.From[i]] = struct{}{}
 			}
@@ -402,9 +406,11 @@ func (s *Batches) close(p *batchPhase) {
 			case b.accepted:
 				tally.Lost++
 				s.totals.Lost++
+				s.rec.Missed(replay.Lost, b.start+due)
 			default:
 				tally.Rejected[cmp.Or(b.code, noAnswer)]++
 				s.totals.Rejected++
+				s.rec.Missed(replay.Rejected, b.start+due)
 			}
 		}
 		s.live -= b.left

@@ -3,6 +3,7 @@ package load
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -11,6 +12,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"tutti/appliance/client"
+	"tutti/appliance/proof"
+	"tutti/bench/replay"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -35,6 +38,8 @@ type books struct {
 	probed  time.Duration           // last probe
 	proofs  *hdrhistogram.Histogram // account proofs of this phase, microseconds
 	drained chan struct{}           // poked when live falls to 0
+	finals  []*proof.Final          // by shard: of the last block that was verified
+	rec     *replay.Recorder        // of the phase that runs; nil: it leaves no evidence
 }
 
 // newBooks makes empty ones, without a client.
@@ -42,7 +47,7 @@ func newBooks(ctx context.Context, shards, accounts int, seed uint64) *books {
 	b := &books{
 		epoch: time.Now(), probes: make(chan probe, 1), totals: Totals{Shards: make([]ShardTotals, shards)}, recent: newHistogram(),
 		delta: make([]int64, accounts), seen: make([][]Seen, shards), random: rand.New(rand.NewPCG(seed, 1)), proofs: newHistogram(),
-		drained: make(chan struct{}, 1),
+		drained: make(chan struct{}, 1), finals: make([]*proof.Final, shards),
 	}
 	for range shards {
 		b.begun = append(b.begun, make(chan struct{}))
@@ -73,6 +78,53 @@ func (b *books) awaitBlocks() error {
 func (b *books) err() error { return context.Cause(b.ctx) }
 
 func (b *books) now() time.Duration { return time.Since(b.epoch) }
+
+// enter counts a verified block, has use enter what it says of the session's own transactions, with mu held, and makes what
+// shows its outcomes to others when all that is done.
+func (b *books) enter(e client.Event, use func(now time.Duration) error) error {
+	b.mu.Lock()
+	now := b.now()
+	b.count(e.Header, e.Contents.Body.Outcomes)
+	open := b.rec.Block(e.Contents, now)
+	b.finals[e.Header.Shard] = &e.Contents.Block.Final
+	err := use(now)
+	b.mu.Unlock()
+	open()
+	return err
+}
+
+// record begins the evidence of a phase, whose first transaction is due at start. A phase that can not leave any goes on
+// without.
+func (b *books) record(p Phase, start time.Duration) (err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.Burst > 0 || len(p.Then) > 0 {
+		return errors.New("load: a run with bursts or several stretches leaves no evidence yet")
+	}
+	phase := replay.Phase{Rate: p.Rate, WarmUp: p.WarmUp, Duration: p.Duration}
+	b.rec, err = replay.NewRecorder(phase, start, b.epoch.Add(start), b.client.Trust(), b.finals)
+	return err
+}
+
+// recorded ends the evidence of a phase, once all of its transactions are in one of its counts.
+func (b *books) recorded(out *Outcome) {
+	b.mu.Lock()
+	rec := b.rec
+	b.rec = nil
+	b.mu.Unlock()
+	if rec != nil {
+		out.Evidence, out.NoEvidence = rec.Finish(out.Begin.At, out.End.At)
+	}
+}
+
+// settled enters a transaction that succeeded in a verified block of a shard, or by a receipt that the block consumed. due is
+// on the session's clock; cross says that it is between shards. mu is held.
+func (b *books) settled(t *Tally, shard consensus.ShardID, due, now time.Duration, credit, cross bool) {
+	b.totals.Settled++
+	t.settled(due, now, cross)
+	record(b.recent, now-due)
+	b.rec.Settled(shard, due, credit)
+}
 
 // count enters a verified block. mu is held.
 func (b *books) count(h *consensus.Header, outcomes []bool) {

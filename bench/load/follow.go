@@ -10,6 +10,7 @@ import (
 
 	"tutti/appliance/api"
 	"tutti/appliance/client"
+	"tutti/bench/replay"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -43,10 +44,12 @@ var errContradiction = errors.New("load: a verified block contradicts what was s
 
 // block enters a verified block.
 func (s *Session) block(e client.Event) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, h, c := s.now(), e.Header, e.Contents
-	s.count(h, c.Body.Outcomes)
+	return s.enter(e, func(now time.Duration) error { return s.own(e, now) })
+}
+
+// own enters what a verified block says of the session's transactions. mu is held.
+func (s *Session) own(e client.Event, now time.Duration) error {
+	h, c := e.Header, e.Contents
 	for i, id := range c.IDs {
 		success := c.Body.Outcomes[i]
 		f := s.flights[id]
@@ -55,7 +58,7 @@ func (s *Session) block(e client.Event) error {
 		case !success:
 			f.tally.Skipped++
 		default:
-			s.debit(f, h.Height, now)
+			s.debit(f, h, now)
 		}
 	}
 	for k := range c.Consumed {
@@ -70,16 +73,17 @@ func (s *Session) block(e client.Event) error {
 		f.credited = true
 		if x.Outcome != tx.Credited {
 			f.tally.Returned++
+			s.rec.Missed(replay.Returned, f.due)
 			s.finish(f, true)
 		} else {
-			s.settle(f, now)
+			s.settle(f, h.Shard, true, now)
 		}
 	}
 	return nil
 }
 
 // debit enters that a transfer's own block is final. mu is held.
-func (s *Session) debit(f *flight, height consensus.Height, now time.Duration) {
+func (s *Session) debit(f *flight, h *consensus.Header, now time.Duration) {
 	if !f.t.Invalid && s.gen.Done(f.t.From, true) {
 		s.unread = append(s.unread, f.t.From)
 	}
@@ -89,20 +93,19 @@ func (s *Session) debit(f *flight, height consensus.Height, now time.Duration) {
 		f.credited = true
 	}
 	if f.tally.measured {
-		s.probe(probe{s.opt.Crowd.ID(f.t.From), height, f.due}, now)
+		s.probe(probe{s.opt.Crowd.ID(f.t.From), h.Height, f.due}, now)
 	}
-	s.settle(f, now)
+	s.settle(f, h.Shard, false, now)
 }
 
-// settle ends a transfer of which debit and credit are both final. mu is held.
-func (s *Session) settle(f *flight, now time.Duration) {
+// settle ends a transfer of which debit and credit are both final, with a block of a shard that has the debit or the credit.
+// mu is held.
+func (s *Session) settle(f *flight, shard consensus.ShardID, credit bool, now time.Duration) {
 	if !f.debited || !f.credited {
 		return
 	}
 	s.delta[f.t.To] += int64(f.t.Amount)
-	s.totals.Settled++
-	f.tally.settled(f.due, now, f.shard != f.dest)
-	record(s.recent, now-f.due)
+	s.settled(f.tally, shard, f.due, now, credit, f.shard != f.dest)
 	s.finish(f, true)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"tutti/appliance/api"
 	"tutti/appliance/client"
+	"tutti/bench/replay"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -141,6 +142,7 @@ func (s *Session) judge(l *lane, batch []*flight, verdicts []error) {
 		case f.gone:
 		case err == nil && f.t.Invalid:
 			f.tally.InvalidAccepted++
+			s.rec.Missed(replay.InvalidAccepted, f.due)
 			s.finish(f, false)
 		case err == nil:
 			f.accepted = true
@@ -178,10 +180,12 @@ func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 		f.accepted = true // an earlier attempt arrived, and may have been executed: its block will tell, or its expiry
 	case e.Code == api.Expired:
 		f.tally.Expired++
+		s.rec.Missed(replay.Expired, f.due)
 		s.finish(f, false)
 	default:
 		f.tally.Rejected[code]++
 		s.totals.Rejected++
+		s.rec.Missed(replay.Rejected, f.due)
 		s.finish(f, false)
 	}
 }
@@ -284,6 +288,7 @@ func (s *Session) scan(now time.Duration) {
 		case f.debited: // final; its credit is on the way whatever we do
 		case s.totals.Shards[f.shard].Height > consensus.Height(f.signed.Expiry):
 			f.tally.Expired++
+			s.rec.Missed(replay.Expired, f.due)
 			s.finish(f, false)
 		case now-f.sent > patience:
 			f.sent = now

@@ -41,6 +41,7 @@ import (
 
 	"tutti/appliance/client"
 	"tutti/appliance/proof"
+	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -102,7 +103,6 @@ const (
 	downFor      = time.Second
 	firstBackoff = 50 * time.Millisecond
 	maxBackoff   = time.Second
-	longest      = 10 * time.Minute // a latency above it counts as this
 )
 
 // Session is a connection to a network under load. Make it with Open.
@@ -298,11 +298,6 @@ func (s *Session) Snapshot() Snapshot {
 	return out
 }
 
-// newHistogram counts microseconds up to longest, to three digits.
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, longest.Microseconds(), 3)
-}
+func newHistogram() *hdrhistogram.Histogram { return replay.NewHistogram() }
 
-func record(h *hdrhistogram.Histogram, d time.Duration) {
-	_ = h.RecordValue(min(max(d.Microseconds(), 1), longest.Microseconds())) // in range by the bounds
-}
+func record(h *hdrhistogram.Histogram, d time.Duration) { replay.Record(h, d, 1) }

@@ -11,6 +11,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"tutti/bench/openloop"
+	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
 )
@@ -120,6 +121,8 @@ type Outcome struct {
 	Begin, End Totals // at the ends of the measurement
 	Drain      time.Duration
 	Then       []*Outcome // of Phase.Then, without Drain and Then
+	Evidence   *replay.Evidence // without the Genesis; nil: none
+	NoEvidence error            // why
 }
 
 // TPS is how many transactions of the session settled with success in the measurement, a second.
@@ -153,6 +156,7 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 		length += t.Duration
 	}
 	if p.Duration > 0 {
+		out.NoEvidence = s.record(p, start)
 		for i, o := range outcomes[1:] {
 			begin, end := tallies[i+1].begin, tallies[i+1].begin+stretches[i+1].Duration
 			var atBegin, atEnd func()
@@ -207,6 +211,7 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 		}
 	}
 	s.mu.Unlock()
+	s.recorded(out)
 	switch {
 	case s.err() != nil && !errors.Is(s.err(), context.Canceled):
 		return nil, s.err()
@@ -249,6 +254,7 @@ func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Du
 		}
 		if !ok {
 			tally.Unsent++
+			s.rec.Missed(replay.Unsent, due)
 			continue
 		}
 		shards := uint32(len(s.lanes))
@@ -279,14 +285,17 @@ func (s *Session) close(t *Tally) {
 		case f.accepted:
 			t.Lost++
 			s.totals.Lost++
+			s.rec.Missed(replay.Lost, f.due)
 		case f.code != "":
 			t.Rejected[f.code]++
+			s.rec.Missed(replay.Rejected, f.due)
 		default:
 			t.Rejected[noAnswer]++
+			s.rec.Missed(replay.Rejected, f.due)
 		}
 		s.finish(f, false)
 	}
-	t.Rejected[noAnswer] += t.Missing() // wait for a worker still, which will drop them
+	t.Rejected[noAnswer] += t.Missing() // wait for a worker still, which will drop them; the recorder finds them missing too
 	if t.Rejected[noAnswer] == 0 {
 		delete(t.Rejected, noAnswer)
 	}

@@ -5,30 +5,9 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"tutti/bench/openloop"
 )
-
-// Schedule says when transactions are due: number n at n/Rate seconds.
-type Schedule struct{ Rate float64 }
-
-// Due is when number n is due.
-func (s Schedule) Due(n uint64) time.Duration {
-	return time.Duration(float64(n) / s.Rate * float64(time.Second))
-}
-
-// DueBy is how many are due at or before a time after the start.
-func (s Schedule) DueBy(at time.Duration) uint64 {
-	if at < 0 {
-		return 0
-	}
-	n := uint64(at.Seconds() * s.Rate)
-	for n > 0 && s.Due(n-1) > at { // rounding
-		n--
-	}
-	for s.Due(n) <= at {
-		n++
-	}
-	return n
-}
 
 // Slot is the precision of due times in evidence. A slot begins when the measurement does, so that none is of both it and
 // the warm-up.
@@ -73,7 +52,7 @@ func (p *Phase) edges(slot uint32) (first, last time.Duration) {
 
 // scheduled is how many transactions are due in each slot.
 func (p *Phase) scheduled() []uint32 {
-	s, out, before := Schedule{p.Rate}, make([]uint32, p.slots()), uint64(0)
+	s, out, before := openloop.New(0, openloop.Stretch{Rate: p.Rate}), make([]uint32, p.slots()), uint64(0)
 	for i := range out {
 		_, last := p.edges(uint32(i))
 		by := s.DueBy(last)

@@ -47,6 +47,16 @@ type Verdict struct {
 	Findings []Finding `json:"findings"`
 }
 
+// Refused is the first thing that was refused, or "".
+func (v *Verdict) Refused() string {
+	for _, f := range v.Findings {
+		if f.Standing == Refused {
+			return f.Name + ": " + f.Detail
+		}
+	}
+	return ""
+}
+
 // Options of Verify.
 type Options struct {
 	Genesis *genesis.Genesis // the network that the report has to be of; nil: any
@@ -553,7 +563,10 @@ func (v *verifier) rest(Options) (Standing, string, error) {
 }
 
 // Bound is what a report that was accepted shows, and what it does not.
-const Bound = `proven: by signatures of a quorum of the network whose genesis hash is named. Whoever holds the keys of a quorum can make any such
-chain: of a network that the reporter runs, this shows that the figures follow from the evidence and that the evidence is complete and can
-be true, and no more. agrees: rests on the client's clock and on its word which transactions were its own as well, as far as the blocks leave
-that open. claimed: nothing here shows it; repeat the run.`
+const Bound = `
+proven   by signatures of a quorum of the network whose genesis hash is named. Whoever holds those keys can make any such
+         chain: of a network that the reporter ran, all this shows that the figures follow from evidence that is complete
+         and can be true, and no more; of one whose genesis you know (--genesis), that its validators signed the blocks
+agrees   with what is proven, and rests on the client's word too: its clock, and which transactions were its own, within
+         what the headers' times and the outcomes in the blocks leave open
+claimed  is shown by nothing here: repeat the run`

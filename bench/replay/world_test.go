@@ -11,6 +11,7 @@ import (
 	"tutti/accel/merkle"
 	"tutti/appliance/genesis"
 	"tutti/appliance/proof"
+	"tutti/bench/openloop"
 	"tutti/bench/report"
 	"tutti/consensus"
 	"tutti/state/ledger"
@@ -240,9 +241,9 @@ func run(tb testing.TB, name string, handover bool) *report.Report {
 	if s.rec, err = NewRecorder(s.phase, runStart, wall, w.trust, bases); err != nil {
 		tb.Fatal(err)
 	}
-	total := Schedule{runRate}.DueBy(runWarm + runLength - 1)
+	total := openloop.New(0, openloop.Stretch{Rate: runRate}).DueBy(runWarm + runLength - 1)
 	for n := range total {
-		due := Schedule{runRate}.Due(n)
+		due := openloop.New(0, openloop.Stretch{Rate: runRate}).Due(n)
 		if why, missed := runReasons[n]; missed {
 			if why != Rejected || n == 7 { // the other one is left to Finish
 				s.rec.Missed(why, runStart+due)

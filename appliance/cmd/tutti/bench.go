@@ -70,6 +70,7 @@ validators are checked against one another. Exit status 0 only if every check ho
 	c.AddCommand(benchHTMLCommand(a))
 	f.StringSliceVar(&o.network.api, "api", nil, "API address of a node of a network that runs, such as http://127.0.0.1:9700; again for more")
 	f.StringVar(&o.network.genesis, "genesis", "", "with --api: genesis file that answers are checked against (default: genesis.json in the home folder)")
+	c.AddCommand(benchVerifyCommand(a))
 	return c
 }
 
