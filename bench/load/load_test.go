@@ -10,6 +10,7 @@ import (
 
 	"tutti/appliance/client"
 	"tutti/appliance/proof"
+	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -23,6 +24,24 @@ func check(t *testing.T, s *Session, o *Outcome, due uint64) {
 	}
 	if n := uint64(o.Latency.TotalCount()); n != o.Finalised {
 		t.Errorf("%d latencies of %d finalised transactions", n, o.Finalised)
+	}
+	if o.Evidence == nil {
+		t.Fatalf("no evidence: %v", o.NoEvidence)
+	}
+	settled, missed, warm := uint64(0), uint64(0), uint64(0)
+	for _, shard := range o.Evidence.Shards {
+		for _, b := range shard.Blocks {
+			settled += b.Settled.Sum()
+		}
+	}
+	for _, slots := range o.Evidence.Missed {
+		missed += slots.Sum()
+	}
+	if p := o.Evidence.Phase; p.WarmUp > 0 {
+		warm = replay.Schedule{Rate: p.Rate}.DueBy(p.WarmUp - 1)
+	}
+	if settled+missed != due+warm || settled < o.Finalised || o.Evidence.Missed[replay.Lost].Sum() < o.Lost || o.Evidence.Missed[replay.Expired].Sum() < o.Expired {
+		t.Errorf("the evidence has %d settled and %d not of %d due: %+v", settled, missed, due+warm, o.Tally)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -366,7 +385,7 @@ func TestContradiction(t *testing.T) {
 // contents is a verified block with one credited receipt from shard 0.
 func contents(h *consensus.Header, r tx.Receipt) *proof.Contents {
 	return &proof.Contents{
-		Header: h, Body: &tx.Body{},
+		Block: &proof.Block{}, Header: h, Body: &tx.Body{},
 		Consumed: []proof.Consumed{{Source: 0, Receipt: r, Outcome: tx.Credited}},
 	}
 }

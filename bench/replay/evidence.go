@@ -356,6 +356,11 @@ func readSlots(in *cryptobyte.String, slots uint32) (s Slots, err error) {
 
 // Encode puts e into the form that a report carries.
 func (e *Evidence) Encode() (*report.Evidence, error) {
+	for i := range e.Shards {
+		if epoch := e.Shards[i].Base.Header().Epoch; epoch != genesis.Epoch {
+			return nil, fmt.Errorf("replay: shard %d was in epoch %d: evidence begins with the committees of the genesis, so only a run that begins in epoch %d leaves any", i, epoch, genesis.Epoch)
+		}
+	}
 	plain := e.Append(nil)
 	if len(plain) > MaxBytes {
 		return nil, fmt.Errorf("replay: evidence of %d bytes, limit %d: measure for a shorter time", len(plain), MaxBytes)

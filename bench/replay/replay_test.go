@@ -378,8 +378,9 @@ func FuzzDecode(f *testing.F) {
 			t.Error("another form was accepted")
 		}
 		r := &report.Report{Schema: report.Schema}
-		put(t, r, e)
-		Verify(r, Options{}) // must not panic
+		if r.Evidence, err = e.Encode(); err == nil {
+			Verify(r, Options{}) // must not panic
+		}
 	})
 }
 
