@@ -18,7 +18,9 @@ import (
 	"tutti/state/tx"
 )
 
-// books are what every kind of session has: its connection, the blocks that it saw, and its counts.
+// books are what every kind of session has: its connection, the blocks that it saw, and its counts. For the evidence of a phase
+// (bench/replay) a session calls record when it begins, enter for each block, settled or rec.Missed once for every transaction that
+// was due, whatever became of it, and recorded when the last has its count.
 type books struct {
 	epoch  time.Time // all times are durations since it
 	client *client.Client

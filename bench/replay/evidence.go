@@ -389,10 +389,13 @@ func Of(r *report.Report) (*Evidence, error) {
 	case r.Evidence.Format != Format:
 		return nil, fmt.Errorf("replay: the evidence has format %.40q, this build knows %q: update tutti", r.Evidence.Format, Format)
 	}
-	unpack := flate.NewReader(bytes.NewReader(r.Evidence.Data))
-	plain, err := io.ReadAll(io.LimitReader(unpack, MaxBytes+1))
+	packed := bytes.NewReader(r.Evidence.Data)
+	plain, err := io.ReadAll(io.LimitReader(flate.NewReader(packed), MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("replay: %w: %w", ErrMalformed, err)
+	}
+	if packed.Len() > 0 && len(plain) <= MaxBytes {
+		return nil, malformed("%d bytes after it", packed.Len())
 	}
 	e, err := Decode(plain)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"tutti/accel/erasure"
 	"tutti/accel/merkle"
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -214,8 +213,8 @@ func stateAfter(parts ...[]byte) (state [32]byte, err error) {
 	return [32]byte(b[4:]), nil
 }
 
-// Open makes the Opening of a block. Bodies in shards are encoded once more for it, about 2 ms for each MiB.
-func Open(c *proof.Contents) (Opening, error) {
+// Open makes the Opening of a block of a committee. Bodies in shards are encoded once more for it, about 2 ms for each MiB.
+func Open(c *proof.Contents, of *consensus.Committee) (Opening, error) {
 	leaves, top := c.Leaves()
 	o := Opening{Leaves: leaves, Top: top}
 	n := c.Body.Len()
@@ -234,11 +233,7 @@ func Open(c *proof.Contents) (Opening, error) {
 		o.Pieces = []Piece{{State: state, Bytes: append([]byte{}, body[from:]...)}}
 		return o, err
 	}
-	code, err := erasure.New(int(r.K), int(r.N))
-	if err != nil {
-		return o, err
-	}
-	set, err := code.Encode(body)
+	set, err := of.Code().Encode(body)
 	if err != nil {
 		return o, err
 	}

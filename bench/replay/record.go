@@ -89,16 +89,14 @@ func (r *Recorder) Block(c *proof.Contents, at time.Duration) (open func()) {
 		r.fail(fmt.Errorf("replay: block %d of shard %d does not follow the last one that was seen", h.Height, h.Shard))
 	case len(s.blocks) == MaxBlocks:
 		r.fail(fmt.Errorf("replay: more than %d blocks in shard %d", MaxBlocks, h.Shard))
-	case h.Epoch != s.last.Epoch:
-		committee, _, err := r.trust.Committee(h.Shard, h.Epoch)
-		if err == nil && len(s.committees) == maxCommittee {
-			err = errors.New("replay: too many epochs end within the phase")
-		}
-		if err != nil {
-			r.fail(err)
-			break
-		}
-		s.committees = append(s.committees, committee)
+	case h.Epoch != s.last.Epoch && len(s.committees) == maxCommittee:
+		r.fail(errors.New("replay: too many epochs end within the phase"))
+	}
+	of, _, err := r.trust.Committee(h.Shard, h.Epoch)
+	if err != nil {
+		r.fail(err)
+	} else if h.Epoch != s.last.Epoch {
+		s.committees = append(s.committees, of)
 	}
 	if r.reason() != nil {
 		return func() {}
@@ -110,7 +108,7 @@ func (r *Recorder) Block(c *proof.Contents, at time.Duration) (open func()) {
 	return func() {
 		defer r.open.Done()
 		var err error
-		if x.Opening, err = Open(c); err != nil {
+		if x.Opening, err = Open(c, of); err != nil {
 			r.fail(err)
 		}
 	}

@@ -559,7 +559,7 @@ func (v *verifier) checks(Options) (Standing, string, error) {
 }
 
 func (v *verifier) rest(Options) (Standing, string, error) {
-	return Claimed, "CPU, memory, traffic, disk and machine; commit and seed; who signed what where: workload, client_signing, distilled_measured, mean_batch; retries, skips, account_proof_ms, drain", nil
+	return Claimed, "CPU, memory, traffic, disk and machine; commit and seed; who signed what where: workload, client_signing, brokers, distilled_measured, mean_batch; retries, skips, drain, search, account_proof_ms", nil
 }
 
 // Bound is what a report that was accepted shows, and what it does not.

@@ -218,7 +218,6 @@ type sim struct {
 	phase   Phase
 	waiting [2][]pending
 	way     [2][]pending // by destination: debited, and on the way
-	took    []pending
 	latency []time.Duration
 	settled map[uint64]bool
 	perSpan [3]uint64 // settled, blocks and successes in the measurement
