@@ -104,7 +104,8 @@ func (b *books) record(p Phase, start time.Duration) (err error) {
 		return errors.New("load: a run with bursts or several stretches leaves no evidence yet")
 	}
 	phase := replay.Phase{Rate: p.Rate, WarmUp: p.WarmUp, Duration: p.Duration}
-	b.rec, err = replay.NewRecorder(phase, start, b.epoch.Add(start), b.client.Trust(), b.finals)
+	wall := time.Now().Add(start - b.now()) // by the clock of the day as it is now, which may have been set since epoch
+	b.rec, err = replay.NewRecorder(phase, start, wall, b.client.Trust(), b.finals)
 	return err
 }
 
