@@ -10,6 +10,7 @@ import (
 
 	"tutti/appliance/client"
 	"tutti/appliance/proof"
+	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
@@ -38,7 +39,7 @@ func check(t *testing.T, s *Session, o *Outcome, due uint64) {
 		missed += slots.Sum()
 	}
 	if p := o.Evidence.Phase; p.WarmUp > 0 {
-		warm = replay.Schedule{Rate: p.Rate}.DueBy(p.WarmUp - 1)
+		warm = openloop.New(0, openloop.Stretch{Rate: p.Rate}).DueBy(p.WarmUp - 1)
 	}
 	if settled+missed != due+warm || settled < o.Finalised || o.Evidence.Missed[replay.Lost].Sum() < o.Lost || o.Evidence.Missed[replay.Expired].Sum() < o.Expired {
 		t.Errorf("the evidence has %d settled and %d not of %d due: %+v", settled, missed, due+warm, o.Tally)

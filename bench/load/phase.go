@@ -120,7 +120,7 @@ type Outcome struct {
 	Tally
 	Begin, End Totals // at the ends of the measurement
 	Drain      time.Duration
-	Then       []*Outcome // of Phase.Then, without Drain and Then
+	Then       []*Outcome       // of Phase.Then, without Drain and Then
 	Evidence   *replay.Evidence // without the Genesis; nil: none
 	NoEvidence error            // why
 }
