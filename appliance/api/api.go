@@ -143,6 +143,9 @@ func New(b Backend, opt Options) (*Server, error) {
 	opt.Params.MaxTransactions = MaxTransactions
 	or(&opt.Params.MaxBatchTransfers, distill.MaxCount)
 	or(&opt.Params.MaxBatchBytes, distill.MaxBatchBytes)
+	if opt.Params.Brokers == nil {
+		opt.Params.Brokers = []string{} // none, and not null
+	}
 	s := &Server{
 		backend: b, opt: opt, mux: http.NewServeMux(), limits: newLimits(opt.Rates),
 		hub:   newHub(opt.MaxSubscribers, opt.QueueEvents, opt.QueueBytes, opt.Counters),

@@ -38,6 +38,10 @@ type Backend interface {
 	// Account is the record as of the final tip. Errors: NotFound, WrongShard.
 	Account(ctx context.Context, id tx.ID) (Account, error)
 
+	// Signers is what a broker needs of accounts of this node's shard, as of the final tip, in the order of ids, at most
+	// MaxSigners. Errors: WrongShard.
+	Signers(ids []tx.ID) (*Signers, error)
+
 	// AccountProof proves the record, or that there is none, under the state root that a recent final header carries.
 	// Errors: NotFinal (no such header yet), WrongShard.
 	AccountProof(ctx context.Context, id tx.ID) (*proof.Account, error)
@@ -379,4 +383,6 @@ type Params struct {
 	MaxBatchTransfers int `json:"max_batch_transfers"` // in a distilled batch
 	MaxBatchBytes     int `json:"max_batch_bytes"`     // of its encoding
 	MaxBodyBytes      int `json:"max_body_bytes"`      // of a block
+
+	Brokers []string `json:"brokers"` // of distilled batches that this node's operator names: HOST:PORT or KEY@HOST:PORT
 }

@@ -111,6 +111,11 @@ func (l *limits) batched(r *http.Request, b *distill.Batch) error {
 	return take(min(pool.BatchCost(b), mine.Burst(), l.inBatches.Burst()), mine, l.inBatches)
 }
 
+// signers takes tokens for accounts that a broker asks for, out of the same buckets.
+func (l *limits) signers(r *http.Request, n int) error {
+	return take(n, l.client(clientOf(r)).inBatches, l.inBatches)
+}
+
 // take takes n tokens from both buckets or from neither. The client's comes first, so that what one client is refused
 // does not cost the others.
 func take(n int, client, total *rate.Limiter) error {

@@ -43,6 +43,7 @@ func (s *Server) routes() []route {
 		{Method: "GET", Pattern: "/v1/transactions/{id}", handle: s.transaction},
 		{Method: "GET", Pattern: "/v1/transactions/{id}/proof", handle: s.finalityProof},
 		{Method: "GET", Pattern: "/v1/transactions/{id}/credit", handle: s.creditProof},
+		{Method: "POST", Pattern: "/v1/signers", handle: s.signers},
 		{Method: "GET", Pattern: "/v1/accounts/{id}", handle: s.account},
 		{Method: "GET", Pattern: "/v1/accounts/{id}/proof", handle: s.accountProof},
 		{Method: "GET", Pattern: "/v1/accounts/proof", Query: []string{"id"}, handle: s.accountsProof},

@@ -53,15 +53,16 @@ type Network struct {
 
 // API is the `api` section. A client address is an IPv4 address or an IPv6 /64 network.
 type API struct {
-	Listen                     string `toml:"listen" doc:"Address, host:port, of the HTTP API and the dashboard. The default can be reached from this machine only."`
-	RequestsPerSecond          int    `toml:"requests_per_second" doc:"Requests that one client address may make each second."`
-	TotalRequestsPerSecond     int    `toml:"total_requests_per_second" doc:"Requests each second over all clients."`
-	TransactionsPerSecond      int    `toml:"transactions_per_second" doc:"Transactions that one client address may submit each second."`
-	TotalTransactionsPerSecond int    `toml:"total_transactions_per_second" doc:"Transactions each second over all clients."`
-	BatchedPerSecond           int    `toml:"batched_per_second" doc:"Transfers in distilled batches that one client address may submit each second, where a batch counts as 4096 and a straggler as 32 more. They cost a twentieth of those sent on their own."`
-	TotalBatchedPerSecond      int    `toml:"total_batched_per_second" doc:"Transfers in distilled batches each second over all clients, and of one peer."`
-	MaxConnections             int    `toml:"max_connections" doc:"Connections held open at once, over all clients."`
-	MaxSubscribers             int    `toml:"max_subscribers" doc:"Clients that follow finality at once."`
+	Listen                     string   `toml:"listen" doc:"Address, host:port, of the HTTP API and the dashboard. The default can be reached from this machine only."`
+	RequestsPerSecond          int      `toml:"requests_per_second" doc:"Requests that one client address may make each second."`
+	TotalRequestsPerSecond     int      `toml:"total_requests_per_second" doc:"Requests each second over all clients."`
+	TransactionsPerSecond      int      `toml:"transactions_per_second" doc:"Transactions that one client address may submit each second."`
+	TotalTransactionsPerSecond int      `toml:"total_transactions_per_second" doc:"Transactions each second over all clients."`
+	BatchedPerSecond           int      `toml:"batched_per_second" doc:"Transfers in distilled batches that one client address may submit each second, where a batch counts as 4096 and a straggler as 32 more. They cost a twentieth of those sent on their own."`
+	TotalBatchedPerSecond      int      `toml:"total_batched_per_second" doc:"Transfers in distilled batches each second over all clients, and of one peer."`
+	MaxConnections             int      `toml:"max_connections" doc:"Connections held open at once, over all clients."`
+	MaxSubscribers             int      `toml:"max_subscribers" doc:"Clients that follow finality at once."`
+	Brokers                    []string `toml:"brokers" doc:"Brokers of distilled batches that wallets are told of: host:port, or with the broker's key, which 'tutti broker' prints, key@host:port."`
 }
 
 // Log is the `log` section.
@@ -121,9 +122,36 @@ func (p Peer) NodeID() (id [32]byte, err error) {
 
 // Default ports.
 const (
-	DefaultPort    = 9710 // between nodes, UDP and TCP
-	DefaultAPIPort = 9700
+	DefaultPort       = 9710 // between nodes, UDP and TCP
+	DefaultAPIPort    = 9700
+	DefaultBrokerPort = 9720 // UDP
 )
+
+// MaxBrokers is how many brokers a node tells of.
+const MaxBrokers = 16
+
+// ParseBroker reads where a broker is: host:port, or key@host:port with its Ed25519 key in hex. key is nil if it is not there.
+func ParseBroker(text string) (key *[32]byte, at string, err error) {
+	bad := fmt.Errorf("%.100q is not a broker's address: write it as host:port, or as key@host:port with 64 hexadecimal digits", text)
+	digits, at, keyed := strings.Cut(text, "@")
+	if !keyed {
+		at = digits
+	} else {
+		b, err := hex.DecodeString(digits)
+		if err != nil || len(b) != 32 {
+			return nil, "", bad
+		}
+		key = (*[32]byte)(b)
+	}
+	host, port, err := net.SplitHostPort(at)
+	if err != nil || host == "" || len(at) > 300 {
+		return nil, "", bad
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return nil, "", bad
+	}
+	return key, at, nil
+}
 
 // Default is the options of a node that nobody configured.
 func Default() Config {
@@ -135,7 +163,7 @@ func Default() Config {
 			RequestsPerSecond: 100, TotalRequestsPerSecond: 1000,
 			TransactionsPerSecond: 10_000, TotalTransactionsPerSecond: 200_000,
 			BatchedPerSecond: 150_000, TotalBatchedPerSecond: 300_000,
-			MaxConnections: 1024, MaxSubscribers: 64,
+			MaxConnections: 1024, MaxSubscribers: 64, Brokers: []string{},
 		},
 		Log:     Log{Level: "info", Format: "text", MaxSizeMiB: 64, MaxFiles: 5},
 		Storage: Storage{RetentionBlocks: 10_000},
@@ -263,6 +291,14 @@ func (c *Config) validate(p *Problems) {
 	between("api.total_batched_per_second", c.API.TotalBatchedPerSecond, 1, 10_000_000)
 	between("api.max_connections", c.API.MaxConnections, 1, 65536)
 	between("api.max_subscribers", c.API.MaxSubscribers, 1, 4096)
+	if len(c.API.Brokers) > MaxBrokers {
+		p.add("api.brokers", fmt.Sprintf("has %d entries", len(c.API.Brokers)), fmt.Sprintf("list at most %d", MaxBrokers))
+	}
+	for _, b := range c.API.Brokers[:min(len(c.API.Brokers), MaxBrokers)] {
+		if _, _, err := ParseBroker(b); err != nil {
+			p.add("api.brokers", fmt.Sprintf("holds %.100q", b), "write brokers as host:port, or as key@host:port with the 64 hexadecimal digits of the broker's key")
+		}
+	}
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "text", "json")
 	between("log.max_size_mib", c.Log.MaxSizeMiB, 1, 4096)

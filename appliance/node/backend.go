@@ -208,6 +208,26 @@ func (b backend) Account(_ context.Context, id tx.ID) (api.Account, error) {
 	}, err
 }
 
+// Signers implements api.Backend.
+func (b backend) Signers(ids []tx.ID) (*api.Signers, error) {
+	height, _ := b.n.ledger.Final()
+	out := &api.Signers{Height: consensus.Height(height), Accounts: make([]api.Signer, len(ids))}
+	for i, id := range ids {
+		if err := b.here(id); err != nil {
+			return nil, err
+		}
+		r, key, known, signs := b.n.ledger.Signer(id)
+		if !known {
+			continue
+		}
+		out.Accounts[i] = api.Signer{Known: true, Nonce: r.Nonce, Balance: r.Balance, Key: r.Key}
+		if signs {
+			out.Accounts[i].BLS = &key
+		}
+	}
+	return out, nil
+}
+
 // AccountProof implements api.Backend.
 func (b backend) AccountProof(ctx context.Context, id tx.ID) (*proof.Account, error) {
 	if err := b.here(id); err != nil {

@@ -479,7 +479,7 @@ func (n *Node) listen(b api.Backend, opt api.Options) (*api.Server, net.Listener
 		Chain: n.genesis.Name, Genesis: proof.Digest(n.chain), Shard: n.shard, Shards: len(n.committees), Fees: p.Fees,
 		OpenDeposit: p.OpenDeposit, ReceiptWindow: p.ReceiptWindow, MaxExpiry: maxAhead,
 		BlockIntervalMs: int64(p.BlockIntervalMs), MaxBodyBytes: int(p.MaxBodyBytes),
-		MaxBatchTransfers: batchCount, MaxBatchBytes: batchSize,
+		MaxBatchTransfers: batchCount, MaxBatchBytes: batchSize, Brokers: n.cfg.API.Brokers,
 	}
 	opt.Rates = api.Rates{
 		ClientRequests: float64(n.cfg.API.RequestsPerSecond), TotalRequests: float64(n.cfg.API.TotalRequestsPerSecond),

@@ -214,6 +214,27 @@ func (s *signers) remember(digest [32]byte, ids []tx.Hash) {
 	}
 }
 
+// Signer is an account's record as of the final block and its BLS key, decoded; known: the account exists, signs: it has a key
+// that can sign batches.
+func (l *Ledger) Signer(id tx.ID) (r Record, key bls.PublicKey, known, signs bool) {
+	if r, known = l.Account(id); !known || r.Extension == 0 {
+		return r, key, known, false
+	}
+	key, signs = l.signers.key(r.Extension-1, id)
+	return r, key, true, signs
+}
+
+// key is the key at a place, if it is of an account: above the final ones there may be another branch's.
+func (s *signers) key(place uint64, id tx.ID) (bls.PublicKey, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if place >= s.final && s.recent[place].id != id {
+		return bls.PublicKey{}, false
+	}
+	key, err := s.keys.Key(uint32(place))
+	return key, err == nil
+}
+
 // batchKeys are where the keys of a batch's senders are, in the order in which Batch.Verify asks.
 type batchKeys struct {
 	places []uint32   // of those who signed the batch; noPlace: without a BLS key

@@ -29,6 +29,7 @@ type Backend struct {
 	blocks    []*proof.Block
 	submitted []tx.Signed
 	accounts  map[tx.ID]*proof.Account
+	signers   map[tx.ID]api.Signer
 	several   *proof.Accounts
 	states    map[tx.Hash]api.State
 	ready     error
@@ -41,7 +42,7 @@ type Backend struct {
 
 // New makes a node of a shard.
 func New(n *prooftest.Network, shard consensus.ShardID) *Backend {
-	return &Backend{Net: n, Shard: shard, accounts: map[tx.ID]*proof.Account{}, states: map[tx.Hash]api.State{}}
+	return &Backend{Net: n, Shard: shard, accounts: map[tx.ID]*proof.Account{}, signers: map[tx.ID]api.Signer{}, states: map[tx.Hash]api.State{}}
 }
 
 // Params is what the node says about the chain.
@@ -258,6 +259,27 @@ func (b *Backend) Account(_ context.Context, id tx.ID) (api.Account, error) {
 		return api.Account{}, api.Refuse(api.WrongShard, "account %s is kept by shard %d", id, b.Net.ShardOf(id))
 	}
 	return api.Account{ID: id, Shard: b.Shard, Height: b.FinalHeight(), Balance: uint64(id.Index()), Nonce: 4}, nil
+}
+
+// Signers implements api.Backend: what SetSigner said.
+func (b *Backend) Signers(ids []tx.ID) (*api.Signers, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := &api.Signers{Height: consensus.Height(len(b.blocks)), Accounts: make([]api.Signer, len(ids))}
+	for i, id := range ids {
+		if b.Net.ShardOf(id) != b.Shard {
+			return nil, api.Refuse(api.WrongShard, "account %s is kept by shard %d", id, b.Net.ShardOf(id))
+		}
+		out.Accounts[i] = b.signers[id]
+	}
+	return out, nil
+}
+
+// SetSigner makes the node tell brokers of an account.
+func (b *Backend) SetSigner(id tx.ID, s api.Signer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.signers[id] = s
 }
 
 // AccountProof implements api.Backend.
