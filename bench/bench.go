@@ -71,6 +71,7 @@ type Config struct {
 	Workload           workload.Kind
 	CrossShard         float64 // share of transfers, 0 to 1
 	Distilled          float64 // share of transfers; above 0 all are in batches, and the rest of their senders does not sign those
+	Online             bool    // batches are distilled by a broker, in the run, and its latency counts
 	Invalid            float64 // share of transfers, 0 to 1
 	Alternate          bool    // stretches without wrong signatures in turn with such as have Invalid of them; see stretches.go
 	Overload           float64 // times the rate, in a stretch after the measurement; 0: none. See stretches.go
@@ -131,6 +132,10 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("overload of %v times the rate: choose a number above 1, up to %d", c.Overload, maxOverload)
 	case c.Alternate && !(c.Invalid > 0 && c.Invalid <= maxAlternate && c.Overload == 0):
 		return fmt.Errorf("stretches in turn compare a share of wrong signatures with none: give an invalid share up to %v, and no overload", maxAlternate)
+	case c.Online && c.Distilled != 1:
+		return errors.New("online is about distilled batches that everybody signs: give a distilled share of 1 with it")
+	case c.Online && c.Rate == 0:
+		return errors.New("the highest rate is searched for with batches that are made before: give online a rate")
 	case c.Workload != workload.Uniform && c.Workload != workload.Zipf:
 		return fmt.Errorf("workload %q: choose %s or %s", c.Workload, workload.Uniform, workload.Zipf)
 	case math.IsNaN(c.Rate) || c.Rate < 0 || c.Rate > maxRate:
@@ -293,6 +298,9 @@ func (b *bench) session(ctx context.Context, t *target) (session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.Online {
+		return b.online(ctx, t, crowd)
+	}
 	if b.Distilled > 0 {
 		return b.batches(ctx, t, crowd)
 	}
@@ -340,13 +348,14 @@ type moment struct {
 	machine    host.Sample
 	machineErr error
 	own        float64 // CPU seconds of this process
+	broker     float64 // and of the broker's
 	validators []sample
 }
 
 func (t *target) moment(ctx context.Context) (m moment) {
 	m.at = time.Now()
 	m.machine, m.machineErr = host.ReadSample()
-	m.own = ownCPU()
+	m.own, m.broker = ownCPU(), t.brokerCPU()
 	m.validators = t.samples(ctx)
 	return m
 }
@@ -378,7 +387,7 @@ func (b *bench) burst() time.Duration {
 
 func (b *bench) phase(ctx context.Context, t *target, s session, rate float64) (*measurement, error) {
 	m := &measurement{rate: rate}
-	if b.Distilled > 0 {
+	if b.Distilled > 0 && !b.Online {
 		b.screen.say("making the batches of %s first", b.WarmUp+b.Duration)
 	}
 	b.screen.say("warming up for %s, then measuring for %s at %s tx/s", b.WarmUp, b.Duration, report.Number(rate))
@@ -430,8 +439,14 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 	if end > 0 {
 		r.Details.Series.StretchAt = append(r.Details.Series.StretchAt, report.Value(end))
 	}
+	if b.Online {
+		r.Brokers, r.Details.BrokerCPUS = 1, report.Round(m.end.broker-m.begin.broker, 3)
+	}
 	if b.Distilled > 0 {
 		r.ClientSigning, r.BatchWindowMs = report.Summed, float64(batchWindow.Milliseconds())
+		if b.Online {
+			r.ClientSigning = report.Online
+		}
 		if o.Finalised > 0 {
 			r.DistilledMeasured = report.Round(float64(o.Distilled)/float64(o.Finalised), 4)
 			r.MeanBatch = report.Round(float64(o.Finalised)/float64(max(o.Batches, 1)), 1)

@@ -112,12 +112,12 @@ func (b *bench) start(ctx context.Context) (_ *target, err error) {
 		ms := report.Round(float64(l.P50)/float64(time.Millisecond), 3)
 		t.diskSyncMs = &ms
 	}
-	port, err := localnet.FreePorts(b.Shards * b.Validators)
+	port, err := localnet.FreePorts(b.Shards*b.Validators + 1) // and the broker's
 	if err != nil {
 		return nil, err
 	}
 	n, err := localnet.Start(ctx, localnet.Options{
-		Home: t.dir, Shards: b.Shards, Validators: b.Validators, Accounts: b.Accounts, APIPort: port, Binary: b.Binary, TestCrowd: b.Distilled > 0, Config: unlimited, Profiles: b.Profiles, Out: b.Out, Terminal: b.Terminal,
+		Home: t.dir, Shards: b.Shards, Validators: b.Validators, Accounts: b.Accounts, APIPort: port, Binary: b.Binary, TestCrowd: b.Distilled > 0, Broker: b.Online, Config: unlimited, Profiles: b.Profiles, Out: b.Out, Terminal: b.Terminal,
 	})
 	if err != nil {
 		return nil, err

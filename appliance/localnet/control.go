@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -25,10 +27,39 @@ func (n *Network) launch(name string) error {
 	return n.children.start(name, n.Stderr(name), n.opt.Binary, args...)
 }
 
+// brokerName is that of the broker's process, which is no node.
+const brokerName = "broker"
+
+// launchBroker starts the broker's process.
+func (n *Network) launchBroker() error {
+	var apis []string
+	for _, urls := range n.APIs {
+		apis = append(apis, urls...)
+	}
+	return n.children.start(brokerName, filepath.Join(string(n.Home), "broker.log"), n.opt.Binary, "broker", "--home", string(n.Home),
+		"--api", strings.Join(apis, ","), "--listen", n.BrokerAddr(), "--parent-fd", strconv.Itoa(ParentFD))
+}
+
+// BrokerAddr is where the broker listens, with Options.Broker.
+func (n *Network) BrokerAddr() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.opt.APIPort+portsApart+n.opt.Shards*n.opt.Validators))
+}
+
+// BrokerPID is the broker's process; 0: there is none.
+func (n *Network) BrokerPID() int {
+	c, err := n.child(brokerName)
+	if err != nil {
+		return 0
+	}
+	return c.cmd.Process.Pid
+}
+
 func (n *Network) pids() []int {
-	out := make([]int, len(n.children.all))
-	for i, c := range n.children.all {
-		out[i] = c.cmd.Process.Pid
+	var out []int
+	for _, c := range n.children.all {
+		if c.name != brokerName {
+			out = append(out, c.cmd.Process.Pid)
+		}
 	}
 	return out
 }

@@ -265,6 +265,9 @@ func (n *Network) nodeConfig(k int, seats []seat) config.Config {
 	c.API.Listen = n.apiAddr(k)
 	c.API.RequestsPerSecond, c.API.TotalRequestsPerSecond = 5000, 5000 // all clients share this machine's one address
 	c.Log.File = logFile
+	if n.opt.Broker {
+		c.API.Brokers = []string{n.BrokerAddr()}
+	}
 	c.Verify.Workers = max(1, runtime.NumCPU()/2)
 	for j, other := range seats {
 		if j != k {

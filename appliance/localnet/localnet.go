@@ -43,6 +43,7 @@ type Options struct {
 	Validators int                  // of each shard, 1 to 100; default 4
 	Accounts   uint64               // in the made-up crowd; default 10,000
 	TestCrowd  bool                 // of a benchmark: members have BLS keys, and genesis says of which seed all their keys are
+	Broker     bool                 // start a broker of distilled batches, too, and have nodes tell of it
 	APIPort    int                  // of the first validator; the others follow; default 9700
 	Reset      bool                 // remove an existing local network first
 	Binary     string               // tutti; default this program
@@ -93,6 +94,7 @@ type choices struct {
 	EpochBlocks   uint64 `json:"epoch_blocks,omitempty"`
 	CommitteeSize uint64 `json:"committee_size,omitempty"`
 	TestCrowd     bool   `json:"test_crowd,omitempty"`
+	Broker        bool   `json:"broker,omitempty"`
 }
 
 const choicesFormat = 1
@@ -185,7 +187,7 @@ func Start(ctx context.Context, opt Options) (_ *Network, err error) {
 		return nil, err
 	}
 	opt = n.opt
-	if n.children, err = newChildren(len(n.Names)); err != nil {
+	if n.children, err = newChildren(len(n.Names) + 1); err != nil {
 		return nil, err
 	}
 	n.children.spawn = opt.Spawn
@@ -206,6 +208,11 @@ func Start(ctx context.Context, opt Options) (_ *Network, err error) {
 	fmt.Fprintf(opt.Out, "started %d validators, waiting for them to agree\n", len(n.Names))
 	if err := n.awaitReady(ctx); err != nil {
 		return nil, err
+	}
+	if opt.Broker {
+		if err := n.launchBroker(); err != nil {
+			return nil, err
+		}
 	}
 	return n, nil
 }
@@ -370,7 +377,7 @@ func (n *Network) accept(b []byte, file string) error {
 }
 
 func (n *Network) choices() choices {
-	return choices{choicesFormat, n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.opt.APIPort, n.opt.EpochBlocks, n.opt.CommitteeSize, n.opt.TestCrowd}
+	return choices{choicesFormat, n.opt.Shards, n.opt.Validators, n.opt.Accounts, n.opt.APIPort, n.opt.EpochBlocks, n.opt.CommitteeSize, n.opt.TestCrowd, n.opt.Broker}
 }
 
 // load reads what prepare made or found.

@@ -145,6 +145,7 @@ type Details struct {
 	Latency          *Distribution     `json:"latency,omitempty"`
 	Series           *Series           `json:"series,omitempty"`
 	CPUByStage       []Stage           `json:"cpu_by_stage,omitempty"` // only where profiles were taken
+	BrokerCPUS       float64           `json:"broker_cpu_s,omitempty"` // of the broker's process, in the measurement
 }
 
 // Trial is one rate that the search for the highest one tried.
@@ -248,6 +249,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		{"generator", fmt.Sprintf("%.2f CPU-seconds, %.1f µs for each transaction, signing %s", r.GeneratorCPUS, d.GeneratorUsPerTx, r.ClientSigning)},
 		{"machine", fmt.Sprintf("%s, %d cores: %.2f used by the run, %.2f by other work, %.2f stolen", r.Machine.CPU, r.Machine.Cores, d.OwnCores, r.Machine.ForeignCores, d.StealCores)},
 		{"disk", optional(d.DiskSyncMs, "median sync %s ms", 2)},
+	}
+	if r.Brokers > 0 {
+		rows = append(rows, [2]string{"broker", fmt.Sprintf("%.2f CPU-seconds, %.0f transfers in a batch, %.1f %% of all that were finalised", d.BrokerCPUS, r.MeanBatch, 100*r.DistilledMeasured)})
 	}
 	for _, extra := range []struct {
 		name string

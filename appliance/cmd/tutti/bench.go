@@ -43,6 +43,7 @@ moment when this client has verified its finality proof, for a transfer between 
 validators are checked against one another. Exit status 0 only if every check holds.`,
 		Example: `  tutti bench --shards 1 --validators 4 --accounts 100000 --rate 8000 --duration 30s --json result.json
   tutti bench --shards 2 --cross-shard 0.2 --workload zipf --invalid 0.01 --rate 4000
+  tutti bench --accounts 100000 --distilled 1 --online --rate 500
   tutti bench --rate max
   tutti bench --api http://127.0.0.1:9700 --genesis localnet/genesis.json --crowd localnet/crowd.seed --rate 500`,
 		Args: arguments(),
@@ -55,6 +56,7 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.StringVar(&o.workload, "workload", string(o.config.Workload), "who pays whom: uniform or zipf")
 	f.Float64Var(&o.config.CrossShard, "cross-shard", 0, "share of transfers to another shard, 0 to 1")
 	f.Float64Var(&o.config.Distilled, "distilled", 0, "share of transfers in distilled batches, 0 to 1; the rest then carries its own signature there")
+	f.BoolVar(&o.config.Online, "online", false, "with --distilled 1: a broker of its own distils them in the run, from real submissions, and its time counts")
 	f.Float64Var(&o.config.Invalid, "invalid", 0, "share of transfers with a wrong signature, 0 to 1")
 	f.BoolVar(&o.config.Alternate, "alternate", false, "with --invalid: the rate is of valid transfers, without wrong ones and with them in turn, twice each, and compared")
 	f.Float64Var(&o.config.Overload, "overload", 0, "after the measurement so many times its rate for as long, then its rate again: what it does to throughput, memory and finality")

@@ -37,6 +37,7 @@ home folder is --home, else $TUTTI_HOME, else ./localnet. Its keys are throw-awa
 	f.IntVar(&o.APIPort, "api-port", config.DefaultAPIPort, "port of the first node's API and dashboard; the others follow")
 	f.Uint64Var(&o.EpochBlocks, "epoch-blocks", 0, "blocks after which each shard's seats and leaders change; 0 for never")
 	f.Uint64Var(&o.CommitteeSize, "committee-size", 0, "seats, which the validators have in turn; 0 for one each")
+	f.BoolVar(&o.Broker, "broker", false, "run a broker of distilled batches, too, which wallets then use by themselves")
 	f.BoolVar(&o.Reset, "reset", false, "remove the local network that is there, and begin a new one")
 	return c
 }

@@ -114,7 +114,7 @@ addresses of nodes from --api, $TUTTI_API, or the home folder.`,
 // commands is all commands in the order of help.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		initCommand(a), genesisCommand(a), keysCommand(a), runCommand(a), localnetCommand(a),
+		initCommand(a), genesisCommand(a), keysCommand(a), runCommand(a), localnetCommand(a), brokerCommand(a),
 		stateCommand(a), protectionCommand(a), evidenceCommand(a), walletCommand(a), lightCommand(a), statusCommand(a), benchCommand(a), doctorCommand(a), versionCommand(a),
 	}
 }

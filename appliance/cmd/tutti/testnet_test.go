@@ -476,6 +476,11 @@ func (s *testshard) Account(_ context.Context, id tx.ID) (api.Account, error) {
 	return api.Account{ID: id, Shard: s.id, Height: s.tip.Header.Height, Balance: r.Balance, Nonce: r.Nonce, Key: r.Key}, nil
 }
 
+// Signers implements api.Backend: no account signs batches.
+func (s *testshard) Signers(ids []tx.ID) (*api.Signers, error) {
+	return &api.Signers{Accounts: make([]api.Signer, len(ids))}, nil
+}
+
 func (s *testshard) AccountProof(_ context.Context, id tx.ID) (*proof.Account, error) {
 	s.net.mu.Lock()
 	defer s.net.mu.Unlock()
