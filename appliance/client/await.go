@@ -71,8 +71,8 @@ func (c *Client) proofFrom(ctx context.Context, shard consensus.ShardID, id tx.H
 }
 
 // Await waits until a transaction has settled: it is final, and for a transfer to another shard its credit too. The
-// transaction must have been submitted; it is sent again when the shard does not know it any more. The error is
-// ErrExpired once it can never execute.
+// transaction must have been submitted; it is sent again when the shard does not know it any more, or when a broker has it and it
+// is not final within three seconds. The error is ErrExpired once it can never execute.
 func (c *Client) Await(ctx context.Context, t *tx.Signed) (*proof.Proven, *proof.Finality, error) {
 	if c.trust == nil {
 		return nil, nil, ErrNoTrust
@@ -86,7 +86,7 @@ func (c *Client) Await(ctx context.Context, t *tx.Signed) (*proof.Proven, *proof
 			return p, f, nil
 		}
 		if err != nil {
-			again := c.nudge(ctx, shard, id, t)
+			again := c.chase(ctx, t, id)
 			used := errors.Is(again, &api.Error{Code: api.NonceTooLow})
 			switch {
 			case errors.Is(again, &api.Error{Code: api.Expired}):

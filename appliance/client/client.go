@@ -10,8 +10,11 @@
 // (Options.Trouble) and the next one is asked. Sync does the same ahead of any proof. What one node alone keeps back nobody
 // can see: give the addresses of several.
 //
-// Every call takes a context and runs in the caller's goroutine; nothing outlives it but idle connections, which Close
-// ends. A request that fails in passing is repeated on the other nodes of the shard, in rounds with growing pauses. A
+// A transfer of an account with a BLS key can go through a broker of distilled batches (Distill). Nothing rests on the broker: what
+// it refuses, or does not bring into a block in time, is sent with its own signature.
+//
+// Every call takes a context and runs in the caller's goroutine; nothing outlives it but idle connections and those to brokers,
+// which Close ends. A request that fails in passing is repeated on the other nodes of the shard, in rounds with growing pauses. A
 // transaction is always sent again with the same bytes, so it can not be paid twice.
 //
 // A Client is safe for concurrent use. No error is fatal.
@@ -46,6 +49,7 @@ import (
 // Options configure a Client.
 type Options struct {
 	URLs        []string      // API addresses, such as http://127.0.0.1:9700; more are learned from them where a shard has none
+	Brokers     []string      // of distilled batches, HOST:PORT or KEY@HOST:PORT; nodes tell of more
 	Trust       *proof.Trust  // nil: calls that verify fail with ErrNoTrust
 	HTTP        *http.Client  // nil: one of its own, which Close closes. It must not have a timeout, for Follow
 	CallTimeout time.Duration // for one request to one node; 10 s
@@ -90,8 +94,12 @@ type Client struct {
 	trouble func(string, error)
 	learner chan struct{} // holds a token while a call follows hand-overs: no two do at once
 
-	mu    sync.Mutex // guards nodes
-	nodes []*node
+	distillFor, distillIn time.Duration // constants; tests are less patient
+
+	mu       sync.Mutex // guards what follows
+	nodes    []*node
+	brokers  []*knownBroker
+	onTheWay map[tx.Hash]time.Time // transfers that a broker says a node holds, and until when it may take
 }
 
 // node is one API. url is fixed; shard is unknownShard until the node has said it.
@@ -110,6 +118,7 @@ func (n *node) strange() bool {
 // New makes a client. No node is asked yet.
 func New(opt Options) (*Client, error) {
 	c := &Client{trust: opt.Trust, http: opt.HTTP, timeout: opt.CallTimeout, rounds: opt.Rounds, trouble: opt.Trouble, learner: make(chan struct{}, 1)}
+	c.distillFor, c.distillIn, c.onTheWay = distillFor, distillIn, map[tx.Hash]time.Time{}
 	if c.timeout == 0 {
 		c.timeout = 10 * time.Second
 	}
@@ -130,14 +139,20 @@ func New(opt Options) (*Client, error) {
 			return nil, err
 		}
 	}
+	for _, b := range opt.Brokers {
+		if err := c.addBroker(b); err != nil {
+			return nil, err
+		}
+	}
 	if len(c.nodes) == 0 {
 		return nil, errors.New("client: no API address given: write it as http://127.0.0.1:9700")
 	}
 	return c, nil
 }
 
-// Close ends idle connections. Calls under way go on.
+// Close ends idle connections and those to brokers. Calls of nodes under way go on.
 func (c *Client) Close() {
+	c.closeBrokers()
 	if c.own {
 		c.http.CloseIdleConnections()
 	}
@@ -196,6 +211,9 @@ func (c *Client) ofShard(ctx context.Context, shard consensus.ShardID) ([]*node,
 			var p api.Params
 			if last = c.getJSON(ctx, n, "/v1/params", &p); last == nil {
 				n.shard.Store(int32(p.Shard))
+				for _, b := range p.Brokers {
+					_ = c.addBroker(b) // one that can't be read is left out
+				}
 			}
 		}
 		if found := c.rotated(match); len(found) > 0 {
