@@ -21,6 +21,7 @@ package keys
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 
@@ -124,6 +125,19 @@ func (s *Secret) Ed25519() (ed25519.PrivateKey, error) {
 		return ed25519.PrivateKey{}, fmt.Errorf("keys: %s is not an Ed25519 key", s.kind.Title())
 	}
 	return ed25519.NewPrivateKey(*s.bytes), nil
+}
+
+// tagBatches is the domain tag of a wallet's BLS key, 16 bytes, padded with zeros.
+var tagBatches = [16]byte{'t', 'u', 't', 't', 'i', '/', 'w', 'a', 'l', 'b', 'l', 's', '/', '1'}
+
+// Batches is the key with which a wallet's account has a part in distilled batches, if it was opened with it: the BLS key of the
+// seed SHA-256(tag 16, Ed25519 seed 32), so that one keystore keeps both. It fails for a key that is no wallet's.
+func (s *Secret) Batches() (*bls.SecretKey, error) {
+	if s.kind != Wallet {
+		return nil, fmt.Errorf("keys: %s has no part in batches", s.kind.Title())
+	}
+	seed := sha256.Sum256(append(tagBatches[:], s.bytes[:]...))
+	return bls.NewSecretKey(seed[:])
 }
 
 // Seed is the raw 32-byte secret, for libraries that bring their own signing (the network transport). Handle with care.

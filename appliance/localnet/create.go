@@ -148,9 +148,18 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 		return nil, err
 	}
 	p := genesis.Population{Table: table, Crowd: crowd, BLS: n.opt.TestCrowd, Named: make([][]genesis.Account, n.opt.Shards)}
-	p.Named[0] = append(p.Named[0], genesis.Account{Key: [32]byte(demo.Public()), Balance: demoBalance})
 	last := n.opt.Shards - 1
-	p.Named[last] = append(p.Named[last], genesis.Account{Key: [32]byte(friend.Public())})
+	for _, w := range []struct {
+		secret  *keys.Secret
+		shard   int
+		balance uint64
+	}{{demo, 0, demoBalance}, {friend, last, 0}} {
+		k, err := batchKey(g.Name, w.secret)
+		if err != nil {
+			return nil, err
+		}
+		p.Named[w.shard] = append(p.Named[w.shard], genesis.Account{Key: [32]byte(w.secret.Public()), Balance: w.balance, BLS: k})
+	}
 	shown := n.progress(fmt.Sprintf("making %s accounts", number(n.opt.Accounts)), n.opt.Accounts)
 	v, err := genesis.Create(string(n.Home), g, counted(p.All(), shown))
 	shown.end(err)
@@ -162,6 +171,17 @@ func (n *Network) createGenesis(seats []seat) (*genesis.Verified, error) {
 		return nil, err
 	}
 	return v, n.createWallets(v, p, demo, friend)
+}
+
+// batchKey is a wallet's BLS key in genesis.
+func batchKey(network string, wallet *keys.Secret) (*genesis.BLSKey, error) {
+	secret, err := wallet.Batches()
+	if err != nil {
+		return nil, err
+	}
+	k := &genesis.BLSKey{Key: secret.Public()}
+	k.Possession = secret.ProvePossession(genesis.AccountMessage(network, [32]byte(wallet.Public()), k.Key))
+	return k, nil
 }
 
 // createWallets seals the demo wallet and a friend on the last shard to send to.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tutti/accel/bls"
 	"tutti/appliance/api"
 	"tutti/appliance/host"
 	"tutti/appliance/keys"
@@ -120,6 +121,20 @@ type sent struct {
 	Account   *accountInfo  `json:"account,omitempty"` // that was opened
 }
 
+// sendWith sends a transfer through a broker where there is one and the account has a part in batches, and else on its own.
+func (s *session) sendWith(ctx context.Context, p *payer, t *tx.Signed) error {
+	if p.state.HasBLS && t.Kind == tx.Transfer {
+		key, err := p.key.Batches()
+		if err != nil {
+			return err
+		}
+		if s.client.Distill(ctx, t, key) == nil {
+			return nil
+		}
+	}
+	return s.send(ctx, t)
+}
+
 // send sends a signed transaction.
 func (s *session) send(ctx context.Context, t *tx.Signed) error {
 	err := s.client.Submit(ctx, []tx.Signed{*t})[0]
@@ -131,7 +146,7 @@ func (s *session) send(ctx context.Context, t *tx.Signed) error {
 }
 
 // pay sends a transaction and waits for its proof, which it saves in file, or under its id in the home folder.
-func (s *session) pay(ctx context.Context, t *tx.Signed, fee uint64, file string) (*sent, error) {
+func (s *session) pay(ctx context.Context, by *payer, t *tx.Signed, file string) (*sent, error) {
 	id := t.TxID(s.hash)
 	if file == "" {
 		file = receiptPath(s, id)
@@ -140,7 +155,7 @@ func (s *session) pay(ctx context.Context, t *tx.Signed, fee uint64, file string
 		return nil, err
 	}
 	start := time.Now()
-	if err := s.send(ctx, t); err != nil {
+	if err := s.sendWith(ctx, by, t); err != nil {
 		return nil, err
 	}
 	p, f, err := s.client.Await(ctx, t)
@@ -154,7 +169,7 @@ func (s *session) pay(ctx context.Context, t *tx.Signed, fee uint64, file string
 	if err := saveProof(file, f); err != nil {
 		return nil, fmt.Errorf("transaction %s is final, but its proof could not be saved (%w): make room, then 'tutti wallet receipt %s'", id, err, id)
 	}
-	return &sent{ID: p.ID, Fee: fee, ElapsedMs: ms(elapsed), Proven: p, ProofFile: file}, nil
+	return &sent{ID: p.ID, Fee: by.fee, ElapsedMs: ms(elapsed), Proven: p, ProofFile: file}, nil
 }
 
 // saveProof writes a proof file; one that is there already is replaced, since the new one says at least as much.
@@ -200,7 +215,8 @@ func walletSendCommand(a *app, n *networkFlags) *cobra.Command {
 		Long: `Pay AMOUNT from wallet FROM to TO, an account id or the name of a wallet, in any shard.
 
 By default the command returns when the payment is final, for another shard when the credit there is final too, and saves
-the proof. Exit status 0 means: proven, and the receiver has the money.`,
+the proof. Where nodes tell of a broker it goes through that, in a batch with others, and on its own if that takes too long; with
+--wait=false it always goes on its own. Exit status 0 means: proven, and the receiver has the money.`,
 		Example: `  tutti wallet send demo ACCOUNT 1,500
   tutti wallet send demo alice 100 --json
   tutti wallet send demo alice 100 --wait=false`,
@@ -236,7 +252,7 @@ the proof. Exit status 0 means: proven, and the receiver has the money.`,
 			if !wait {
 				return a.sendOnly(c.Context(), s, t, p.fee)
 			}
-			r, err := s.pay(c.Context(), t, p.fee, file)
+			r, err := s.pay(c.Context(), p, t, file)
 			if err != nil {
 				return err
 			}
@@ -339,11 +355,11 @@ func (a *app) openAccount(ctx context.Context, n *networkFlags, name string, o o
 	if err := p.afford(amount, s.genesis.Parameters.OpenDeposit); err != nil {
 		return err
 	}
-	t, err := p.sign(tx.Tx{Kind: tx.Open, Amount: amount, FeeClass: o.feeClass, Key: e.Key}, s.hash)
+	t, err := p.sign(tx.Tx{Kind: tx.Open, Amount: amount, FeeClass: o.feeClass, Key: e.Key, BLS: a.batchKey(s, store, e)}, s.hash)
 	if err != nil {
 		return err
 	}
-	r, err := s.pay(ctx, t, p.fee, "")
+	r, err := s.pay(ctx, p, t, "")
 	if err != nil {
 		return err
 	}
@@ -359,6 +375,35 @@ func (a *app) openAccount(ctx context.Context, n *networkFlags, name string, o o
 	}
 	r.Account = &accountInfo{proof.Digest(account.Genesis), account.ID, consensus.ShardID(account.Shard)}
 	return a.saySent(r, fmt.Sprintf("account %s of wallet %s with %s, fee %s, deposit %s", account.ID, name, number(amount), number(p.fee), number(s.genesis.Parameters.OpenDeposit)))
+}
+
+// batchKey is the BLS key of a wallet for the opening of its account; nil if the wallet can't be opened: then its account has no part
+// in batches, ever.
+func (a *app) batchKey(s *session, store keys.Store, e keys.Entry) *tx.BLSKey {
+	key, err := a.openBatchKey(s, store, e)
+	if err != nil {
+		fmt.Fprintf(a.stderr, "tutti: the account of wallet %q is opened without a key for batches: %s\n", e.Name, oneLine(err))
+		return nil
+	}
+	out := &tx.BLSKey{Key: key.Public()}
+	out.Possession = key.ProvePossession(tx.PossessionMessage(s.hash, e.Key, out.Key))
+	return out
+}
+
+func (a *app) openBatchKey(s *session, store keys.Store, e keys.Entry) (*bls.SecretKey, error) {
+	k, err := store.Keystore(e.Name)
+	if err != nil {
+		return nil, err
+	}
+	password, err := a.password(passwordSource{home: s.home.WalletPassword(), question: "Password of wallet " + e.Name})
+	if err != nil {
+		return nil, err
+	}
+	secret, err := k.Open(password)
+	if err != nil {
+		return nil, err
+	}
+	return secret.Batches()
 }
 
 // askAgain is the pause between questions while a state root catches up with a block.
