@@ -447,9 +447,9 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 		if b.Online {
 			r.ClientSigning = report.Online
 		}
-		if o.Finalised > 0 {
+		if o.Batches > 0 {
 			r.DistilledMeasured = report.Round(float64(o.Distilled)/float64(o.Finalised), 4)
-			r.MeanBatch = report.Round(float64(o.Finalised)/float64(max(o.Batches, 1)), 1)
+			r.MeanBatch = report.Round(float64(o.Batched)/float64(o.Batches), 1)
 		}
 	}
 	r.Scenario.Name = fmt.Sprintf("%s-%dx%d", b.Workload, r.Scenario.Shards, r.Scenario.Validators)

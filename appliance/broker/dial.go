@@ -57,6 +57,7 @@ type call struct {
 // job is an offer to be answered.
 type job struct {
 	call *call
+	late time.Time // the broker does not wait longer
 	offer
 }
 
@@ -261,7 +262,7 @@ func (c *Conn) offered(o offer) error {
 		return fmt.Errorf("%w: an offer of a submission that there is not, or one too many", ErrLied)
 	}
 	select {
-	case c.jobs <- job{k, o}:
+	case c.jobs <- job{k, time.Now().Add(c.welcome.Patience), o}:
 	default: // so many wait that this one would be late: its sender is a straggler
 	}
 	return nil
@@ -272,6 +273,9 @@ func (c *Conn) sign(ctx context.Context) {
 	for {
 		select {
 		case j := <-c.jobs:
+			if time.Now().After(j.late) {
+				continue // who signs what is late gets late with the rest, too
+			}
 			share, err := c.chain.Answer(j.call.key, &j.call.body, &j.Offer)
 			if err != nil {
 				c.end(fmt.Errorf("%w: %w", ErrLied, err))

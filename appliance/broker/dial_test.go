@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	stded25519 "crypto/ed25519"
 	"crypto/tls"
@@ -182,5 +183,25 @@ func TestHostile(t *testing.T) {
 	}
 	if v, err := w.dial(at).Submit(t.Context(), w.pay(5, nil), own(5)); err != nil || !v.Taken() {
 		t.Error(v, err)
+	}
+}
+
+// TestLateOffer: an offer that has waited so long that the broker waits no more is not signed: the time goes to one that is not late.
+func TestLateOffer(t *testing.T) {
+	w := newWorld(t)
+	c := &Conn{chain: w.chain, jobs: make(chan job, 2), wake: make(chan struct{}, 1)}
+	place := distill.Offer{Count: 1}
+	for number, until := range []time.Time{time.Now().Add(-time.Millisecond), time.Now().Add(time.Hour)} {
+		c.jobs <- job{&call{body: w.pay(number, nil).Body, key: own(number)}, until, offer{uint32(number), 1, place}}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); c.sign(ctx) }()
+	<-c.wake
+	cancel()
+	<-done
+	r := newReader(bytes.NewReader(c.out[1:]))
+	if a, err := r.answer(); err != nil || a.number != 1 || len(c.out) != 1+answerBytes {
+		t.Errorf("%d bytes of answers, the first to offer %d: %v", len(c.out), a.number, err)
 	}
 }

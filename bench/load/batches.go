@@ -174,6 +174,7 @@ func (s *Batches) settle(f *batch, outcomes []bool, h *consensus.Header, now tim
 		f.left--
 		s.live--
 		s.settled(tally, h.Shard, f.start+due, now, false, false)
+		tally.Batched++
 		if !f.Straggler(i) {
 			tally.Distilled++
 		}

@@ -155,7 +155,12 @@ func (s *Online) block(e client.Event) error {
 	for _, b := range c.Body.Batches {
 		var first *Tally
 		for i := range b.Count() {
-			if t := s.settle(c.IDs[at+i], c.Body.Outcomes[at+i], e.Header.Height, now, !b.Straggler(i)); first == nil {
+			t := s.settle(c.IDs[at+i], c.Body.Outcomes[at+i], e.Header.Height, now, !b.Straggler(i))
+			if t == nil {
+				continue
+			}
+			t.Batched++
+			if first == nil {
 				first = t
 			}
 		}

@@ -50,6 +50,7 @@ type Tally struct {
 	Unsent          uint64            // could not be sent: no free payer, or too many waiting
 
 	Distilled uint64            // of Finalised, signed by the signature of their batch
+	Batched   uint64            // of Finalised, in a batch, with whichever signature
 	Batches   uint64            // of which some transfer is in Finalised; one at the edge of the warm-up counts here
 	Skipped   uint64            // were in a block with the outcome false; they may have succeeded later
 	Retried   map[string]uint64 // sent again, by reason
