@@ -259,6 +259,8 @@ func TestBatch(t *testing.T) {
 		}
 		group.Wait()
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	transfers := 0
 	for _, b := range w.batches {
 		transfers += b.Count()

@@ -42,8 +42,8 @@ func brokerCommand(a *app) *cobra.Command {
 	o := brokerOptions{quota: broker.DefaultQuota}
 	c := &cobra.Command{
 		Use:   "broker",
-		Short: "Collect transfers, have their senders sign them together, and give the batches to nodes, until Ctrl-C",
-		Long: `Collect transfers, have their senders sign them together, and give the batches to nodes, until Ctrl-C.
+		Short: "Run a broker of distilled batches until Ctrl-C",
+		Long: `Run a broker of distilled batches until Ctrl-C: it collects transfers, has their senders sign them together, and gives them to nodes.
 
 Validators check such a batch by one signature instead of thousands. Nobody has to trust a broker: it can delay a transfer, and no
 more; wallets send on their own what it does not bring into a block in time. Nodes tell wallets about it when its address stands in
