@@ -52,6 +52,8 @@ func (rd *round) over() *distill.Round {
 
 // distil makes a batch of a window's entries and gives it to a node.
 func (l *lane) distil(ctx context.Context, some []*entry) {
+	// Should one that is trusted not answer, its signature is checked with the stragglers'.
+	some = l.s.check(some, func(e *entry) bool { return e.trusted })
 	for range maxOffers {
 		if len(some) < l.s.opt.Least {
 			break

@@ -75,7 +75,7 @@ const (
 const (
 	maxWindow   = 10 * time.Second
 	maxBehind   = 4 // transfers of one sender that wait for the one in work
-	maxRounds   = 4 // batches in the making, of each shard
+	maxRounds   = 8 // batches in the making, of each shard
 	maxOffers   = 4 // of one submission
 	maxOut      = 16 << 20
 	maxStanding = 1 << 19

@@ -36,8 +36,11 @@ func (n *Network) launchBroker() error {
 	for _, urls := range n.APIs {
 		apis = append(apis, urls...)
 	}
-	return n.children.start(brokerName, filepath.Join(string(n.Home), "broker.log"), n.opt.Binary, "broker", "--home", string(n.Home),
-		"--api", strings.Join(apis, ","), "--listen", n.BrokerAddr(), "--parent-fd", strconv.Itoa(ParentFD))
+	args := []string{"broker", "--home", string(n.Home), "--api", strings.Join(apis, ","), "--listen", n.BrokerAddr(), "--parent-fd", strconv.Itoa(ParentFD)}
+	if n.opt.Profiles != "" {
+		args = append(args, "--cpu-profile", filepath.Join(n.opt.Profiles, brokerName+".pprof"))
+	}
+	return n.children.start(brokerName, filepath.Join(string(n.Home), "broker.log"), n.opt.Binary, args...)
 }
 
 // BrokerAddr is where the broker listens, with Options.Broker.

@@ -407,6 +407,9 @@ func TestBLSKeys(t *testing.T) {
 				t.Errorf("%s: account %v: key %x, %v, %v", when, id, key, ok, err)
 			}
 		}
+		if _, _, known, signs := l.Signer(tx.MakeID(200, 0)); known || signs {
+			t.Error("a signer that is no account")
+		}
 		if _, ok, err := l.BLSKey(tx.MakeID(200, 0)); ok || err != nil {
 			t.Errorf("%s: a key of an account elsewhere", when)
 		}

@@ -33,6 +33,7 @@ type brokerOptions struct {
 	least            int
 	quota            broker.Quota
 	parentFD         int
+	profile          string
 }
 
 // brokerStatus is how long two lines about what a broker did are apart.
@@ -59,7 +60,11 @@ api.brokers of their config.toml. Every ten seconds in which something happened 
 				ctx, cancel = untilParentEnds(ctx, o.parentFD)
 				defer cancel()
 			}
-			return a.broker(ctx, o)
+			stop, err := profileTo(o.profile)
+			if err != nil {
+				return err
+			}
+			return errors.Join(a.broker(ctx, o), stop())
 		},
 	}
 	o.network.add(c)
@@ -71,6 +76,7 @@ api.brokers of their config.toml. Every ten seconds in which something happened 
 	f.IntVar(&o.least, "least", broker.DefaultLeast, "transfers of a batch; fewer are sent on with their own signatures")
 	f.IntVar(&o.quota.PerSecond, "per-second", o.quota.PerSecond, "transfers that one client address may submit each second")
 	f.IntVar(&o.quota.InWorkEach, "in-work", o.quota.InWorkEach, "transfers of one client address in work at once")
+	f.StringVar(&o.profile, "cpu-profile", "", "file for a CPU profile of the whole run, for 'go tool pprof'")
 	f.IntVar(&o.parentFD, "parent-fd", 0, "descriptor whose end of file means that the parent has ended")
 	if err := f.MarkHidden("parent-fd"); err != nil {
 		panic(err) // the flag was defined above
