@@ -95,7 +95,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestThen: after the measurement comes three times the rate, all of which the full node refuses and nobody sends again, and then
+// TestThen: after the measurement comes three times the rate, of which the node refuses a part that nobody sends again, and then
 // the first rate. Each stretch has its own counts, and a nonce that was refused is used by the next transfer.
 func TestThen(t *testing.T) {
 	y := newToy(t, 1, 1, 1500, nil) // enough for all that is ever under way, however slow the machine
@@ -103,14 +103,14 @@ func TestThen(t *testing.T) {
 	opt.ReadRate = 0.001 // no nonce can be read again
 	s := open(t, opt)
 	const rate = 100
-	full := func(full bool) {
+	full := func() {
 		y.mu.Lock()
 		defer y.mu.Unlock()
-		y.nodes[0][0].full = full
+		y.nodes[0][0].full = 2 * rate
 	}
 	o, err := s.Run(t.Context(), Phase{
 		Rate: rate, Duration: time.Second, Drain: 20 * time.Second,
-		End:  func() { full(true); time.AfterFunc(time.Second, func() { full(false) }) },
+		End:  full,
 		Then: []Stretch{{Rate: 3 * rate, Duration: time.Second, GiveUp: true, Invalid: 0.1}, {Rate: rate, Duration: time.Second}},
 	})
 	if err != nil {

@@ -49,7 +49,7 @@ type toyNode struct {
 	server *httptest.Server
 	api    *api.Server
 	pool   []tx.Signed
-	full   bool // refuses every transaction for now
+	full   int // so many transactions are refused for now
 	down   bool
 }
 
@@ -126,7 +126,8 @@ func (n *toyNode) Submit(_ context.Context, _ uint64, txs []tx.Signed) []error {
 		case out[i] != nil:
 		case n.down:
 			out[i] = &api.Error{Code: api.ShuttingDown}
-		case n.full:
+		case n.full > 0:
+			n.full--
 			out[i] = api.Refuse(api.PoolFull, "")
 		case txs[i].Nonce < y.nonces[txs[i].From]:
 			out[i] = api.Refuse(api.NonceTooLow, "")
