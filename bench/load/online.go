@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/broker"
 	"tutti/appliance/client"
+	"tutti/bench/openloop"
+	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -144,18 +147,23 @@ func (s *Online) follow(shard consensus.ShardID) {
 
 // block enters a verified block.
 func (s *Online) block(e client.Event) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, c := s.now(), e.Contents
-	s.count(e.Header, c.Body.Outcomes)
+	return s.enter(e, func(now time.Duration) error {
+		s.own(e, now)
+		return nil
+	})
+}
+
+// own enters what a verified block says of the session's transfers. mu is held.
+func (s *Online) own(e client.Event, now time.Duration) {
+	c := e.Contents
 	for i := range c.Body.Txs {
-		s.settle(c.IDs[i], c.Body.Outcomes[i], e.Header.Height, now, false)
+		s.settle(c.IDs[i], c.Body.Outcomes[i], e.Header, now, false)
 	}
 	at := len(c.Body.Txs)
 	for _, b := range c.Body.Batches {
 		var first *Tally
 		for i := range b.Count() {
-			t := s.settle(c.IDs[at+i], c.Body.Outcomes[at+i], e.Header.Height, now, !b.Straggler(i))
+			t := s.settle(c.IDs[at+i], c.Body.Outcomes[at+i], e.Header, now, !b.Straggler(i))
 			if t == nil {
 				continue
 			}
@@ -169,11 +177,10 @@ func (s *Online) block(e client.Event) error {
 		}
 		at += b.Count()
 	}
-	return nil
 }
 
 // settle enters what became of a transfer in a block, and returns where it counts if it settled. mu is held.
-func (s *Online) settle(id tx.Hash, took bool, height consensus.Height, now time.Duration, distilled bool) *Tally {
+func (s *Online) settle(id tx.Hash, took bool, h *consensus.Header, now time.Duration, distilled bool) *Tally {
 	f := s.flights[id]
 	if f == nil {
 		return nil
@@ -183,17 +190,14 @@ func (s *Online) settle(id tx.Hash, took bool, height consensus.Height, now time
 		return nil
 	}
 	s.gen.Done(f.t.From, true)
-	s.totals.Settled++
-	f.tally.Finalised++
+	s.settled(f.tally, h.Shard, f.due, now, false, false)
 	if distilled {
 		f.tally.Distilled++
 	}
 	s.delta[f.t.From] -= int64(f.t.Amount + s.opt.Fee)
 	s.delta[f.t.To] += int64(f.t.Amount)
-	record(f.tally.Latency, now-f.due)
-	record(s.recent, now-f.due)
 	if f.tally.measured {
-		s.probe(probe{s.opt.Crowd.ID(f.t.From), height, f.due}, now)
+		s.probe(probe{s.opt.Crowd.ID(f.t.From), h.Height, f.due}, now)
 	}
 	s.finish(f)
 	return f.tally
@@ -215,13 +219,15 @@ func (s *Online) launch(ctx context.Context, first, next uint64, place func(uint
 	for n := first; n < next; n++ {
 		tally, due := place(n)
 		tally.Due++
-		if s.live >= s.opt.Outstanding {
-			tally.Unsent++
-			continue
+		tally.second(due).Due++
+		ok := s.live < s.opt.Outstanding
+		var t workload.Transfer
+		if ok {
+			t, ok = s.gen.Next()
 		}
-		t, ok := s.gen.Next()
 		if !ok {
 			tally.Unsent++
+			s.rec.Missed(replay.Unsent, due)
 			continue
 		}
 		f := &onlineFlight{t: t, tally: tally, due: due, settled: make(chan struct{})}
@@ -288,8 +294,8 @@ func (s *Online) accepted(f *onlineFlight) {
 
 // Run runs one phase, which must have a duration, as Session.Run does.
 func (s *Online) Run(ctx context.Context, p Phase) (*Outcome, error) {
-	if p.Duration <= 0 {
-		return nil, errors.New("load: a phase through a broker has a duration: give it one")
+	if p.Duration <= 0 || len(p.Then) > 0 {
+		return nil, errors.New("load: a phase through a broker has a duration and one stretch")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -301,13 +307,15 @@ func (s *Online) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.proofs = newHistogram()
 	s.mu.Unlock()
 	start, length := s.now(), p.WarmUp+p.Duration
+	warm.begin, measured.begin = start, start+p.WarmUp
+	out.NoEvidence = s.record(p, start)
 	var marks sync.WaitGroup
 	s.mark(ctx, &marks, start+p.WarmUp, &out.Begin, p.Begin)
 	s.mark(ctx, &marks, start+length, &out.End, p.End)
-	sched := schedule{p.Rate}
-	err := sched.run(ctx, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
+	sched := openloop.New(p.Burst, openloop.Stretch{Rate: p.Rate})
+	err := sched.Run(ctx, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
 		s.launch(ctx, first, next, func(n uint64) (*Tally, time.Duration) {
-			if due := sched.due(n); due < p.WarmUp {
+			if due := sched.Due(n); due < p.WarmUp {
 				return warm, start + due
 			} else {
 				return measured, start + due
@@ -325,8 +333,9 @@ func (s *Online) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.close(warm, measured)
 	s.mu.Lock()
 	out.Tally = *measured
-	out.Rejected, out.Retried = maps.Clone(measured.Rejected), maps.Clone(measured.Retried)
+	out.Rejected, out.Retried, out.Seconds = maps.Clone(measured.Rejected), maps.Clone(measured.Retried), slices.Clone(measured.Seconds)
 	s.mu.Unlock()
+	s.recorded(out)
 	if err := s.err(); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, err
 	}
@@ -341,9 +350,11 @@ func (s *Online) close(tallies ...*Tally) {
 		if f.accepted {
 			f.tally.Lost++
 			s.totals.Lost++
+			s.rec.Missed(replay.Lost, f.due)
 		} else {
 			f.tally.Rejected[cmp.Or(f.code, noAnswer)]++
 			s.totals.Rejected++
+			s.rec.Missed(replay.Rejected, f.due)
 		}
 		s.gen.Done(f.t.From, false)
 		s.finish(f)
