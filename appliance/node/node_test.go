@@ -405,7 +405,7 @@ func (n *network) metricsAreFed(t *testing.T) {
 		"tutti_pool_admitted_total": {1, 0}, "tutti_pool_refused_total": any, "tutti_pool_dropped_total": {1, 0}, "tutti_pool_resent_total": any,
 		"tutti_pool_batches": {0, -1}, "tutti_pool_batched_transactions": {0, -1}, "tutti_pool_batched_bytes": {0, -1}, "tutti_pool_batch_admitted_total": {0, -1},
 		"tutti_pool_batch_refused_total": {0, -1}, "tutti_pool_batch_dropped_total": {0, -1}, "tutti_pool_batch_resent_total": {0, -1},
-		"tutti_net_peers": {1, 7}, "tutti_net_messages_total": {10, 0}, "tutti_net_bytes_total": {1000, 0}, "tutti_net_dropped_total": any,
+		"tutti_net_peers": {1, 7}, "tutti_net_messages_total": {10, 0}, "tutti_net_bytes_total": {1000, 0}, "tutti_net_wire_bytes_total": {0, 0}, "tutti_net_dropped_total": any,
 		"tutti_sync_active": {0, 1}, "tutti_sync_runs_total": any, "tutti_sync_blocks_total": any,
 		"tutti_api_requests_total": {1, 0}, "tutti_api_request_seconds": {1, 0}, "tutti_api_in_flight_requests": {1, 10},
 		"tutti_api_refused_total": {1, 0}, "tutti_api_transactions_total": {1, 0}, "tutti_api_subscribers": {1, 1},
