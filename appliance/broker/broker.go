@@ -32,8 +32,8 @@
 //
 // A submission is asked about at a node, in bulk with what came beside it: whether the account exists, has a BLS key, has this
 // nonce next and can pay. Window after the first transfer came, or when MaxCount are there, the Ed25519 signatures are checked, all at
-// once, but for those of senders that answered rightly lately: should such a sender not answer, its signature is checked with
-// the stragglers'. Then the batch is offered to its senders; when all have answered, or after Patience, it is finished and
+// once, but for those of senders that answered rightly lately and from the same source: should such a sender not answer, its
+// signature is checked with the stragglers'. Then the batch is offered to its senders; when all have answered, or after Patience, it is finished and
 // given to a node. If a straggler's signature turns out to be wrong, the batch is made again without it. Fewer than Least are
 // sent on one by one, each with its own signature, which costs validators less than a pairing; so are those of a batch that nobody
 // answered. A sender has one transfer in work at a time, further ones wait for it, up to maxBehind.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -423,12 +424,26 @@ func TestStragglers(t *testing.T) {
 	}
 }
 
+// TestBorrowedStanding: standing is of a sender and where it answered from, so nobody else can spoil a batch in its name.
+func TestBorrowedStanding(t *testing.T) {
+	w := newWorld(t)
+	s, at := w.broker(func(o *Options) { o.Patience, o.Window = time.Second, 300*time.Millisecond })
+	s.standing.put(uint64(tx.MakeID(0, 20)), netip.MustParsePrefix("192.0.2.1/32"))
+	m := w.mute(at)
+	bad := w.pay(20, nil)
+	bad.Signature[0] ^= 1
+	m.submit(1, bad)
+	if v, offers := m.verdict(); v.Code != CodeSignature || offers != 0 {
+		t.Errorf("%v after %d offers", v, offers)
+	}
+}
+
 // TestSpoiler: who has standing is not checked at intake; if it then signs wrongly and does not answer, the batch is made again
 // without it, and it and its source pay for it.
 func TestSpoiler(t *testing.T) {
 	w := newWorld(t)
 	s, at := w.broker(func(o *Options) { o.Patience, o.Window = time.Second, 300*time.Millisecond })
-	s.standing.put(uint64(tx.MakeID(0, 20)), struct{}{})
+	s.standing.put(uint64(tx.MakeID(0, 20)), netip.MustParsePrefix("127.0.0.1/32"))
 	c, m := w.dial(at), w.mute(at)
 	bad := w.pay(20, nil)
 	bad.Signature[0] ^= 1

@@ -22,7 +22,7 @@ type entry struct {
 	lane    *lane
 	came    time.Time
 	signer  api.Signer
-	trusted bool   // its sender answered rightly lately
+	trusted bool   // its sender answered rightly lately, from the same source
 	checked bool   // its Ed25519 signature is right
 	round   *round // newest that it was offered in; conn.mu guards it, and place
 	place   int
@@ -169,7 +169,8 @@ func (l *lane) judge(ctx context.Context, some []*entry) {
 			l.s.end(e, Verdict{Code: code}, true)
 			continue
 		}
-		_, e.trusted = l.s.standing.get(e.sender())
+		from, answered := l.s.standing.get(e.sender())
+		e.trusted = answered && from == e.conn.from // or anybody could spoil batches in the name of those who answer
 		fit = append(fit, e)
 	}
 	if len(fit) == 0 {

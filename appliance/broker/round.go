@@ -126,7 +126,7 @@ func (s *Server) ask(ctx context.Context, some []*entry) (*distill.Batch, error)
 		if b.Straggler(i) {
 			s.standing.drop(e.sender())
 		} else {
-			s.standing.put(e.sender(), struct{}{})
+			s.standing.put(e.sender(), e.conn.from)
 		}
 	}
 	return b, nil

@@ -121,9 +121,9 @@ type Server struct {
 	opt      Options
 	lanes    []*lane // by shard
 	sources  *sources
-	standing *recent[struct{}]  // senders that answered rightly lately
-	barred   *recent[time.Time] // senders, until when
-	sent     *recent[sentOne]   // of senders, their newest transfer that a node holds
+	standing *recent[netip.Prefix] // senders that answered rightly lately, and where from
+	barred   *recent[time.Time]    // senders, until when
+	sent     *recent[sentOne]      // of senders, their newest transfer that a node holds
 	count    counters
 	conns    atomic.Int64
 	settling chan struct{}
@@ -162,7 +162,7 @@ func New(opt Options) (*Server, error) {
 		return nil, errors.New("broker: nodes take no batches")
 	}
 	s := &Server{
-		opt: opt, sources: &sources{quota: q, all: map[netip.Prefix]*source{}}, standing: newRecent[struct{}](maxStanding),
+		opt: opt, sources: &sources{quota: q, all: map[netip.Prefix]*source{}}, standing: newRecent[netip.Prefix](maxStanding),
 		barred: newRecent[time.Time](maxBarred), sent: newRecent[sentOne](maxSent), settling: make(chan struct{}, maxSettling),
 		settleAfter: settleAfter,
 	}
