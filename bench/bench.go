@@ -28,7 +28,7 @@
 //   - rate_stood: where the highest rate was searched for, the full run at it met the target too.
 //   - overload_rate, overload_memory, overload_answers, overload_recovery, invalid_throughput: where there are several stretches;
 //     see stretches.go.
-//   - replayable: the report's evidence, with which `tutti bench verify` follows its figures elsewhere, bears them out here.
+//   - replayable: the report's evidence, of every stretch, with which `tutti bench verify` follows its figures elsewhere, bears them out here.
 //   - balances_match: on a network of our own, the accounts of a sample hold exactly what the transfers that this
 //     client saw settle leave them.
 //
@@ -112,7 +112,7 @@ const (
 	maxDuration  = 24 * time.Hour
 	maxOverload  = 100
 	maxAlternate = 0.9
-	burst        = 100 * time.Millisecond
+	burst        = replay.Burst
 	zipfWindow   = 128 // transfers of one payer under way, where some payers pay most of the time
 )
 
@@ -142,6 +142,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("rate %v: choose a number from 1 to %d, or max", c.Rate, maxRate)
 	case c.Duration < time.Second || c.Duration > maxDuration:
 		return fmt.Errorf("duration %s: choose 1s to %s", c.Duration, maxDuration)
+	case c.Burst && (c.WarmUp%time.Second != 0 || c.Duration%time.Second != 0):
+		return fmt.Errorf("bursts begin with whole seconds: give whole seconds of warm-up and duration, not %s and %s", c.WarmUp, c.Duration)
 	case c.Attach == nil && c.Shards == 1 && c.CrossShard > 0:
 		return errors.New("with one shard there is no other to send to: leave the cross-shard share at 0, or take more shards")
 	case c.Accounts > workload.MaxAccounts:

@@ -47,6 +47,7 @@ func TestValidate(t *testing.T) {
 		"choose 1s to":             func(c *Config) { c.Duration = time.Millisecond },
 		"no other to send to":      func(c *Config) { c.CrossShard = 0.2 },
 		"the limit is":             func(c *Config) { c.Accounts = 1 << 40 },
+		"whole seconds of warm-up": func(c *Config) { c.Burst, c.WarmUp = true, 500*time.Millisecond },
 	} {
 		c := Standard()
 		change(&c)

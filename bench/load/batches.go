@@ -65,16 +65,14 @@ type batch struct {
 type batchPhase struct {
 	warm, measured *Tally
 	sched          openloop.Schedule
-	warmUp         time.Duration
 }
 
 // of is where a transfer counts, and when it was due.
 func (p *batchPhase) of(n uint64) (*Tally, time.Duration) {
-	due := p.sched.Due(n)
-	if due < p.warmUp {
-		return p.warm, due
+	if p.sched.Stretch(n) == 0 {
+		return p.warm, p.sched.Due(n)
 	}
-	return p.measured, due
+	return p.measured, p.sched.Due(n)
 }
 
 // OpenBatches connects and waits until each shard has shown a verified block.
@@ -283,7 +281,8 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	length := p.WarmUp + p.Duration
-	phase := &batchPhase{warm: newTally(), measured: newTally(), sched: openloop.New(p.Burst, openloop.Stretch{Rate: p.Rate}), warmUp: p.WarmUp}
+	scheduled := p.scheduled()
+	phase := &batchPhase{warm: newTally(), measured: newTally(), sched: scheduled.Schedule()}
 	windows, err := s.make(ctx, phase, length)
 	if err != nil {
 		return nil, err
@@ -294,7 +293,7 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.mu.Unlock()
 	start := s.now()
 	phase.warm.begin, phase.measured.begin = start, start+p.WarmUp
-	out.NoEvidence = s.record(p, start)
+	out.NoEvidence = s.record(scheduled, start)
 	var marks, senders sync.WaitGroup
 	mark := func(at time.Duration, into *Totals, call func()) { s.mark(ctx, &marks, start+at, into, call) }
 	mark(p.WarmUp, &out.Begin, p.Begin)

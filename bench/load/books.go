@@ -3,7 +3,6 @@ package load
 import (
 	"cmp"
 	"context"
-	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -97,15 +96,11 @@ func (b *books) enter(e client.Event, use func(now time.Duration) error) error {
 
 // record begins the evidence of a phase, whose first transaction is due at start. A phase that can not leave any goes on
 // without.
-func (b *books) record(p Phase, start time.Duration) (err error) {
+func (b *books) record(p replay.Phase, start time.Duration) (err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p.Burst > 0 || len(p.Then) > 0 {
-		return errors.New("load: a run with bursts or several stretches leaves no evidence yet")
-	}
-	phase := replay.Phase{Rate: p.Rate, WarmUp: p.WarmUp, Duration: p.Duration}
 	wall := time.Now().Add(start - b.now()) // by the clock of the day as it is now, which may have been set since epoch
-	b.rec, err = replay.NewRecorder(phase, start, wall, b.client.Trust(), b.finals)
+	b.rec, err = replay.NewRecorder(p, start, wall, b.client.Trust(), b.finals)
 	return err
 }
 
@@ -115,9 +110,14 @@ func (b *books) recorded(out *Outcome) {
 	rec := b.rec
 	b.rec = nil
 	b.mu.Unlock()
-	if rec != nil {
-		out.Evidence, out.NoEvidence = rec.Finish(out.Begin.At, out.End.At)
+	if rec == nil {
+		return
 	}
+	var marks []replay.Marks
+	for _, o := range append([]*Outcome{out}, out.Then...) {
+		marks = append(marks, replay.Marks{Begin: o.Begin.At, End: o.End.At})
+	}
+	out.Evidence, out.NoEvidence = rec.Finish(marks...)
 }
 
 // settled enters a transaction that succeeded in a verified block of a shard, or by a receipt that the block consumed. due is

@@ -167,6 +167,7 @@ func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 	case f.tally.giveUp && e != nil && (e.RetryAfter > 0 || passing(e.Code)):
 		f.tally.Rejected[code]++
 		s.totals.Rejected++
+		s.rec.Missed(replay.Rejected, f.due)
 		s.finishUntaken(f)
 	case e == nil || e.RetryAfter > 0: // the node as a whole
 		l.down = now + downFor

@@ -10,39 +10,48 @@ import (
 
 	"tutti/appliance/client"
 	"tutti/appliance/proof"
-	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
 
-// check holds an outcome against what always holds.
-func check(t *testing.T, s *Session, o *Outcome, due uint64) {
+// check holds an outcome against what always holds: due are how many were due in the measurement and in each stretch after it.
+func check(t *testing.T, s *Session, out *Outcome, due ...uint64) {
 	t.Helper()
-	if o.Missing() != 0 || o.Due != due {
-		t.Errorf("%d due, want %d; %d of them in no count: %+v", o.Due, due, o.Missing(), o.Tally)
+	if len(due) != 1+len(out.Then) {
+		t.Fatalf("%d stretches after the measurement", len(out.Then))
 	}
-	if n := uint64(o.Latency.TotalCount()); n != o.Finalised {
-		t.Errorf("%d latencies of %d finalised transactions", n, o.Finalised)
+	finalised, lost, expired := uint64(0), uint64(0), uint64(0)
+	for i, o := range append([]*Outcome{out}, out.Then...) {
+		if o.Missing() != 0 || o.Due != due[i] {
+			t.Errorf("%d due, want %d; %d of them in no count: %+v", o.Due, due[i], o.Missing(), o.Tally)
+		}
+		if n := uint64(o.Latency.TotalCount()); n != o.Finalised {
+			t.Errorf("%d latencies of %d finalised transactions", n, o.Finalised)
+		}
+		finalised, lost, expired = finalised+o.Finalised, lost+o.Lost, expired+o.Expired
 	}
-	if o.Evidence == nil {
-		t.Fatalf("no evidence: %v", o.NoEvidence)
+	if out.Evidence == nil {
+		t.Fatalf("no evidence: %v", out.NoEvidence)
 	}
-	settled, missed, warm := uint64(0), uint64(0), uint64(0)
-	for _, shard := range o.Evidence.Shards {
+	settled, missed := uint64(0), uint64(0)
+	for _, shard := range out.Evidence.Shards {
 		for _, b := range shard.Blocks {
 			settled += b.Settled.Sum()
 		}
 	}
-	for _, slots := range o.Evidence.Missed {
+	for _, slots := range out.Evidence.Missed {
 		missed += slots.Sum()
 	}
-	if p := o.Evidence.Phase; p.WarmUp > 0 {
-		warm = openloop.New(0, openloop.Stretch{Rate: p.Rate}).DueBy(p.WarmUp - 1)
+	p := &out.Evidence.Phase
+	length := p.WarmUp
+	for _, t := range p.Stretches {
+		length += t.Duration
 	}
-	if settled+missed != due+warm || settled < o.Finalised || o.Evidence.Missed[replay.Lost].Sum() < o.Lost || o.Evidence.Missed[replay.Expired].Sum() < o.Expired {
-		t.Errorf("the evidence has %d settled and %d not of %d due: %+v", settled, missed, due+warm, o.Tally)
+	all := p.Schedule().DueBy(length - 1)
+	if settled+missed != all || settled < finalised || out.Evidence.Missed[replay.Lost].Sum() < lost || out.Evidence.Missed[replay.Expired].Sum() < expired {
+		t.Errorf("the evidence has %d settled and %d not of %d due: %+v", settled, missed, all, out.Tally)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,9 +125,7 @@ func TestThen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, s, o, rate)
-	check(t, s, o.Then[0], 3*rate)
-	check(t, s, o.Then[1], rate)
+	check(t, s, o, rate, 3*rate, rate)
 	over, after := o.Then[0], o.Then[1]
 	wrong := over.Rejected["wrong_signature"]
 	if over.Rejected["pool_full"] == 0 || wrong == 0 || over.Retried["pool_full"] > 0 || over.Unsent > 0 {

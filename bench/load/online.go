@@ -14,7 +14,6 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/broker"
 	"tutti/appliance/client"
-	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
@@ -308,18 +307,18 @@ func (s *Online) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	s.mu.Unlock()
 	start, length := s.now(), p.WarmUp+p.Duration
 	warm.begin, measured.begin = start, start+p.WarmUp
-	out.NoEvidence = s.record(p, start)
+	scheduled := p.scheduled()
+	out.NoEvidence = s.record(scheduled, start)
 	var marks sync.WaitGroup
 	s.mark(ctx, &marks, start+p.WarmUp, &out.Begin, p.Begin)
 	s.mark(ctx, &marks, start+length, &out.End, p.End)
-	sched := openloop.New(p.Burst, openloop.Stretch{Rate: p.Rate})
+	sched := scheduled.Schedule()
 	err := sched.Run(ctx, s.epoch.Add(start), length, s.opt.Tick, func(first, next uint64) {
 		s.launch(ctx, first, next, func(n uint64) (*Tally, time.Duration) {
-			if due := sched.Due(n); due < p.WarmUp {
-				return warm, start + due
-			} else {
-				return measured, start + due
+			if sched.Stretch(n) == 0 {
+				return warm, start + sched.Due(n)
 			}
+			return measured, start + sched.Due(n)
 		})
 	})
 	marks.Wait()

@@ -10,7 +10,6 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
@@ -35,6 +34,15 @@ type Stretch struct {
 	Duration time.Duration
 	Invalid  float64 // share with a wrong signature, 0 to 1
 	GiveUp   bool    // what a node refuses for now is not sent again: it ends as Rejected
+}
+
+// scheduled is the phase as bench/replay knows it, whose schedule every kind of session follows.
+func (p *Phase) scheduled() replay.Phase {
+	out := replay.Phase{WarmUp: p.WarmUp, Burst: p.Burst, Stretches: []replay.Stretch{{Rate: p.Rate, Duration: p.Duration}}}
+	for _, t := range p.Then {
+		out.Stretches = append(out.Stretches, replay.Stretch{Rate: t.Rate, Duration: t.Duration})
+	}
+	return out
 }
 
 // Tally counts the transactions that were due in a phase's measurement. Each is in exactly one of the counts from
@@ -156,8 +164,9 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 		tallies[i].begin, tallies[i].giveUp, tallies[i].measured = start+length, t.GiveUp, i == 1
 		length += t.Duration
 	}
+	scheduled := p.scheduled()
 	if p.Duration > 0 {
-		out.NoEvidence = s.record(p, start)
+		out.NoEvidence = s.record(scheduled, start)
 		for i, o := range outcomes[1:] {
 			begin, end := tallies[i+1].begin, tallies[i+1].begin+stretches[i+1].Duration
 			var atBegin, atEnd func()
@@ -170,14 +179,7 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	} else {
 		length = 0
 	}
-	if p.WarmUp == 0 {
-		tallies, stretches = tallies[1:], stretches[1:]
-	}
-	rates := make([]openloop.Stretch, len(stretches))
-	for i, t := range stretches {
-		rates[i] = openloop.Stretch{Rate: t.Rate, Duration: t.Duration}
-	}
-	sched := openloop.New(p.Burst, rates...)
+	sched := scheduled.Schedule()
 	loading, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	go func() {
@@ -203,7 +205,6 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	}
 	out.Drain = s.now() - ended
 	s.mu.Lock()
-	outcomes = outcomes[len(outcomes)-len(tallies):]
 	for i, t := range tallies {
 		s.close(t)
 		if o := outcomes[i]; o != nil {

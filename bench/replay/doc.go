@@ -20,7 +20,10 @@
 //     it was slow), no block settles more than succeeded in it, at no time had more settled than had succeeded, no transaction
 //     was due after its block was made, and no block was verified before it was made, by the times in certified headers.
 //   - Claimed: CPU, memory, traffic, the machine, what was signed how, and checks of validators against one another. Nothing
-//     in the chain shows them.
+//     in the chain shows them. Where wrong signatures were sent, how many is claimed too: they are among what did not settle.
+//
+// A run may go through several stretches, each at its rate, and its transactions may come in bursts. The schedule is checked over
+// all of it, and the figures of each stretch against its own slots; the first is the one that the report's result is of.
 //
 // # What it does not prove
 //
@@ -34,12 +37,13 @@
 // # Precision
 //
 // Due times are known to a slot, so a quantile is known to a millisecond; a reported one has to lie between those of the
-// earliest and the latest due times that the slots allow, each to the histogram's three digits and rounded to 0.1 ms. Counts
-// and rates have to be exact. Clocks of different machines may differ by NetworkSkew, processes of one by LoopbackSkew.
+// earliest and the latest due times that the slots allow, each to the histogram's three digits and rounded to 0.1 ms, and the share
+// of a second that was final in time likewise. Counts and rates have to be exact. Stretches are of whole milliseconds, with bursts of
+// whole seconds, and so is the warm-up then: another run leaves no evidence. Clocks of different machines may differ by NetworkSkew, processes of one by LoopbackSkew.
 //
 // # Bounds
 //
-// A run of at most MaxLength, MaxBlocks blocks of a shard, MaxBytes of evidence before compression. The Recorder belongs to
+// A run of at most MaxLength and MaxStretches, MaxBlocks blocks of a shard, MaxBytes of evidence before compression. The Recorder belongs to
 // the lock of who calls it. Errors are about the one report; nothing is fatal. Only tests and bench import this.
 //
 // # The form

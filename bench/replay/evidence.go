@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sort"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -25,6 +26,7 @@ const Format = "tutti-bench-evidence/1"
 const (
 	MaxBytes     = 64 << 20 // before compression
 	MaxLength    = 2 * time.Hour
+	MaxStretches = 16
 	MaxBlocks    = 1 << 17 // of a shard
 	maxCommittee = 64      // epochs that begin within the run
 	maxGenesis   = 16 << 20
@@ -48,11 +50,21 @@ type Evidence struct {
 
 // Phase is what was to be done, and when the client counted.
 type Phase struct {
-	Start            int64 // Unix nanoseconds, when the first transaction was due
-	Rate             float64
-	WarmUp, Duration time.Duration
-	Begin, End       time.Duration // when the counts were taken between which throughput is: the ends of the measurement, or a little later
+	Start     int64         // Unix nanoseconds, when the first transaction was due
+	WarmUp    time.Duration // at the rate of the first stretch
+	Burst     time.Duration // each second's transactions are due within so long from its beginning; 0: evenly
+	Stretches []Stretch     // one after the other, 1 to MaxStretches; the first is the measurement of the report's result
 }
+
+// Stretch is a part of a run at one rate.
+type Stretch struct {
+	Rate     float64
+	Duration time.Duration
+	Marks
+}
+
+// Marks are when the counts were taken between which a stretch's throughput is: its ends, or a little later.
+type Marks struct{ Begin, End time.Duration }
 
 // Shard is the part of one shard.
 type Shard struct {
@@ -102,31 +114,34 @@ func (s Slots) Sum() (n uint64) {
 	return n
 }
 
-// from is those of slot first and later.
-func (s Slots) from(first uint32) (n uint64) {
-	for _, c := range s {
-		if c.Slot >= first {
-			n += uint64(c.N)
-		}
-	}
-	return n
+// within is the part from slot first to before end.
+func (s Slots) within(first, end uint32) Slots {
+	at := func(slot uint32) int { return sort.Search(len(s), func(i int) bool { return s[i].Slot >= slot }) }
+	return s[at(first):at(end)]
 }
 
 const evidenceVersion = 1
 
-// Append appends the binary form: version 1; genesis (length 4, bytes); start 8, rate 8 (IEEE 754), warm-up, duration, begin
-// and end 8 each, in nanoseconds; number of shards 2, and of each: base (length 4, bytes), committees (count 1; length 4, bytes
-// each), number of blocks 4, and of each: final (length 4, bytes), at 8, leaves 4, top 32, pieces (count 1; state 32, length 4,
-// bytes, hashes of the path 1, 32 each), credits varint, slots; then the slots of each reason. Slots are their number and for each
-// the distance from the one before and the count, as varints.
+// Append appends the binary form: version 1; genesis (length 4, bytes); start, warm-up and burst 8 each, in nanoseconds; number of
+// stretches 1, and of each: rate 8 (IEEE 754), duration, begin and end 8 each; number of shards 2, and of each: base (length 4,
+// bytes), committees (count 1; length 4, bytes each), number of blocks 4, and of each: final (length 4, bytes), at 8, leaves 4,
+// top 32, pieces (count 1; state 32, length 4, bytes, hashes of the path 1, 32 each), credits varint, slots; then the slots of each
+// reason. Slots are their number and for each the distance from the one before and the count, as varints.
 func (e *Evidence) Append(b []byte) []byte {
 	be := binary.BigEndian
 	long := func(enc []byte) { b = append(be.AppendUint32(b, uint32(len(enc))), enc...) }
 	b = append(b, evidenceVersion)
 	long(e.Genesis.Append(nil))
 	p := &e.Phase
-	for _, v := range []uint64{uint64(p.Start), math.Float64bits(p.Rate), uint64(p.WarmUp), uint64(p.Duration), uint64(p.Begin), uint64(p.End)} {
-		b = be.AppendUint64(b, v)
+	for _, v := range []int64{p.Start, int64(p.WarmUp), int64(p.Burst)} {
+		b = be.AppendUint64(b, uint64(v))
+	}
+	b = append(b, byte(len(p.Stretches)))
+	for _, t := range p.Stretches {
+		b = be.AppendUint64(b, math.Float64bits(t.Rate))
+		for _, v := range []time.Duration{t.Duration, t.Begin, t.End} {
+			b = be.AppendUint64(b, uint64(v))
+		}
 	}
 	b = be.AppendUint16(b, uint16(len(e.Shards)))
 	for i := range e.Shards {
@@ -217,13 +232,25 @@ func Decode(b []byte) (*Evidence, error) {
 }
 
 func (p *Phase) read(s *cryptobyte.String) error {
-	var v [6]uint64
-	for i := range v {
+	var v [4]uint64
+	var stretches uint8
+	for i := range v[:3] {
 		if !s.ReadUint64(&v[i]) {
 			return malformed("phase too short")
 		}
 	}
-	*p = Phase{int64(v[0]), math.Float64frombits(v[1]), time.Duration(v[2]), time.Duration(v[3]), time.Duration(v[4]), time.Duration(v[5])}
+	*p = Phase{Start: int64(v[0]), WarmUp: time.Duration(v[1]), Burst: time.Duration(v[2])}
+	if !s.ReadUint8(&stretches) || stretches > MaxStretches {
+		return malformed("%d stretches, limit %d", stretches, MaxStretches)
+	}
+	for range stretches {
+		for i := range v {
+			if !s.ReadUint64(&v[i]) {
+				return malformed("stretch too short")
+			}
+		}
+		p.Stretches = append(p.Stretches, Stretch{math.Float64frombits(v[0]), time.Duration(v[1]), Marks{time.Duration(v[2]), time.Duration(v[3])}})
+	}
 	return p.check()
 }
 

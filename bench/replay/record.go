@@ -3,6 +3,7 @@ package replay
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 // returns, and calls nothing after Finish. A nil Recorder records nothing.
 type Recorder struct {
 	phase  Phase
+	slots  uint32
 	start  time.Duration // by the clock of the durations that it is given
 	trust  *proof.Trust
 	shards []recording
@@ -59,15 +61,18 @@ func (t *tray) empty() (s Slots) {
 	return s
 }
 
-// NewRecorder begins the record of a phase, whose Start, Begin and End it sets itself. start is when the first transaction is
+// NewRecorder begins the record of a phase, whose Start it sets itself, and Finish its Marks. start is when the first transaction is
 // due by the caller's clock, wall the same moment by that of the day; bases are the last block of each shard that was verified
 // before. The error says why this phase leaves no evidence.
 func NewRecorder(p Phase, start time.Duration, wall time.Time, trust *proof.Trust, bases []*proof.Final) (*Recorder, error) {
-	p.Start, p.Begin, p.End = wall.UnixNano(), 0, 1
+	p.Start, p.Stretches = wall.UnixNano(), slices.Clone(p.Stretches)
+	for k := range p.Stretches {
+		p.Stretches[k].Marks = Marks{0, 1}
+	}
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	r := &Recorder{phase: p, start: start, trust: trust, shards: make([]recording, len(bases))}
+	r := &Recorder{phase: p, slots: p.slots(), start: start, trust: trust, shards: make([]recording, len(bases))}
 	for i, b := range bases {
 		if b == nil {
 			return nil, fmt.Errorf("replay: no block of shard %d was verified before the phase", i)
@@ -141,7 +146,7 @@ func (r *Recorder) Settled(shard consensus.ShardID, due time.Duration, credit bo
 		return
 	}
 	s := &r.shards[shard]
-	s.settled.add(r.phase.slot(due-r.start), r.phase.slots())
+	s.settled.add(r.slot(due), r.slots)
 	if credit {
 		s.blocks[len(s.blocks)-1].Credits++
 	}
@@ -150,19 +155,29 @@ func (r *Recorder) Settled(shard consensus.ShardID, due time.Duration, credit bo
 // Missed enters that a transaction will not settle.
 func (r *Recorder) Missed(why Reason, due time.Duration) {
 	if r != nil {
-		r.missed[why].add(r.phase.slot(due-r.start), r.phase.slots())
+		r.missed[why].add(r.slot(due), r.slots)
 	}
 }
 
-// Finish ends the record. begin and end are when the counts were taken between which throughput is. What of the schedule is in
-// no count was still waiting to be sent, and is Rejected. The caller fills in the Genesis.
-func (r *Recorder) Finish(begin, end time.Duration) (*Evidence, error) {
+func (r *Recorder) slot(due time.Duration) uint32 { return r.phase.slot(due - r.start) }
+
+// Finish ends the record. It is given the marks of each stretch, by the caller's clock. What of the schedule is in no count was still
+// waiting to be sent, and is Rejected. The caller fills in the Genesis.
+func (r *Recorder) Finish(marks ...Marks) (*Evidence, error) {
 	r.open.Wait()
 	if err := r.reason(); err != nil {
 		return nil, err
 	}
 	e := &Evidence{Phase: r.phase}
-	e.Phase.Begin, e.Phase.End = begin-r.start, end-r.start
+	if len(marks) != len(e.Phase.Stretches) {
+		return nil, fmt.Errorf("replay: %d marks of %d stretches", len(marks), len(e.Phase.Stretches))
+	}
+	for k, m := range marks {
+		e.Phase.Stretches[k].Marks = Marks{m.Begin - r.start, m.End - r.start}
+	}
+	if err := e.Phase.check(); err != nil {
+		return nil, err
+	}
 	rest := e.Phase.scheduled()
 	take := func(s Slots) error {
 		for _, c := range s {
@@ -193,12 +208,12 @@ func (r *Recorder) Finish(begin, end time.Duration) (*Evidence, error) {
 	}
 	for slot, n := range rest {
 		for range n {
-			r.missed[Rejected].add(uint32(slot), r.phase.slots())
+			r.missed[Rejected].add(uint32(slot), r.slots)
 		}
 	}
 	for _, c := range e.Missed[Rejected] {
 		for range c.N {
-			r.missed[Rejected].add(c.Slot, r.phase.slots())
+			r.missed[Rejected].add(c.Slot, r.slots)
 		}
 	}
 	e.Missed[Rejected] = r.missed[Rejected].empty()

@@ -38,11 +38,15 @@ func put(tb testing.TB, r *report.Report, e *Evidence) {
 }
 
 func TestVerify(t *testing.T) {
-	for name, handover := range map[string]bool{"one epoch": false, "epochs end": true} {
+	for name, run := range map[string]func() *report.Report{
+		"one epoch":              func() *report.Report { return run(t, "verify", false) },
+		"epochs end":             func() *report.Report { return run(t, "verify", true) },
+		"stretches, with bursts": func() *report.Report { return stretched(t, "verify") },
+	} {
 		t.Run(name, func(t *testing.T) {
-			r := copied(t, run(t, "verify", handover))
+			r := copied(t, run())
 			v := Verify(r, Options{Genesis: evidence(t, r).Genesis})
-			if !v.OK || len(v.Findings) != 13 {
+			if !v.OK || len(v.Findings) != 14 {
 				t.Errorf("%+v", v)
 			}
 			for _, f := range v.Findings {
@@ -52,14 +56,17 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// tampering is a change, and the check that refuses it, and why.
+type tampering struct {
+	name, check, why string
+	change           func(t *testing.T, r *report.Report, e *Evidence)
+}
+
 // TestTampering is the attacker's: each change is refused, by the check that is meant to.
 func TestTampering(t *testing.T) {
 	honest, other := run(t, "honest", false), run(t, "another", false)
 	forger := newWorld(t, "forger", 2)
-	for _, c := range []struct {
-		name, check, why string
-		change           func(t *testing.T, r *report.Report, e *Evidence)
-	}{
+	tamper(t, honest, []tampering{
 		{"more throughput", "throughput", "tx/s", func(_ *testing.T, r *report.Report, _ *Evidence) { r.Result.TPS += 0.1 }},
 		{"more finalised", "counts", "says 395 finalised", func(_ *testing.T, r *report.Report, _ *Evidence) { r.Result.Finalised++ }},
 		{"more submitted", "counts", "submitted", func(_ *testing.T, r *report.Report, _ *Evidence) { r.Result.Submitted++ }},
@@ -78,13 +85,17 @@ func TestTampering(t *testing.T) {
 		{"more blocks a second", "blocks_per_s", "blocks of 2 shards", func(_ *testing.T, r *report.Report, _ *Evidence) { r.BlocksPerS++ }},
 		{"more transactions seen", "blocks_per_s", "in the blocks of the measurement", func(_ *testing.T, r *report.Report, _ *Evidence) { r.Details.TransactionsSeen++ }},
 		{"a higher rate", "schedule", "evidence is of a schedule of 400", func(_ *testing.T, r *report.Report, _ *Evidence) { r.Scenario.Rate = 800 }},
-		{"a higher rate in both", "schedule", "the schedule of 800 tx/s", func(_ *testing.T, r *report.Report, e *Evidence) { r.Scenario.Rate, e.Phase.Rate = 800, 800 }},
+		{"a higher rate in both", "schedule", "the schedule of 800 tx/s", func(_ *testing.T, r *report.Report, e *Evidence) {
+			r.Scenario.Rate, e.Phase.Stretches[0].Rate = 800, 800
+		}},
 		{"a longer run", "schedule", "says 2 s", func(_ *testing.T, r *report.Report, _ *Evidence) { r.Scenario.DurationS = 2 }},
 		{"a longer run in both", "schedule", "counts were taken", func(_ *testing.T, r *report.Report, e *Evidence) {
-			r.Scenario.DurationS, e.Phase.Duration = 2, 2*time.Second
+			r.Scenario.DurationS, e.Phase.Stretches[0].Duration = 2, 2*time.Second
 		}},
 		{"a shorter warm-up", "schedule", "of warm-up", func(_ *testing.T, r *report.Report, _ *Evidence) { r.Details.WarmUpS = 0 }},
-		{"counted over a short time", "schedule", "counts were taken", func(_ *testing.T, _ *report.Report, e *Evidence) { e.Phase.End -= 500 * time.Millisecond }},
+		{"counted over a short time", "schedule", "counts were taken", func(_ *testing.T, _ *report.Report, e *Evidence) {
+			e.Phase.Stretches[0].End -= 500 * time.Millisecond
+		}},
 		{"the slow block dropped at the end", "schedule", "0 transactions are accounted for", func(_ *testing.T, _ *report.Report, e *Evidence) {
 			for i := range e.Shards {
 				b := e.Shards[i].Blocks
@@ -133,7 +144,7 @@ func TestTampering(t *testing.T) {
 		}},
 		{"the run begun later", "clocks", "was made", func(_ *testing.T, _ *report.Report, e *Evidence) { e.Phase.Start += int64(150 * time.Millisecond) }},
 		{"the run begun earlier", "clocks", "verified", func(_ *testing.T, _ *report.Report, e *Evidence) { e.Phase.Start -= int64(150 * time.Millisecond) }},
-		{"slow ones dropped", "schedule", "the schedule of 400 tx/s has 1", func(_ *testing.T, _ *report.Report, e *Evidence) {
+		{"slow ones dropped", "schedule", "the schedule of 400 tx/s for 1s has 1", func(_ *testing.T, _ *report.Report, e *Evidence) {
 			s := &e.Shards[0].Blocks[runSlow-1].Settled
 			*s = (*s)[1:]
 		}},
@@ -212,7 +223,18 @@ func TestTampering(t *testing.T) {
 		{"a committee too many", "blocks", "none of the blocks begins", func(t *testing.T, _ *report.Report, e *Evidence) {
 			e.Shards[0].Committees = append(e.Shards[0].Committees, forger.committee(0))
 		}},
-	} {
+		{"stretches that were none", "stretches", "has 2 stretches", func(_ *testing.T, r *report.Report, _ *Evidence) {
+			r.Stretches = make([]report.Stretch, 2)
+		}},
+		{"one stretch more of the same", "stretches", "has 1 stretches", func(_ *testing.T, r *report.Report, _ *Evidence) {
+			r.Stretches = make([]report.Stretch, 1)
+		}},
+	})
+}
+
+func tamper(t *testing.T, honest *report.Report, all []tampering) {
+	t.Helper()
+	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			r := copied(t, honest)
 			e := evidence(t, r)
@@ -296,38 +318,37 @@ func TestOpening(t *testing.T) {
 	}
 }
 
-// TestEvidenceGolden pins the form. The golden file also pins that this build's SHA-256 takes and gives its state.
+// TestEvidenceGolden pins the form. The golden files also pin that this build's SHA-256 takes and gives its state.
 func TestEvidenceGolden(t *testing.T) {
-	r := run(t, "golden", true)
-	got, err := json.MarshalIndent(struct {
-		Report   *report.Report `json:"report"`
-		Evidence string         `json:"evidence_before_compression"`
-	}{r, hex.EncodeToString(evidence(t, r).Append(nil))}, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const file = "testdata/report.json"
-	if *update {
-		if err := os.WriteFile(file, append(got, '\n'), 0o644); err != nil {
+	for file, r := range map[string]*report.Report{"testdata/report.json": run(t, "golden", true), "testdata/stretches.json": stretched(t, "golden")} {
+		type golden struct {
+			Report   *report.Report `json:"report"`
+			Evidence string         `json:"evidence_before_compression"`
+		}
+		got := golden{r, hex.EncodeToString(evidence(t, r).Append(nil))}
+		if *update {
+			b, err := json.MarshalIndent(got, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	var want struct {
-		Report   *report.Report `json:"report"`
-		Evidence string         `json:"evidence_before_compression"`
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(b, &want); err != nil {
-		t.Fatal(err)
-	}
-	if want.Evidence != hex.EncodeToString(evidence(t, r).Append(nil)) {
-		t.Error("the form changed; if that is meant, run with -update, and give it a new version")
-	}
-	if v := Verify(want.Report, Options{}); !v.OK {
-		t.Errorf("the golden report is refused: %+v", v)
+		var want golden
+		if err := json.Unmarshal(b, &want); err != nil {
+			t.Fatal(err)
+		}
+		if want.Evidence != got.Evidence {
+			t.Errorf("%s: the form changed; if that is meant, run with -update, and give it a new version", file)
+		}
+		if v := Verify(want.Report, Options{}); !v.OK {
+			t.Errorf("%s: the golden report is refused: %+v", file, v)
+		}
 	}
 }
 
@@ -405,6 +426,7 @@ func FuzzDecode(f *testing.F) {
 	plain := evidence(f, run(f, "fuzz", true)).Append(nil)
 	f.Add(plain)
 	f.Add(plain[:len(plain)/2])
+	f.Add(evidence(f, stretched(f, "fuzz")).Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := Decode(b)
 		if err != nil {
@@ -424,30 +446,31 @@ func FuzzDecode(f *testing.F) {
 func TestRecorder(t *testing.T) {
 	w := newWorld(t, "recorder", 1)
 	base := w.add(0, block{timeMs: genesisMs + 1})
+	second := Phase{Stretches: []Stretch{{Rate: 1, Duration: time.Second}}}
 	open := func(p Phase) (*Recorder, error) {
 		return NewRecorder(p, 0, time.UnixMilli(genesisMs), w.trust, []*proof.Final{&base.Block.Final})
 	}
-	if _, err := open(Phase{Rate: 1, Duration: 3 * time.Hour}); err == nil {
+	if _, err := open(Phase{Stretches: []Stretch{{Rate: 1, Duration: 3 * time.Hour}}}); err == nil {
 		t.Error("a run of three hours")
 	}
-	if _, err := NewRecorder(Phase{Rate: 1, Duration: time.Second}, 0, time.Now(), w.trust, []*proof.Final{nil}); err == nil {
+	if _, err := NewRecorder(second, 0, time.Now(), w.trust, []*proof.Final{nil}); err == nil {
 		t.Error("a shard without a block")
 	}
-	r, err := open(Phase{Rate: 1, Duration: time.Second})
+	r, err := open(second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.add(0, block{timeMs: genesisMs + 2})
 	r.Block(w.add(0, block{timeMs: genesisMs + 3}), 0)()
-	if _, err := r.Finish(1, 2); err == nil || !strings.Contains(err.Error(), "does not follow the last one") {
+	if _, err := r.Finish(Marks{1, 2}); err == nil || !strings.Contains(err.Error(), "does not follow the last one") {
 		t.Errorf("a gap: %v", err)
 	}
-	if r, err = open(Phase{Rate: 1, Duration: time.Second}); err != nil {
+	if r, err = open(second); err != nil {
 		t.Fatal(err)
 	}
 	r.Missed(Lost, 0)
 	r.Missed(Lost, 0)
-	if _, err := r.Finish(1, 2); err == nil || !strings.Contains(err.Error(), "than were due") {
+	if _, err := r.Finish(Marks{1, 2}); err == nil || !strings.Contains(err.Error(), "than were due") {
 		t.Errorf("one counted twice: %v", err)
 	}
 	var none *Recorder

@@ -81,6 +81,7 @@ func Verify(r *report.Report, o Options) *Verdict {
 		{"counts", v.counts},
 		{"finality_ms", v.quantiles},
 		{"blocks_per_s", v.pace},
+		{"stretches", v.stretches},
 		{"checks", v.checks},
 		{"the rest", v.rest},
 	} {
@@ -321,13 +322,19 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float
 // schedule checks that what settled and what did not is what was due, slot by slot.
 func (v *verifier) schedule(Options) (Standing, string, error) {
 	p, s, d := &v.e.Phase, &v.report.Scenario, &v.report.Details
-	switch {
-	case report.Round(p.Rate, 1) != s.Rate:
-		return "", "", fmt.Errorf("the report says %v tx/s, the evidence is of a schedule of %v", s.Rate, p.Rate)
-	case p.Duration.Seconds() != s.DurationS || p.WarmUp.Seconds() != d.WarmUpS:
-		return "", "", fmt.Errorf("the report says %v s after %v s of warm-up, the evidence is of %v s after %v s", s.DurationS, d.WarmUpS, p.Duration.Seconds(), p.WarmUp.Seconds())
-	case p.Begin < p.WarmUp || p.Begin > p.WarmUp+MarkDelay || p.End < p.WarmUp+p.Duration || p.End > p.WarmUp+p.Duration+MarkDelay:
-		return "", "", fmt.Errorf("counts were taken at %s and %s, the measurement is from %s to %s", p.Begin, p.End, p.WarmUp, p.WarmUp+p.Duration)
+	switch first := p.Stretches[0]; {
+	case report.Round(first.Rate, 1) != s.Rate:
+		return "", "", fmt.Errorf("the report says %v tx/s, the evidence is of a schedule of %v", s.Rate, first.Rate)
+	case first.Duration.Seconds() != s.DurationS || p.WarmUp.Seconds() != d.WarmUpS:
+		return "", "", fmt.Errorf("the report says %v s after %v s of warm-up, the evidence is of %v s after %v s", s.DurationS, d.WarmUpS, first.Duration.Seconds(), p.WarmUp.Seconds())
+	case s.Burst != (p.Burst > 0) || s.Burst && p.Burst != Burst:
+		return "", "", fmt.Errorf("the report says bursts: %t, in %s; the evidence is of a schedule with each second's in %s (0: evenly)", s.Burst, Burst, p.Burst)
+	}
+	for k, t := range p.Stretches {
+		begin, end := p.from(k), p.from(k+1)
+		if t.Begin < begin || t.Begin > begin+MarkDelay || t.End < end || t.End > end+MarkDelay {
+			return "", "", fmt.Errorf("counts were taken at %s and %s, %s is from %s to %s", t.Begin, t.End, ofRun(k), begin, end)
+		}
 	}
 	found := make([]uint64, p.slots())
 	for s := range v.slots() {
@@ -339,12 +346,33 @@ func (v *verifier) schedule(Options) (Standing, string, error) {
 	for slot, want := range p.scheduled() {
 		if found[slot] != uint64(want) {
 			first, _ := p.edges(uint32(slot))
-			return "", "", fmt.Errorf("%d transactions are accounted for that were due %s after the run began, the schedule of %v tx/s has %d", found[slot], first, p.Rate, want)
+			return "", "", fmt.Errorf("%d transactions are accounted for that were due %s after the run began, the schedule of %s has %d", found[slot], first, p.rates(), want)
 		}
 		total += uint64(want)
 	}
-	return Agrees, fmt.Sprintf("%s tx/s for %s after %s: every one of the %s transactions that were due in its %s slots is accounted for, in each slot",
-		report.Number(p.Rate), p.Duration, p.WarmUp, report.Number(float64(total)), report.Number(float64(p.slots()))), nil
+	return Agrees, fmt.Sprintf("%s after %s: every one of the %s transactions that were due in its %s slots is accounted for, in each slot",
+		p.rates(), p.WarmUp, report.Number(float64(total)), report.Number(float64(p.slots()))), nil
+}
+
+// ofRun is a stretch in words.
+func ofRun(k int) string {
+	if k == 0 {
+		return "the measurement"
+	}
+	return fmt.Sprintf("stretch %d", k+1)
+}
+
+// rates is what is due, in words.
+func (p *Phase) rates() string {
+	var parts []string
+	for _, t := range p.Stretches {
+		parts = append(parts, fmt.Sprintf("%s tx/s for %s", report.Number(t.Rate), t.Duration))
+	}
+	text := strings.Join(parts, ", then ")
+	if p.Burst > 0 {
+		text += fmt.Sprintf(", within %s of each second", p.Burst)
+	}
+	return text
 }
 
 // slots goes through all counts by slot.
@@ -401,119 +429,92 @@ func (v *verifier) settled(Options) (Standing, string, error) {
 
 // throughput counts what settled in the measurement.
 func (v *verifier) throughput(Options) (Standing, string, error) {
-	p := &v.e.Phase
-	n := uint64(0)
+	t := &v.e.Phase.Stretches[0]
+	n := v.settledIn(t.Marks)
 	first, last := time.Duration(1<<62), time.Duration(-1<<62)
 	for i := range v.e.Shards {
 		for k := range v.e.Shards[i].Blocks {
-			if x := &v.e.Shards[i].Blocks[k]; x.At > p.Begin && x.At <= p.End {
-				n += x.Settled.Sum()
+			if x := &v.e.Shards[i].Blocks[k]; t.has(x.At) {
 				first, last = min(first, v.made(x.Final.Header())), max(last, v.made(x.Final.Header()))
 			}
 		}
 	}
-	tps := report.Round(float64(n)/(p.End-p.Begin).Seconds(), 1)
-	if tps != v.report.Result.TPS {
-		return "", "", fmt.Errorf("the report says %v tx/s; %d transactions settled in %s, which is %v", v.report.Result.TPS, n, p.End-p.Begin, tps)
+	if err := t.holds(v.report.Result.TPS, n); err != nil {
+		return "", "", err
 	}
-	return Agrees, fmt.Sprintf("%v tx/s: %s settled in %s by the client's clock; the blocks' headers are of %s", tps, report.Number(float64(n)), p.End-p.Begin, last-first), nil
+	return Agrees, fmt.Sprintf("%v tx/s: %s settled in %s by the client's clock; the blocks' headers are of %s", v.report.Result.TPS, report.Number(float64(n)), t.End-t.Begin, last-first), nil
+}
+
+// has says whether what settled then is in the count.
+func (m *Marks) has(at time.Duration) bool { return at > m.Begin && at <= m.End }
+
+// holds says what is wrong with a throughput of n transactions.
+func (m *Marks) holds(says float64, n uint64) error {
+	if tps := report.Round(float64(n)/(m.End-m.Begin).Seconds(), 1); tps != says {
+		return fmt.Errorf("the report says %v tx/s; %d transactions settled in %s, which is %v", says, n, m.End-m.Begin, tps)
+	}
+	return nil
+}
+
+// settledIn is how many transactions settled between marks.
+func (v *verifier) settledIn(m Marks) (n uint64) {
+	for i := range v.e.Shards {
+		for k := range v.e.Shards[i].Blocks {
+			if x := &v.e.Shards[i].Blocks[k]; m.has(x.At) {
+				n += x.Settled.Sum()
+			}
+		}
+	}
+	return n
 }
 
 // counts adds up the transactions of the measurement.
 func (v *verifier) counts(Options) (Standing, string, error) {
-	p, x, d := &v.e.Phase, &v.report.Result, &v.report.Details
-	warm := p.warmSlots()
-	due, settled, failed := uint64(0), uint64(0), uint64(0)
-	for s := range v.slots() {
-		due += s.from(warm)
-	}
-	for i := range v.e.Shards {
-		for k := range v.e.Shards[i].Blocks {
-			settled += v.e.Shards[i].Blocks[k].Settled.from(warm)
-			failed += v.shown[i][k].txs - v.shown[i][k].successes
+	x, d, t := &v.report.Result, &v.report.Details, v.tally(0)
+	failed := uint64(0)
+	for i := range v.shown {
+		for _, o := range v.shown[i] {
+			failed += o.txs - o.successes
 		}
 	}
-	missed := func(r Reason) uint64 { return v.e.Missed[r].from(warm) }
-	byCode := uint64(0)
-	for _, n := range d.RejectedByCode {
-		if byCode += n; n > due {
-			byCode = due + 1 // no wrap
-			break
-		}
-	}
-	for _, c := range []struct {
-		name      string
-		says, has uint64
-	}{
-		{"submitted", x.Submitted, due - missed(Unsent)},
-		{"finalised", x.Finalised, settled},
-		{"rejected", x.Rejected, missed(Rejected)},
-		{"rejected by code", byCode, missed(Rejected)},
-		{"lost", x.Lost, missed(Lost)},
-		{"returned", d.Returned, missed(Returned)},
-		{"expired", d.Expired, missed(Expired)},
-		{"unsent", d.Unsent, missed(Unsent)},
-		{"accepted though invalid", d.InvalidAccepted, missed(InvalidAccepted)},
-	} {
-		if c.says != c.has {
-			return "", "", fmt.Errorf("the report says %d %s, the evidence has %d", c.says, c.name, c.has)
-		}
+	if err := compare([]figure{
+		{"submitted", x.Submitted, t.due - t.missed[Unsent]},
+		{"finalised", x.Finalised, t.settled},
+		{"rejected", x.Rejected, t.missed[Rejected]},
+		{"rejected by code", sum(d.RejectedByCode, t.due), t.missed[Rejected]},
+		{"lost", x.Lost, t.missed[Lost]},
+		{"returned", d.Returned, t.missed[Returned]},
+		{"expired", d.Expired, t.missed[Expired]},
+		{"unsent", d.Unsent, t.missed[Unsent]},
+		{"accepted though invalid", d.InvalidAccepted, t.missed[InvalidAccepted]},
+	}); err != nil {
+		return "", "", err
 	}
 	if d.Skipped > failed {
 		return "", "", fmt.Errorf("the report says %d skipped, %d failed in all blocks", d.Skipped, failed)
 	}
-	return Agrees, fmt.Sprintf("%s finalised of %s submitted, %s rejected, %s lost, %s expired, %s not sent", report.Number(float64(settled)), report.Number(float64(x.Submitted)),
+	return Agrees, fmt.Sprintf("%s finalised of %s submitted, %s rejected, %s lost, %s expired, %s not sent", report.Number(float64(t.settled)), report.Number(float64(x.Submitted)),
 		report.Number(float64(x.Rejected)), report.Number(float64(x.Lost)), report.Number(float64(d.Expired)), report.Number(float64(d.Unsent))), nil
 }
 
-// quantiles makes the latencies again, from the latest and from the earliest due times that the slots allow, and from header
-// times, below which they can not have been.
+// quantiles makes the latencies again.
 func (v *verifier) quantiles(Options) (Standing, string, error) {
-	p := &v.e.Phase
-	low, high, made := NewHistogram(), NewHistogram(), NewHistogram()
-	for i := range v.e.Shards {
-		for k := range v.e.Shards[i].Blocks {
-			x := &v.e.Shards[i].Blocks[k]
-			at := v.made(x.Final.Header())
-			for _, c := range x.Settled {
-				if c.Slot < p.warmSlots() {
-					continue
-				}
-				first, last := p.edges(c.Slot)
-				Record(low, x.At-last, int64(c.N))
-				Record(high, x.At-first, int64(c.N))
-				Record(made, at-last, int64(c.N))
-			}
-		}
+	says, t := v.report.Result.FinalityMs, v.tally(0)
+	if err := t.holds(says); err != nil {
+		return "", "", err
 	}
-	if low.TotalCount() == 0 && v.report.Result.FinalityMs != (report.Quantiles{}) {
-		return "", "", errors.New("the report has latencies, and nothing was finalised")
-	}
-	says, least, most, floor := v.report.Result.FinalityMs, report.QuantilesOf(low), report.QuantilesOf(high), report.QuantilesOf(made)
-	for _, q := range []struct {
-		name              string
-		says, least, most float64
-	}{
-		{"p50", says.P50, least.P50, most.P50},
-		{"p90", says.P90, least.P90, most.P90},
-		{"p99", says.P99, least.P99, most.P99},
-		{"max", says.Max, least.Max, most.Max},
-	} {
-		if !(q.says >= q.least && q.says <= q.most) {
-			return "", "", fmt.Errorf("the report says %s %v ms, the evidence %v to %v ms", q.name, q.says, q.least, q.most)
-		}
-	}
+	floor := report.QuantilesOf(t.made)
 	return Agrees, fmt.Sprintf("p50 %v, p90 %v, p99 %v, max %v, to a millisecond; with the header times in place of the client's no lower than p50 %v, p99 %v, max %v",
 		says.P50, says.P90, says.P99, says.Max, floor.P50, floor.P99, floor.Max), nil
 }
 
 // pace counts blocks and transactions of the measurement, whoever's.
 func (v *verifier) pace(Options) (Standing, string, error) {
-	p := &v.e.Phase
+	p := &v.e.Phase.Stretches[0]
 	blocks, successes := uint64(0), uint64(0)
 	for i := range v.e.Shards {
 		for k := range v.e.Shards[i].Blocks {
-			if at := v.e.Shards[i].Blocks[k].At; at > p.Begin && at <= p.End {
+			if p.has(v.e.Shards[i].Blocks[k].At) {
 				blocks++
 				successes += v.shown[i][k].successes
 			}
@@ -559,7 +560,7 @@ func (v *verifier) checks(Options) (Standing, string, error) {
 }
 
 func (v *verifier) rest(Options) (Standing, string, error) {
-	return Claimed, "CPU, memory, traffic, disk and machine; commit and seed; who signed what where: workload, client_signing, brokers, distilled_measured, mean_batch; retries, skips, drain, search, account_proof_ms", nil
+	return Claimed, "CPU, memory, traffic, disk and machine; commit and seed; who signed what where: workload, client_signing, brokers, distilled_measured, mean_batch; retries, skips, drain, search, account_proof_ms; latencies between shards, distribution, series; of stretches names, shares of wrong signatures, and memory", nil
 }
 
 // Bound is what a report that was accepted shows, and what it does not.

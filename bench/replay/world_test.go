@@ -204,6 +204,16 @@ const (
 	runDelay  = 25 * time.Millisecond
 )
 
+// plan is what a run is to be like.
+type plan struct {
+	phase    Phase
+	every    time.Duration // between blocks
+	blocks   int
+	slow     int              // block of shard 0 that is verified later
+	stall    [2]time.Duration // blocks that are made within are verified after it
+	handover int              // block with which an epoch ends
+}
+
 type pending struct {
 	n    uint64
 	due  time.Duration
@@ -214,74 +224,142 @@ type pending struct {
 // sim is one run.
 type sim struct {
 	*world
+	plan
 	rec     *Recorder
-	phase   Phase
+	sched   openloop.Schedule
+	marks   []Marks
 	waiting [2][]pending
 	way     [2][]pending // by destination: debited, and on the way
+	spans   []span       // by stretch
+}
+
+// span is what becomes of a stretch.
+type span struct {
+	due     uint64
+	missed  [Reasons]uint64
 	latency []time.Duration
-	settled map[uint64]bool
-	perSpan [3]uint64 // settled, blocks and successes in the measurement
-	failed  uint64
+	seconds [][2]uint64 // due, and in time
+	perSpan [3]uint64   // settled, blocks and successes between the marks
 }
 
 var runReasons = map[uint64]Reason{61: Rejected, 62: Lost, 63: Expired, 64: Unsent, 65: Returned, 66: InvalidAccepted, 7: Rejected}
 
 func run(tb testing.TB, name string, handover bool) *report.Report {
 	tb.Helper()
+	p := plan{
+		phase: Phase{WarmUp: runWarm, Stretches: []Stretch{{Rate: runRate, Duration: runLength}}}, every: 100 * time.Millisecond, blocks: runBlocks, slow: runSlow,
+	}
+	if handover {
+		p.handover = 6
+	}
+	return simulate(tb, name, p)
+}
+
+// stretched is a run with bursts in three stretches, the second of them an overload during which the client sees nothing for a while.
+func stretched(tb testing.TB, name string) *report.Report {
+	tb.Helper()
+	return simulate(tb, name, plan{
+		phase: Phase{Burst: Burst, Stretches: []Stretch{{Rate: 60, Duration: time.Second}, {Rate: 90.5, Duration: 2 * time.Second}, {Rate: 60, Duration: time.Second}}},
+		every: 300 * time.Millisecond, blocks: 15, stall: [2]time.Duration{2 * time.Second, 3050 * time.Millisecond},
+	})
+}
+
+func simulate(tb testing.TB, name string, p plan) *report.Report {
+	tb.Helper()
 	w := newWorld(tb, name, 2)
-	s := &sim{world: w, settled: map[uint64]bool{}, phase: Phase{Rate: runRate, WarmUp: runWarm, Duration: runLength}}
+	s := &sim{world: w, plan: p, sched: p.phase.Schedule(), spans: make([]span, len(p.phase.Stretches))}
 	wall := time.UnixMilli(genesisMs + 60_000)
 	var bases []*proof.Final
 	for shard := range 2 {
 		c := w.add(shard, block{timeMs: wall.UnixMilli() - 50})
 		bases = append(bases, &c.Block.Final)
 	}
+	for k := range p.phase.Stretches {
+		s.marks = append(s.marks, Marks{runStart + p.phase.from(k) + 200*time.Microsecond, runStart + p.phase.from(k+1) + 300*time.Microsecond})
+	}
 	var err error
 	if s.rec, err = NewRecorder(s.phase, runStart, wall, w.trust, bases); err != nil {
 		tb.Fatal(err)
 	}
-	total := openloop.New(0, openloop.Stretch{Rate: runRate}).DueBy(runWarm + runLength - 1)
-	for n := range total {
-		due := openloop.New(0, openloop.Stretch{Rate: runRate}).Due(n)
-		if why, missed := runReasons[n]; missed {
-			if why != Rejected || n == 7 { // the other one is left to Finish
-				s.rec.Missed(why, runStart+due)
-			}
-			continue
-		}
-		from := int(n % 2)
-		p := pending{n: n, due: due, dest: from}
-		if n%5 == 0 {
-			p.dest = 1 - from
-		}
-		p.t = w.transfer(from, p.dest, n)
-		s.waiting[from] = append(s.waiting[from], p)
+	for n := range s.sched.DueBy(p.phase.from(len(p.phase.Stretches)) - 1) {
+		s.due(n)
 	}
-	for k := 1; k <= runBlocks; k++ {
+	for k := 1; k <= p.blocks; k++ {
 		for shard := range 2 {
-			s.block(k, shard, wall, handover && k == 6)
+			s.block(k, shard, wall)
 		}
 	}
-	begin, end := runStart+runWarm+200*time.Microsecond, runStart+runWarm+runLength+300*time.Microsecond
-	e, err := s.rec.Finish(begin, end)
+	e, err := s.rec.Finish(s.marks...)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	e.Genesis = w.genesis
-	r := s.report((end - begin).Seconds())
+	r := s.report()
 	if r.Evidence, err = e.Encode(); err != nil {
 		tb.Fatal(err)
 	}
 	return r
 }
 
-func (s *sim) block(k, shard int, wall time.Time, ends bool) {
-	made := time.Duration(k)*100*time.Millisecond + time.Duration(shard)*20*time.Millisecond
+// span is that of a transaction; nil in the warm-up.
+func (s *sim) span(n uint64) *span {
+	if k := s.sched.Stretch(n); k > 0 {
+		return &s.spans[k-1]
+	}
+	return nil
+}
+
+// second is the one of its stretch that a transaction is due in.
+func (s *sim) second(n uint64) *[2]uint64 {
+	p, k := s.span(n), int((s.sched.Due(n)-s.phase.from(s.sched.Stretch(n)-1))/time.Second)
+	for len(p.seconds) <= k {
+		p.seconds = append(p.seconds, [2]uint64{})
+	}
+	return &p.seconds[k]
+}
+
+// due enters a transaction into the schedule.
+func (s *sim) due(n uint64) {
+	due := s.sched.Due(n)
+	why, missed := runReasons[n]
+	if p := s.span(n); p != nil {
+		p.due++
+		s.second(n)[0]++
+		if missed {
+			p.missed[why]++
+		}
+	}
+	if missed {
+		if why != Rejected || n == 7 { // the other one is left to Finish
+			s.rec.Missed(why, runStart+due)
+		}
+		return
+	}
+	from := int(n % 2)
+	p := pending{n: n, due: due, dest: from}
+	if n%5 == 0 {
+		p.dest = 1 - from
+	}
+	p.t = s.transfer(from, p.dest, n)
+	s.waiting[from] = append(s.waiting[from], p)
+}
+
+// verified is when a block is that was made then.
+func (s *sim) verified(k, shard int, made time.Duration) time.Duration {
 	at := made + 30*time.Millisecond + time.Duration(k%4)*3*time.Millisecond + 123*time.Microsecond
-	if k == runSlow && shard == 0 {
+	if k == s.slow && shard == 0 {
 		at += runDelay - 10*time.Millisecond
 	}
-	b := block{timeMs: wall.UnixMilli() + made.Milliseconds(), shards: k%2 == 0, ends: ends}
+	if made >= s.stall[0] && made < s.stall[1] {
+		at = s.stall[1] + time.Duration(2*k+shard)*time.Millisecond
+	}
+	return at
+}
+
+func (s *sim) block(k, shard int, wall time.Time) {
+	made := time.Duration(k)*s.every + time.Duration(shard)*20*time.Millisecond
+	at := s.verified(k, shard, made)
+	b := block{timeMs: wall.UnixMilli() + made.Milliseconds(), shards: k%2 == 0, ends: k == s.handover}
 	var took, rest []pending
 	for _, p := range s.waiting[shard] {
 		if p.due > made {
@@ -304,23 +382,19 @@ func (s *sim) block(k, shard int, wall time.Time, ends bool) {
 	}
 	c := s.add(shard, b)
 	open := s.rec.Block(c, runStart+at)
-	in := at > runWarm+200*time.Microsecond && at <= runWarm+runLength+300*time.Microsecond
-	if in {
-		s.perSpan[1]++
-		s.perSpan[2] += uint64(len(took))
-	}
-	s.failed++
 	settle := func(p pending, credit bool) {
 		s.rec.Settled(consensus.ShardID(shard), runStart+p.due, credit)
-		if p.due >= runWarm {
-			s.latency = append(s.latency, at-p.due)
-		}
-		if in {
-			s.perSpan[0]++
+		if of := s.span(p.n); of != nil {
+			of.latency = append(of.latency, at-p.due)
+			if at-p.due <= time.Second {
+				s.second(p.n)[1]++
+			}
 		}
 	}
+	settled := len(credited)
 	for _, p := range took {
 		if p.dest == shard {
+			settled++
 			settle(p, false)
 		} else {
 			s.way[p.dest] = append(s.way[p.dest], p)
@@ -329,31 +403,60 @@ func (s *sim) block(k, shard int, wall time.Time, ends bool) {
 	for _, p := range credited {
 		settle(p, true)
 	}
+	for i, m := range s.marks {
+		if m.has(runStart + at) {
+			x := &s.spans[i].perSpan
+			x[0], x[1], x[2] = x[0]+uint64(settled), x[1]+1, x[2]+uint64(len(took))
+		}
+	}
 	open()
 }
 
 // report is what a benchmark would say, from the latencies themselves.
-func (s *sim) report(span float64) *report.Report {
-	h := NewHistogram()
-	for _, l := range s.latency {
-		Record(h, l, 1)
+func (s *sim) report() *report.Report {
+	quantiles := func(x *span) report.Quantiles {
+		h := NewHistogram()
+		for _, l := range x.latency {
+			Record(h, l, 1)
+		}
+		return report.QuantilesOf(h)
 	}
-	return &report.Report{
+	rate := func(k int, n uint64, decimals int) float64 {
+		return report.Round(float64(n)/(s.marks[k].End-s.marks[k].Begin).Seconds(), decimals)
+	}
+	x, first := &s.spans[0], &s.phase.Stretches[0]
+	r := &report.Report{
 		Schema: report.Schema,
 		Scenario: report.Scenario{
-			Name: "uniform-2x4", Shards: 2, Validators: 4, Accounts: 1000, Workload: "uniform", CrossShardShare: 0.2, Rate: runRate, DurationS: runLength.Seconds(), Link: report.Loopback,
+			Name: "uniform-2x4", Shards: 2, Validators: 4, Accounts: 1000, Workload: "uniform", CrossShardShare: 0.2, Rate: first.Rate, DurationS: first.Duration.Seconds(),
+			Link: report.Loopback, Burst: s.phase.Burst > 0,
 		},
 		Result: report.Result{
-			Submitted: 399, Finalised: uint64(len(s.latency)), Rejected: 1, Lost: 1, TPS: report.Round(float64(s.perSpan[0])/span, 1),
-			FinalityMs: report.QuantilesOf(h), StateRootAgrees: true, SupplyConserved: true,
+			Submitted: x.due - x.missed[Unsent], Finalised: uint64(len(x.latency)), Rejected: x.missed[Rejected], Lost: x.missed[Lost], TPS: rate(0, x.perSpan[0], 1),
+			FinalityMs: quantiles(x), StateRootAgrees: true, SupplyConserved: true,
 		},
-		ClientSigning: report.Online, BlocksPerS: report.Round(float64(s.perSpan[1])/span/2, 2),
+		ClientSigning: report.Online, BlocksPerS: report.Round(float64(x.perSpan[1])/(s.marks[0].End-s.marks[0].Begin).Seconds()/2, 2),
 		Checks: []report.Check{{Name: "state_root_agrees", OK: true}, {Name: "supply_conserved", OK: true}},
 		Details: report.Details{
-			WarmUpS: runWarm.Seconds(), RejectedByCode: map[string]uint64{"no_answer": 1}, Returned: 1, Expired: 1, Unsent: 1, InvalidAccepted: 1, Skipped: 1,
-			TransactionsSeen: s.perSpan[2],
+			WarmUpS: s.phase.WarmUp.Seconds(), RejectedByCode: map[string]uint64{"no_answer": x.missed[Rejected]}, Returned: x.missed[Returned], Expired: x.missed[Expired],
+			Unsent: x.missed[Unsent], InvalidAccepted: x.missed[InvalidAccepted], Skipped: 1, TransactionsSeen: x.perSpan[2],
 		},
 	}
+	for k, t := range s.phase.Stretches {
+		if len(s.spans) == 1 {
+			break
+		}
+		x := &s.spans[k]
+		out := report.Stretch{
+			Name: fmt.Sprintf("part %d", k), Rate: t.Rate, DurationS: t.Duration.Seconds(), Due: x.due, Finalised: uint64(len(x.latency)), Unsent: x.missed[Unsent],
+			Rejected: map[string]uint64{"no_answer": x.missed[Rejected]}, TPS: rate(k, x.perSpan[0], 1), FinalityMs: quantiles(x),
+		}
+		for _, n := range x.seconds {
+			out.InTime = append(out.InTime, report.Value(report.Round(float64(n[1])/float64(n[0]), 4)))
+		}
+		r.Stretches = append(r.Stretches, out)
+	}
+	return r
 }
 
 // copied is a report as its reader gets it.
