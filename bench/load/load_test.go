@@ -16,8 +16,8 @@ import (
 	"tutti/state/tx"
 )
 
-// check holds an outcome against what always holds: due are how many were due in the measurement and in each stretch after it.
-func check(t *testing.T, s *Session, out *Outcome, due ...uint64) {
+// checkOutcome holds an outcome against what always holds: due are how many were due in the measurement and in each stretch after it.
+func checkOutcome(t *testing.T, out *Outcome, due ...uint64) {
 	t.Helper()
 	if len(due) != 1+len(out.Then) {
 		t.Fatalf("%d stretches after the measurement", len(out.Then))
@@ -53,6 +53,12 @@ func check(t *testing.T, s *Session, out *Outcome, due ...uint64) {
 	if settled+missed != all || settled < finalised || out.Evidence.Missed[replay.Lost].Sum() < lost || out.Evidence.Missed[replay.Expired].Sum() < expired {
 		t.Errorf("the evidence has %d settled and %d not of %d due: %+v", settled, missed, all, out.Tally)
 	}
+}
+
+// check holds an outcome and the session against what always holds.
+func check(t *testing.T, s *Session, out *Outcome, due ...uint64) {
+	t.Helper()
+	checkOutcome(t, out, due...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.live != 0 || len(s.flights) != 0 {
@@ -76,7 +82,7 @@ func TestRun(t *testing.T) {
 			y := newToy(t, 2, 2, 200, nil)
 			s := open(t, y.options(w))
 			called := make(chan string, 2)
-			const rate, warm, length = 150, 200 * time.Millisecond, time.Second
+			const rate, warm, length = 150, 210 * time.Millisecond, time.Second // in the warm-up 31.5 are due
 			o, err := s.Run(t.Context(), Phase{
 				Rate: rate, WarmUp: warm, Duration: length, Drain: 20 * time.Second,
 				Begin: func() { called <- "begin" }, End: func() { called <- "end" },

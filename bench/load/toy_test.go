@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"tutti/accel/distill"
 	"tutti/accel/ed25519"
 	"tutti/appliance/api"
 	"tutti/appliance/api/apitest"
@@ -35,7 +36,8 @@ type toy struct {
 	nodes   [][]*toyNode
 	hide    func(*tx.Signed) bool // accepted, but never executed; set before the network is used
 
-	mu       sync.Mutex // guards what follows and the nodes' pools
+	mu       sync.Mutex         // guards what follows and the nodes' pools
+	batches  [][]*distill.Batch // by shard
 	nonces   map[tx.ID]uint32
 	executed map[tx.Hash]int
 	outbox   map[[2]consensus.ShardID][]tx.Receipt // source, destination
@@ -59,7 +61,7 @@ func newToy(t *testing.T, shards, nodes, accounts int, hide func(*tx.Signed) boo
 	t.Helper()
 	y := &toy{
 		net: prooftest.New(t, "toy", shards), account: map[tx.ID]uint32{}, nonces: map[tx.ID]uint32{}, executed: map[tx.Hash]int{},
-		outbox: map[[2]consensus.ShardID][]tx.Receipt{}, sent: map[[2]consensus.ShardID]uint64{}, hide: hide,
+		outbox: map[[2]consensus.ShardID][]tx.Receipt{}, sent: map[[2]consensus.ShardID]uint64{}, hide: hide, batches: make([][]*distill.Batch, shards),
 	}
 	c := genesis.Crowd{Seed: [32]byte{1}, Count: uint64(accounts)}
 	ids := make([]tx.ID, accounts)
@@ -194,8 +196,9 @@ func (y *toy) block(s consensus.ShardID) {
 			y.outbox[link] = append(y.outbox[link], y.net.Receipt(txs[i]))
 		}
 	}
+	batches, failed := y.distilled(s, len(txs))
 	y.mu.Unlock()
-	y.net.Add(s, txs, bundles)
+	y.net.AddBatches(s, txs, batches, bundles, failed...)
 	blocks := y.net.Finalise(s)
 	y.nodes[s][0].Append(blocks...)
 	for _, n := range y.nodes[s] {
@@ -224,6 +227,25 @@ func (y *toy) candidates(s consensus.ShardID) (txs []tx.Signed) {
 		n.pool = keep
 	}
 	return txs
+}
+
+// distilled takes all batches of a shard, whose transfers stay in it, and says which of their transfers do not take effect, counted
+// from first on. mu is held.
+func (y *toy) distilled(s consensus.ShardID, first int) (batches []*distill.Batch, failed []int) {
+	batches, y.batches[s] = y.batches[s], nil
+	body, err := tx.NewBody(nil, batches)
+	if err != nil {
+		panic(err) // a broker made them
+	}
+	for i, id := range body.IDs(y.crowd.Genesis()) {
+		if t := body.Tx(i); t.Nonce == y.nonces[t.From] {
+			y.nonces[t.From]++
+			y.executed[id]++
+		} else {
+			failed = append(failed, first+i)
+		}
+	}
+	return batches, failed
 }
 
 // options are those of a session with the toy network.

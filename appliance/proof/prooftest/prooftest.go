@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tutti/accel/bls"
+	"tutti/accel/distill"
 	"tutti/accel/merkle"
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -131,11 +132,20 @@ func (n *Network) Receipt(t tx.Signed) tx.Receipt {
 // Add puts a block on top of a shard's chain, not final yet. All transactions succeed but those in failed; all
 // receipts of the bundles are credited.
 func (n *Network) Add(s consensus.ShardID, txs []tx.Signed, bundles []tx.Bundle, failed ...int) *consensus.Header {
-	return n.add(s, n.Committee(s).Hash(), txs, bundles, failed...)
+	return n.AddBatches(s, txs, nil, bundles, failed...)
 }
 
-func (n *Network) add(s consensus.ShardID, next consensus.Hash, txs []tx.Signed, bundles []tx.Bundle, failed ...int) *consensus.Header {
-	body := tx.Body{Txs: txs, Bundles: bundles, Outcomes: make([]bool, len(txs))}
+// AddBatches is Add with distilled batches, whose transfers are numbered after txs.
+func (n *Network) AddBatches(s consensus.ShardID, txs []tx.Signed, batches []*distill.Batch, bundles []tx.Bundle, failed ...int) *consensus.Header {
+	return n.add(s, n.Committee(s).Hash(), txs, batches, bundles, failed...)
+}
+
+func (n *Network) add(s consensus.ShardID, next consensus.Hash, txs []tx.Signed, batches []*distill.Batch, bundles []tx.Bundle, failed ...int) *consensus.Header {
+	body, err := tx.NewBody(txs, batches)
+	if err != nil {
+		n.tb.Fatal(err)
+	}
+	body.Bundles, body.Outcomes = bundles, make([]bool, body.Len())
 	for i := range body.Outcomes {
 		body.Outcomes[i] = true
 	}
@@ -143,8 +153,8 @@ func (n *Network) add(s consensus.ShardID, next consensus.Hash, txs []tx.Signed,
 		body.Outcomes[i] = false
 	}
 	var leaves [][32]byte
-	for i := range txs {
-		leaves = append(leaves, tx.TxLeaf(n.ID(txs[i]), body.Outcomes[i]))
+	for i, id := range body.IDs(tx.Hash(n.Genesis)) {
+		leaves = append(leaves, tx.TxLeaf(id, body.Outcomes[i]))
 	}
 	var credits []tx.CreditOutcome
 	for _, u := range bundles {
@@ -204,7 +214,7 @@ func (n *Network) HandOver(s consensus.ShardID, echoes int) (*proof.Handover, []
 	n.tb.Helper()
 	sh := &n.shards[s]
 	next := n.successor(sh.now())
-	n.add(s, next.committee.Hash(), nil, nil)
+	n.add(s, next.committee.Hash(), nil, nil, nil)
 	b := sh.tip
 	chain := []*consensus.Header{b}
 	for range echoes {
