@@ -34,9 +34,15 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 			continue
 		}
 		j, r := p.judge(now, src, &txs[i], ids[i], len(txs))
+		if r == nil && key.own && j.replaces == nil {
+			r = p.tooLong(now, &txs[i])
+		}
 		if r != nil {
 			errs[i] = p.refuse(r)
 			continue
+		}
+		if key.own { // it keeps its place while its signature is checked
+			p.checking++
 		}
 		w.at = append(w.at, i)
 		w.txs = append(w.txs, txs[i])
@@ -74,7 +80,7 @@ func (p *Pool) admit(now time.Time, src *source, t *tx.Signed, id tx.Hash, key [
 		p.counters.Evicted++
 		p.remove(v)
 	}
-	e := p.insert(src, t, id, j)
+	e := p.insert(now, src, t, id, j)
 	if src.own {
 		p.adopt(e, now)
 	}
@@ -123,7 +129,7 @@ func (p *Pool) judge(now time.Time, src *source, t *tx.Signed, id tx.Hash, slack
 	}
 	a := p.accounts[t.From]
 	if a != nil && a.nonce != payer.Nonce { // the state has moved on and Finalised is about to say so
-		p.refresh(a, payer)
+		p.refresh(now, a, payer)
 		a = p.accounts[t.From]
 	}
 	var pooled uint64 // what the payer's other entries need
@@ -210,6 +216,17 @@ func (p *Pool) isFull(txs, bytes int) bool {
 
 func (p *Pool) full() *Reject {
 	return reject(PoolFull, "%d transactions with %d bytes are waiting at this fee or higher", len(p.entries), p.bytes)
+}
+
+// tooLong refuses a client's transaction that would wait for too long, or make others wait.
+func (p *Pool) tooLong(now time.Time, t *tx.Signed) *Reject {
+	waiting, room := p.waiting+p.checking, p.gate.room(now)
+	if waiting < room || waiting < 2*room && p.victim(t) != nil {
+		return nil
+	}
+	r := reject(PoolFull, "%d transactions are waiting, %.0f a second become final", waiting, p.gate.rate)
+	r.RetryAfter = p.gate.retry(now, waiting)
+	return r
 }
 
 // victim is the entry that t may push out of a full pool, or nil; the rule is in the package comment.

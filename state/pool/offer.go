@@ -129,6 +129,7 @@ func (p *Pool) forget(block tx.Hash) {
 // Finalised says that the block at the given height, with these transactions and batches, is final, and that State shows it.
 // Entries whose nonces are used leave, with them those that the payer can no longer afford, and all that have expired.
 func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches ...*distill.Batch) {
+	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.forget(block)
@@ -136,7 +137,7 @@ func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches 
 	used := func(id tx.ID) {
 		if a := p.accounts[id]; a != nil {
 			payer, _ := p.state.Account(a.id) // one that is gone has no money
-			p.refresh(a, payer)
+			p.refresh(now, a, payer)
 		}
 	}
 	for i := range txs {
@@ -157,6 +158,7 @@ func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches 
 			p.remove(e)
 		}
 	}
+	p.gate.block(now, p.waiting)
 }
 
 // Resend gives out at most limit transactions that this node accepted from its clients and that are due to be

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code says why a transaction was not pooled. Codes are stable: programs read them.
@@ -96,6 +97,8 @@ type Reject struct {
 	Code   Code
 	Detail string // the case in hand, with its numbers
 	Remedy string
+
+	RetryAfter time.Duration // with PoolFull for now; 0: not known
 }
 
 func (r *Reject) Error() string {

@@ -9,14 +9,14 @@ import (
 )
 
 // insert puts a judged transaction in all tables.
-func (p *Pool) insert(src *source, t *tx.Signed, id tx.Hash, j judgement) *entry {
+func (p *Pool) insert(now time.Time, src *source, t *tx.Signed, id tx.Hash, j judgement) *entry {
 	a := p.accounts[t.From]
 	if a == nil {
 		a = &account{id: t.From, nonce: j.payer.Nonce}
 		p.accounts[t.From] = a
 	}
 	p.seq++
-	e := &entry{tx: *t, id: id, cost: j.cost, bytes: t.WireBytes(), seq: p.seq, account: a, source: src}
+	e := &entry{tx: *t, id: id, cost: j.cost, bytes: t.WireBytes(), seq: p.seq, came: now, account: a, source: src}
 	at, _ := a.find(t.Nonce)
 	a.entries = slices.Insert(a.entries, at, e)
 	a.cost += e.cost
@@ -46,9 +46,13 @@ func (p *Pool) remove(e *entry) {
 	}
 }
 
-// settle puts the account in or out of the queue of those that can offer a candidate, and forgets it when empty.
+// settle counts what a block could take of the account, puts it in or out of the queue of those that can offer a candidate,
+// and forgets it when empty.
 func (p *Pool) settle(a *account) {
-	can := len(a.entries) > 0 && a.entries[0].tx.Nonce == a.nonce
+	next := int(a.missing(a.nonce) - uint64(a.nonce))
+	p.waiting += next - a.next
+	a.next = next
+	can := next > 0
 	switch {
 	case can && a.ready == nil:
 		a.ready = p.ready.PushBack(a)
@@ -63,10 +67,11 @@ func (p *Pool) settle(a *account) {
 
 // refresh takes over the payer's final record: entries with used nonces leave, then the highest nonces until the
 // balance covers the rest.
-func (p *Pool) refresh(a *account, payer Account) {
+func (p *Pool) refresh(now time.Time, a *account, payer Account) {
 	a.nonce = payer.Nonce
 	for len(a.entries) > 0 && a.entries[0].tx.Nonce < a.nonce {
 		p.counters.Used++
+		p.gate.leaves(now.Sub(a.entries[0].came))
 		p.remove(a.entries[0])
 	}
 	for len(a.entries) > 0 && a.cost > payer.Balance {
