@@ -6,54 +6,49 @@ import (
 	"time"
 )
 
-// Waiting times that the gate works with; all in terms of the target, which is leastTarget but where the network is slow of
-// itself.
 const (
-	leastTarget = 800 * time.Millisecond // so that what is admitted is final within a second
+	leastTarget = 800 * time.Millisecond // of waiting, so that what is admitted is final within a second
 	mostTarget  = 2 * time.Second
-	targetShare = 1.5             // of the wait in a network without a queue, at least
-	easedShare  = 0.75            // of the target: what the limit is set to where waiting took longer than that
-	openShare   = 2.5             // of the target: what may wait while waiting is short
-	stallShare  = 3               // of the target: without a final block for so long, the shard stands still; above openShare
+	targetShare = 1.5             // of the shortest wait lately: the target where even that is long
+	easedShare  = 0.75            // of the target: what may wait once waiting has taken longer than the target
+	openShare   = 2.5             // of the target: what may wait else; without a final block for so long, the shard stands still
 	easesAfter  = 3 * time.Second // in which a limit that is not needed doubles
-	forgets     = 5 * time.Minute // in which the shortest wait that is remembered doubles
+	forgets     = 5 * time.Minute // in which the shortest wait doubles and the highest rate halves
 	rateOver    = time.Second     // at least, for a rate
-	peakOver    = 5 * time.Second // to twice that, for the highest rate
+	standstill  = time.Second / 5 // what one counts as in a rate
 	markEvery   = 10 * time.Millisecond
 	ageStep     = 16 * time.Millisecond
-	ageSteps    = 256 // the last one holds all longer ones
-)
+	ageSteps    = 256 // the last one holds all longer waits
 
-const (
 	burst      = 4096 // transactions that may wait in an idle network: one full call of the API
 	leastLimit = 1024 // so many may wait in any case
 	mostExtra  = 9.0  // seconds beyond the first one that a refusal asks for
 )
 
-// gate bounds how many transactions wait, by how long they do; the rule is in the package comment. The pool's lock guards it.
+// gate says how many transactions may wait, by how long they do; the rule is in the package comment. The pool's lock guards it.
 type gate struct {
 	limit float64       // on those that wait; infinite until there is a reason
 	base  time.Duration // the shortest wait lately; 0: not known
 	final time.Time     // of the last final block, or the start
 
-	rate  float64 // transactions a second that left for good, over the last second or the block that took longer
-	peaks [2]float64
-	since time.Time // of peaks[0]
-	total int
-	marks []mark // a second of final blocks, and the one before
+	rate  float64       // transactions a second that left for good, over the last second or the block that took longer
+	peak  float64       // the highest rate lately
+	clock time.Duration // from the start, but for standstills
+	total int           // that left for good
+	marks []mark        // a second of final blocks, and the one before
 
-	ages [ageSteps]int // of those that left for good since the last final block
+	ages [ageSteps]int // waits of those that left for good since the last final block
 	left int           // all of ages
 }
 
 // mark is a final block.
 type mark struct {
-	at    time.Time
-	total int // that had left for good
+	clock time.Duration
+	total int
 }
 
 func newGate(now time.Time) gate {
-	return gate{limit: math.Inf(1), final: now, since: now, marks: []mark{{at: now}}}
+	return gate{limit: math.Inf(1), final: now, marks: []mark{{}}}
 }
 
 // leaves says that an entry's nonce is used, and how long the entry waited.
@@ -81,60 +76,54 @@ func (g *gate) target() time.Duration {
 func (g *gate) block(now time.Time, waiting int) {
 	gap := now.Sub(g.final)
 	g.final = now
-	g.measure(now)
-	if g.base > 0 {
-		g.base = time.Duration(float64(g.base) * math.Exp2(gap.Seconds()/forgets.Seconds()))
-	}
-	crowd := g.left + waiting
-	if g.left == 0 {
-		g.ease(gap)
-		return
-	}
-	if quick := g.aged(0.1); g.base == 0 || quick < g.base {
+	fade := math.Exp2(gap.Seconds() / forgets.Seconds())
+	g.base, g.peak = time.Duration(float64(g.base)*fade), g.peak/fade
+	if quick := g.aged(0.1); g.left > 0 && (g.base == 0 || quick < g.base) {
 		g.base = quick
 	}
-	// One that waited for longer than there was no block has been passed over. Else the shard stood still and its leader took
-	// what had come meanwhile, which says nothing about how much it can take.
-	if median := g.aged(0.5); median > g.target() && median > gap && crowd > leastLimit {
+	// One that waited for longer than there was no block has been passed over. Else the leader took all that had come, which
+	// says nothing about how much it can take; and if there was no block for long, the shard stood still.
+	median, crowd := g.aged(0.5), g.left+waiting
+	passed := g.left > 0 && median > gap
+	if !passed && gap > leastTarget {
+		g.measure(standstill)
+	} else {
+		g.measure(gap)
+	}
+	if passed && median > g.target() && crowd > leastLimit {
 		g.limit = max(leastLimit, g.rate*easedShare*g.target().Seconds())
 	} else {
-		g.ease(gap)
+		g.limit *= math.Exp2(min(gap, rateOver).Seconds() / easesAfter.Seconds())
 	}
 	g.ages, g.left = [ageSteps]int{}, 0
 }
 
-// ease lets the limit grow.
-func (g *gate) ease(gap time.Duration) {
-	g.limit *= math.Exp2(min(gap, rateOver).Seconds() / easesAfter.Seconds())
-}
-
-// measure takes the rates.
-func (g *gate) measure(now time.Time) {
+// measure takes the rates; the last block took so long.
+func (g *gate) measure(took time.Duration) {
+	g.clock += took
 	g.total += g.left
-	for len(g.marks) > 1 && now.Sub(g.marks[1].at) >= rateOver {
+	for len(g.marks) > 1 && g.clock-g.marks[1].clock >= rateOver {
 		g.marks = slices.Delete(g.marks, 0, 1)
 	}
 	first := g.marks[0]
-	g.rate = float64(g.total-first.total) / max(rateOver, now.Sub(first.at)).Seconds()
-	if last := &g.marks[len(g.marks)-1]; len(g.marks) > 1 && now.Sub(last.at) < markEvery {
+	g.rate = float64(g.total-first.total) / max(rateOver, g.clock-first.clock).Seconds()
+	g.peak = max(g.peak, g.rate)
+	if last := &g.marks[len(g.marks)-1]; len(g.marks) > 1 && g.clock-last.clock < markEvery {
 		last.total = g.total
 	} else {
-		g.marks = append(g.marks, mark{now, g.total})
+		g.marks = append(g.marks, mark{g.clock, g.total})
 	}
-	if now.Sub(g.since) >= peakOver {
-		g.peaks[1], g.peaks[0], g.since = g.peaks[0], 0, now
-	}
-	g.peaks[0] = max(g.peaks[0], g.rate)
 }
 
-// room is how many may wait. While the shard stands still there is room for as many as it would have taken meanwhile.
+// room is how many may wait. While the shard stands still there is room for as many as it would have taken meanwhile, but not
+// if too many waited before.
 func (g *gate) room(now time.Time) int {
-	peak, target := max(g.peaks[0], g.peaks[1]), g.target()
-	n := min(g.limit, max(burst, peak*openShare*target.Seconds()))
-	if stall := now.Sub(g.final) - stallShare*target; stall > 0 {
-		n += peak * stall.Seconds()
+	open := time.Duration(openShare * float64(g.target()))
+	n := max(burst, g.peak*open.Seconds())
+	if stall := now.Sub(g.final); stall > open && g.limit >= n {
+		n += g.peak * stall.Seconds()
 	}
-	return int(min(n, math.MaxInt32))
+	return int(min(g.limit, n, math.MaxInt32))
 }
 
 // retry is when one that finds no room shall come again: when those before it are likely to be gone, and a second for those

@@ -18,12 +18,9 @@ type shard struct {
 	interval  time.Duration // from a block to the next, at least
 	each      time.Duration // work for one transaction
 	votes     time.Duration
-	stall     [2]time.Duration // no block begins from the first to the second
+	stalled   func(at time.Duration) bool // no block begins
 	offered   func(at time.Duration) int
 	total     time.Duration
-	perCall   int
-	batches   bool
-	feeClass  uint16
 	dearEvery int // one in so many transactions pays the higher fee; 0: none
 }
 
@@ -122,7 +119,7 @@ func (s shard) run(t *testing.T) (out []second, checked int) {
 				}
 				p.Finalised(b.name, b.height, b.txs)
 			}
-			if now >= busyUntil && (now < s.stall[0] || now >= s.stall[1]) && len(open) < 8 {
+			if now >= busyUntil && (s.stalled == nil || !s.stalled(now)) && len(open) < 8 {
 				built++
 				b := block{name: tx.Hash{1, byte(built), byte(built >> 8)}, height: height, txs: p.Candidates(s.most, 1<<30, parent)}
 				p.Included(b.name, ids(p, b.txs))
@@ -163,6 +160,45 @@ func times(rate int, factor float64, from, to time.Duration) func(time.Duration)
 			return int(factor * float64(rate))
 		}
 		return rate
+	}
+}
+
+func TestExplore(t *testing.T) {
+	big := shard{most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 100_000, votes: 200 * time.Millisecond}
+	for name, s := range map[string]shard{
+		"step":  big,
+		"stall": big,
+		"dead":  big,
+		"six":   {most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 3000, votes: 100 * time.Millisecond},
+		"20000": {most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 20000, votes: 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.total = 10 * time.Second
+			switch name {
+			case "step":
+				s.total = 4 * time.Second
+				s.offered = func(at time.Duration) int {
+					if at < 2*time.Second {
+						return 10
+					}
+					return 20000
+				}
+			case "stall":
+				s.offered = times(5000, 1, 0, 0)
+				s.stalled = func(at time.Duration) bool { return at > 3*time.Second && at < 7*time.Second }
+			case "dead":
+				s.offered = times(10000, 1, 0, 0)
+				s.stalled = func(at time.Duration) bool { return at > 2*time.Second && at%(2800*time.Millisecond) < 2*time.Second }
+			case "six":
+				s.offered = times(2700, 6, 3*time.Second, 9*time.Second)
+				s.total = 13 * time.Second
+			case "20000":
+				s.offered = times(18000, 3, 2*time.Second, 6*time.Second)
+				s.total = 8 * time.Second
+			}
+			got, _ := s.run(t)
+			show(t, got)
+		})
 	}
 }
 
