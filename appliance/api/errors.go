@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"tutti/state/pool"
@@ -95,7 +96,7 @@ var refusals = []Refusal{
 	{UnknownFeeClass, 422, "The chain has no such fee class.", "Use a class from the fees that GET /v1/params gives."},
 	{SelfTransfer, 422, "The payer and the receiver are the same account.", "Name another receiver."},
 	{ZeroAmount, 422, "The amount is zero.", "Send at least one unit."},
-	{PoolFull, 503, "This node holds as many waiting transactions as it can.", "Wait a second and send the same bytes again, or use another node."},
+	{PoolFull, 503, "As many transactions wait here as become final in about a second, or as this node can hold.", "Send the same bytes again after the time that the answer gives, or pay a fee class with a higher price."},
 	{AccountLimit, 429, "The account has as many waiting transactions as this node holds for one.", "Wait until one is final, then send the same bytes again."},
 	{WrongShard, 421, "Another shard keeps it.", "Use a node of the shard that the detail names; GET /v1/network lists them."},
 
@@ -103,7 +104,7 @@ var refusals = []Refusal{
 	{Pruned, 410, "This node no longer keeps it.", "Ask another node, or one that keeps the whole history."},
 
 	{NotReady, 503, "The node is not ready.", "Wait, or use another node; the detail says why, GET /v1/status how far it is."},
-	{Busy, 503, "The node works on as many requests as it can.", "Wait a second and send the same bytes again."},
+	{Busy, 503, "The node works on as many requests as it can.", "Send the same bytes again after the time that the answer gives."},
 	{ShuttingDown, 503, "The node is stopping.", "Use another node, or wait until this one is back."},
 	{Internal, 500, "The node failed to answer.", "Send the same request again or use another node; if it happens again, report the node's log."},
 }
@@ -125,7 +126,7 @@ func Lookup(c Code) (Refusal, bool) {
 type Error struct {
 	Code       Code
 	Detail     string        // what exactly, for people; may be empty
-	RetryAfter time.Duration // sent as Retry-After with 429 and 503, in whole seconds, at least one
+	RetryAfter time.Duration // sent with 429 and 503, see ErrorBody; 0: a second
 }
 
 func (e *Error) Error() string {
@@ -152,6 +153,10 @@ type ErrorBody struct {
 	Message string `json:"message"`
 	Detail  string `json:"detail,omitempty"`
 	Remedy  string `json:"remedy"`
+
+	// When the same bytes may be sent again, for codes with status 429 or 503. The header Retry-After of a whole answer says
+	// the same in seconds, rounded up.
+	RetryAfterMs int64 `json:"retry_after_ms,omitempty"`
 }
 
 // Answer is the JSON of a refused request.
@@ -164,7 +169,7 @@ type Answer struct {
 func describe(err error) (*Error, Refusal) {
 	var e *Error
 	if r := (*pool.Reject)(nil); errors.As(err, &r) {
-		e = &Error{Code: Code(r.Code), Detail: r.Detail}
+		e = &Error{Code: Code(r.Code), Detail: r.Detail, RetryAfter: r.RetryAfter}
 	}
 	if e != nil || errors.As(err, &e) {
 		if r, ok := Lookup(e.Code); ok {
@@ -175,6 +180,17 @@ func describe(err error) (*Error, Refusal) {
 	return &Error{Code: Internal}, r
 }
 
+// wait is when to come back, for the statuses that have an end, else 0.
+func (e *Error) wait(r Refusal) time.Duration {
+	switch {
+	case r.Status != http.StatusTooManyRequests && r.Status != http.StatusServiceUnavailable:
+		return 0
+	case e.RetryAfter <= 0:
+		return time.Second
+	}
+	return max(e.RetryAfter, time.Millisecond)
+}
+
 func body(e *Error, r Refusal) ErrorBody {
-	return ErrorBody{Code: r.Code, Message: r.Message, Detail: e.Detail, Remedy: r.Remedy}
+	return ErrorBody{Code: r.Code, Message: r.Message, Detail: e.Detail, Remedy: r.Remedy, RetryAfterMs: e.wait(r).Milliseconds()}
 }

@@ -171,8 +171,8 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, pattern string, 
 
 // retryAfter says when to come back, for the statuses that have an end.
 func retryAfter(w http.ResponseWriter, e *Error, entry Refusal) {
-	if entry.Status == http.StatusTooManyRequests || entry.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(e.RetryAfter.Seconds())))))
+	if wait := e.wait(entry); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 	}
 }
 

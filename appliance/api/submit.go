@@ -202,7 +202,7 @@ func (s *Server) answer(w http.ResponseWriter, txs []tx.Signed, verdicts []error
 			codes[entry.Code]++
 			b := body(e, entry)
 			if binary {
-				b = ErrorBody{Code: b.Code, Detail: b.Detail}
+				b = ErrorBody{Code: b.Code, Detail: b.Detail, RetryAfterMs: b.RetryAfterMs}
 			}
 			res.Error = &b
 		}

@@ -97,7 +97,7 @@ func TestSubmitMany(t *testing.T) {
 		case 1:
 			return &pool.Reject{Code: pool.NonceGap, Detail: "nonce 1, next is 0"}
 		case 2:
-			return api.Refuse(api.PoolFull, "200000 transactions")
+			return &pool.Reject{Code: pool.PoolFull, Detail: "200000 transactions", RetryAfter: 1500 * time.Millisecond}
 		case 3:
 			return &pool.Reject{Code: pool.Duplicate}
 		case 4:
@@ -127,6 +127,8 @@ func TestSubmitMany(t *testing.T) {
 			r := got.Results[i]
 			if r.Index != i || r.Accepted != (code == "") || (r.Error != nil) != (code != "") {
 				t.Errorf("%d: %+v", i, r)
+			} else if wait := map[api.Code]int64{api.PoolFull: 1500, api.Internal: 0, api.NonceGap: 0}[code]; code != "" && r.Error.RetryAfterMs != wait {
+				t.Errorf("%d: wait %d ms, want %d", i, r.Error.RetryAfterMs, wait)
 			} else if code != "" && (r.Error.Code != code || r.Error.Remedy == "" || strings.Contains(r.Error.Detail, "secret")) {
 				t.Errorf("%d: %+v", i, r.Error)
 			}
@@ -136,7 +138,7 @@ func TestSubmitMany(t *testing.T) {
 		a := w.do(t, "POST", "/v1/transactions", asBinary, wire)
 		d.checkAnswer(t, "POST", "/v1/transactions", "200", a.body)
 		got := decode[api.SubmitAnswer](t, a)
-		if a.status != 200 || got.Accepted != 2 || got.Refused != 3 || len(got.Results) != 3 || got.Results[0].Index != 1 || got.Results[2].Error.Code != api.Internal {
+		if a.status != 200 || got.Accepted != 2 || got.Refused != 3 || len(got.Results) != 3 || got.Results[0].Index != 1 || got.Results[1].Error.RetryAfterMs != 1500 || got.Results[0].Error.RetryAfterMs != 0 || got.Results[2].Error.Code != api.Internal {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 	})
@@ -145,7 +147,7 @@ func TestSubmitMany(t *testing.T) {
 		if got := decode[api.Result](t, a); a.status != 409 || got.Error.Code != api.NonceGap || got.Error.Detail != "nonce 1, next is 0" {
 			t.Errorf("%d %s", a.status, a.body)
 		}
-		if a := w.do(t, "POST", "/v1/transactions", asJSON, list[2]); a.status != 503 || a.header.Get("Retry-After") != "1" {
+		if a := w.do(t, "POST", "/v1/transactions", asJSON, list[2]); a.status != 503 || a.header.Get("Retry-After") != "2" || decode[api.Result](t, a).Error.RetryAfterMs != 1500 {
 			t.Errorf("%d %s %v", a.status, a.body, a.header)
 		}
 	})

@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -268,11 +269,17 @@ func refusal(n *node, resp *http.Response) error {
 	if err != nil || json.Unmarshal(b, &a) != nil || a.Error.Code == "" {
 		return fmt.Errorf("%w: %s: HTTP status %s: is it a Tutti node?", ErrAnswer, n.url, resp.Status)
 	}
-	e := &api.Error{Code: a.Error.Code, Detail: a.Error.Detail}
-	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+	e := refusedBy(&a.Error)
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 && e.RetryAfter == 0 { // an older node's
 		e.RetryAfter = min(time.Duration(s)*time.Second, maxPause)
 	}
 	return e
+}
+
+// refusedBy is the error that a node's answer describes.
+func refusedBy(b *api.ErrorBody) *api.Error {
+	wait := min(max(b.RetryAfterMs, 0), maxPause.Milliseconds())
+	return &api.Error{Code: b.Code, Detail: b.Detail, RetryAfter: time.Duration(wait) * time.Millisecond}
 }
 
 func (c *Client) getJSON(ctx context.Context, n *node, path string, v any) error {
@@ -312,13 +319,14 @@ func telling(err error) int {
 	return 0
 }
 
-// pause waits before round k, k from 1, or as long as err asks for.
+// pause waits before round k, k from 1, or as long as err asks for, and up to half as long again, lest all who were refused
+// together come back together.
 func pause(ctx context.Context, k int, err error) error {
 	wait := min(firstPause<<min(k-1, 10), maxPause)
 	if e := (*api.Error)(nil); errors.As(err, &e) {
 		wait = max(wait, e.RetryAfter)
 	}
-	t := time.NewTimer(wait)
+	t := time.NewTimer(wait + rand.N(wait/2))
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -223,14 +223,42 @@ func TestSubmitElsewhere(t *testing.T) {
 	if got := len(good.Submitted()); got != 6 {
 		t.Errorf("the good node has %d transactions", got)
 	}
-	good.Judge = func(tx.Signed) error { return api.Refuse(api.PoolFull, "") }
-	if err := c.Submit(t.Context(), []tx.Signed{pay})[0]; err == nil {
-		t.Error("no node took it")
+	soon := &api.Error{Code: api.PoolFull, RetryAfter: 10 * time.Millisecond}
+	good.Judge = func(tx.Signed) error { return soon }
+	if err := c.Submit(t.Context(), []tx.Signed{pay})[0]; !errors.Is(err, soon) {
+		t.Errorf("no node took it, and the client says %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := c.Submit(ctx, []tx.Signed{pay})[0]; !errors.Is(err, context.Canceled) {
 		t.Errorf("after the context's end: %v", err)
+	}
+}
+
+// TestSubmitWaits: a client that is refused for now comes back when the answer says, and not before.
+func TestSubmitWaits(t *testing.T) {
+	n := prooftest.New(t, "client", 1)
+	node := serve(t, n, 0, nil)
+	const wait = 600 * time.Millisecond
+	var first time.Time
+	node.Judge = func(tx.Signed) error {
+		if first.IsZero() {
+			first = time.Now()
+		}
+		if time.Since(first) < wait {
+			return &api.Error{Code: api.PoolFull, RetryAfter: wait}
+		}
+		return nil
+	}
+	c := connect(t, n, node.url)
+	txs := []tx.Signed{n.Transfer(n.Account(0, 1), n.Account(0, 2), 1, 0), n.Transfer(n.Account(0, 1), n.Account(0, 2), 1, 1)}
+	for i, err := range c.Submit(t.Context(), txs) { // the second time is in time: pauses of its own are shorter
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if took := time.Since(first); took < wait {
+		t.Errorf("came back after %v, asked for %v", took, wait)
 	}
 }
 

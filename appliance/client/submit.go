@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"tutti/appliance/api"
 	"tutti/consensus"
@@ -68,10 +69,21 @@ func (c *Client) submitTo(ctx context.Context, shard consensus.ShardID, txs []tx
 				return
 			}
 		}
-		if round < c.rounds-1 && pause(ctx, round+1, verdicts[pending[0]]) != nil {
+		if round < c.rounds-1 && pause(ctx, round+1, longest(verdicts, pending)) != nil {
 			return
 		}
 	}
+}
+
+// longest is the verdict of those pending that asks for the longest wait, else the first.
+func longest(verdicts []error, pending []int) error {
+	last, most := verdicts[pending[0]], time.Duration(0)
+	for _, i := range pending {
+		if e := (*api.Error)(nil); errors.As(verdicts[i], &e) && e.RetryAfter > most {
+			last, most = e, e.RetryAfter
+		}
+	}
+	return last
 }
 
 // known reports whether the shard has seen the transaction.
@@ -107,7 +119,7 @@ func (c *Client) post(ctx context.Context, n *node, txs []tx.Signed, pending []i
 		return !errors.As(err, new(*api.Error))
 	}
 	for _, r := range got.Results {
-		verdicts[pending[r.Index]] = &api.Error{Code: r.Error.Code, Detail: r.Error.Detail}
+		verdicts[pending[r.Index]] = refusedBy(r.Error)
 	}
 	return false
 }

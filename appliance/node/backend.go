@@ -84,7 +84,7 @@ func refusal(err error) error {
 	if r.Code == pool.Duplicate {
 		return nil
 	}
-	return &api.Error{Code: api.Code(r.Code), Detail: r.Detail, RetryAfter: time.Second}
+	return &api.Error{Code: api.Code(r.Code), Detail: r.Detail, RetryAfter: r.RetryAfter}
 }
 
 // Transaction implements api.Backend.

@@ -63,6 +63,9 @@ func run(ctx context.Context, a app, args []string) int {
 	if errors.As(err, &refused) {
 		if r, ok := api.Lookup(refused.Code); ok {
 			line += ": " + strings.TrimSuffix(r.Remedy, ".")
+			if refused.RetryAfter > 0 {
+				line += fmt.Sprintf(": %.1f s", refused.RetryAfter.Seconds())
+			}
 		}
 	}
 	var usage usageError
