@@ -199,6 +199,11 @@ func (h *host) step(e simplex.Event) {
 
 // duties does what a Ready asks for, in its order.
 func (h *host) duties(r simplex.Ready) {
+	for _, a := range r.Apply {
+		if k, ok := a.(simplex.KeyElsewhere); ok { // before this step's own votes are in the log
+			h.s.check.elsewhere(h, k.Statement)
+		}
+	}
 	for _, b := range r.Persist.Blocks {
 		h.disk.write(b)
 	}
@@ -287,8 +292,6 @@ func (h *host) act(a simplex.Action) {
 		if !h.adversary && !h.s.o.Above {
 			h.s.check.fail("host %d halts: %s", h.i, a.Reason)
 		}
-	case simplex.KeyElsewhere:
-		h.s.check.elsewhere(h, a.Statement)
 	}
 }
 
