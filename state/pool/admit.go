@@ -42,7 +42,7 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 			continue
 		}
 		if key.own { // it keeps its place while its signature is checked
-			p.checking++
+			p.checking[txs[i].FeeClass]++
 		}
 		w.at = append(w.at, i)
 		w.txs = append(w.txs, txs[i])
@@ -218,15 +218,25 @@ func (p *Pool) full() *Reject {
 	return reject(PoolFull, "%d transactions with %d bytes are waiting at this fee or higher", len(p.entries), p.bytes)
 }
 
-// tooLong refuses a client's transaction that would wait for too long, or make others wait.
+// tooLong refuses a client's transaction if those that pay as much, or more, fill the room of the gate.
 func (p *Pool) tooLong(now time.Time, t *tx.Signed) *Reject {
-	waiting, room := p.waiting+p.checking, p.gate.room(now)
-	if waiting < room || waiting < 2*room && p.victim(t) != nil {
+	waiting := p.waitingFrom(p.fee(t))
+	if waiting < p.gate.room(now) {
 		return nil
 	}
-	r := reject(PoolFull, "%d transactions are waiting, %.0f a second become final", waiting, p.gate.rate)
+	r := reject(PoolFull, "%d transactions wait at this fee or higher, %.0f a second become final", waiting, p.gate.rate)
 	r.RetryAfter = p.gate.retry(now, waiting)
 	return r
+}
+
+// waitingFrom counts those that wait, or will once their signatures are checked, at a fee or higher.
+func (p *Pool) waitingFrom(fee uint64) (n int) {
+	for class, price := range p.opts.Fees {
+		if price >= fee {
+			n += p.waiting[class] + p.checking[class]
+		}
+	}
+	return n
 }
 
 // victim is the entry that t may push out of a full pool, or nil; the rule is in the package comment.

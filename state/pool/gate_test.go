@@ -2,7 +2,6 @@ package pool
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -146,14 +145,6 @@ func (s shard) run(t *testing.T) (out []second, checked int) {
 	return out, checked
 }
 
-func show(t *testing.T, seconds []second) {
-	for i, s := range seconds {
-		if s.offered > 0 || s.final > 0 {
-			t.Log(fmt.Sprintf("%2d s: offered %6d refused %6d final %6d; waits p50 %v p99 %v; retry %v", i, s.offered, s.refused, s.final, s.quantile(0.5), s.quantile(0.99), s.retry))
-		}
-	}
-}
-
 func times(rate int, factor float64, from, to time.Duration) func(time.Duration) int {
 	return func(at time.Duration) int {
 		if at >= from && at < to {
@@ -163,64 +154,170 @@ func times(rate int, factor float64, from, to time.Duration) func(time.Duration)
 	}
 }
 
-func TestExplore(t *testing.T) {
-	big := shard{most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 100_000, votes: 200 * time.Millisecond}
-	for name, s := range map[string]shard{
-		"step":  big,
-		"stall": big,
-		"dead":  big,
-		"six":   {most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 3000, votes: 100 * time.Millisecond},
-		"20000": {most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 20000, votes: 100 * time.Millisecond},
+// sum adds up whole seconds from one on to before another.
+func sum(seconds []second, from, to int) (all second) {
+	for _, s := range seconds[from:to] {
+		all.offered += s.offered
+		all.refused += s.refused
+		all.dearRefused += s.dearRefused
+		all.final += s.final
+		all.waits = append(all.waits, s.waits...)
+	}
+	return all
+}
+
+// logIfFailed shows what happened.
+func logIfFailed(t *testing.T, seconds []second) {
+	for i, s := range seconds {
+		if t.Failed() && s.offered+s.final > 0 {
+			t.Logf("%2d s: offered %6d refused %6d final %6d, waits p50 %v p99 %v", i, s.offered, s.refused, s.final, s.quantile(0.5), s.quantile(0.99))
+		}
+	}
+}
+
+// TestOverload offers three times what a shard holds, in the ways in which one can be full.
+func TestOverload(t *testing.T) {
+	const rate, from, settled, to, calm, end = 2700, 2, 5, 10, 13, 15 // seconds
+	for _, c := range []struct {
+		name  string
+		shard shard
+		wait  time.Duration // of an admitted one, p99, once the shard has settled
+		slow  time.Duration // p99 without a queue
+	}{
+		{"work for each", shard{most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 3000, votes: 100 * time.Millisecond}, 1200 * time.Millisecond, time.Second},
+		{"full blocks", shard{most: 600, interval: 200 * time.Millisecond, votes: 150 * time.Millisecond}, 1200 * time.Millisecond, time.Second},
+		{"slow of itself", shard{most: 1500, interval: 500 * time.Millisecond, votes: 400 * time.Millisecond}, 2 * time.Second, 1500 * time.Millisecond},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s.total = 10 * time.Second
-			switch name {
-			case "step":
-				s.total = 4 * time.Second
-				s.offered = func(at time.Duration) int {
-					if at < 2*time.Second {
-						return 10
-					}
-					return 20000
-				}
-			case "stall":
-				s.offered = times(5000, 1, 0, 0)
-				s.stalled = func(at time.Duration) bool { return at > 3*time.Second && at < 7*time.Second }
-			case "dead":
-				s.offered = times(10000, 1, 0, 0)
-				s.stalled = func(at time.Duration) bool { return at > 2*time.Second && at%(2800*time.Millisecond) < 2*time.Second }
-			case "six":
-				s.offered = times(2700, 6, 3*time.Second, 9*time.Second)
-				s.total = 13 * time.Second
-			case "20000":
-				s.offered = times(18000, 3, 2*time.Second, 6*time.Second)
-				s.total = 8 * time.Second
+		t.Run(c.name, func(t *testing.T) {
+			s := c.shard
+			s.total, s.offered = end*time.Second, times(rate, 3, from*time.Second, to*time.Second)
+			got, checked := s.run(t)
+			defer logIfFailed(t, got)
+			if n := sum(got, 0, from).refused; n > 0 {
+				t.Errorf("%d refused before the overload", n)
 			}
-			got, _ := s.run(t)
-			show(t, got)
+			if n := sum(got, from, to).final; n < rate*(to-from)*9/10 {
+				t.Errorf("%d final in the overload, %d a second", n, n/(to-from))
+			}
+			if over := sum(got, settled, to); over.quantile(0.99) > c.wait || over.refused < over.offered/2 {
+				t.Errorf("waits of %v in the overload, %d of %d refused", over.quantile(0.99), over.refused, over.offered)
+			}
+			if w := sum(got, from, to).quantile(1); w > 4*time.Second {
+				t.Errorf("a wait of %v", w)
+			}
+			if after := sum(got, calm, end); after.quantile(0.99) > c.slow || after.refused > after.offered/10 {
+				t.Errorf("waits of %v from the third second after the overload on, %d of %d refused", after.quantile(0.99), after.refused, after.offered)
+			}
+			if all := sum(got, 0, end); checked != all.offered-all.refused {
+				t.Errorf("%d signatures checked of %d admitted and %d refused", checked, all.offered-all.refused, all.refused)
+			}
 		})
 	}
 }
 
-// TestOverload offers three times of what a shard can take, in the two ways in which one can be full.
-func TestOverload(t *testing.T) {
+// TestSteps: what a network with room can take is not refused, whatever was there before. A rate that was never seen comes up
+// to speed within a second.
+func TestSteps(t *testing.T) {
+	wide := shard{most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 100_000, votes: 200 * time.Millisecond}
 	for _, c := range []struct {
-		name  string
-		shard shard
-		rate  int // of the shard
+		name    string
+		offered func(time.Duration) int
+		stalled func(time.Duration) bool
+		refused int // at most
 	}{
-		{"work for each", shard{most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 3000, votes: 100 * time.Millisecond}, 3000},
-		{"full blocks", shard{most: 600, interval: 200 * time.Millisecond, votes: 150 * time.Millisecond}, 3000},
-		{"far apart", shard{most: 1500, interval: 500 * time.Millisecond, votes: 400 * time.Millisecond}, 3000},
+		{"burst while idle", func(at time.Duration) int {
+			if at/(10*time.Millisecond) == 300 {
+				return 100 * burst
+			}
+			return 0
+		}, nil, 0},
+		{"step while idle", times(10, 1000, 2*time.Second, time.Minute), nil, 10_000},
+		{"second step", func(at time.Duration) int {
+			if at%(3*time.Second) < time.Second {
+				return 8000
+			}
+			return 10
+		}, nil, 4000},
+		{"short standstill", times(8000, 1, 0, 0), func(at time.Duration) bool { return at > 2*time.Second && at < 3500*time.Millisecond }, 4000},
+		{"long standstill", times(3000, 1, 0, 0), func(at time.Duration) bool { return at > 2*time.Second && at < 6*time.Second }, 2000},
+		{"dead leader", times(3000, 1, 0, 0), func(at time.Duration) bool { return at%(2800*time.Millisecond) > 800*time.Millisecond }, 6000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			const from, to = 4, 16
-			s := c.shard
-			s.total = 26 * time.Second
-			s.offered = times(c.rate*9/10, 3, from*time.Second, to*time.Second)
-			got, checked := s.run(t)
-			show(t, got)
-			_ = checked
+			s := wide
+			s.total, s.offered, s.stalled = 7*time.Second, c.offered, c.stalled
+			got, _ := s.run(t)
+			defer logIfFailed(t, got)
+			if n := sum(got, 0, len(got)).refused; n > c.refused {
+				t.Errorf("%d refused", n)
+			}
 		})
 	}
+}
+
+// TestDearGoesFirst: where too many wait, a higher fee still finds room, and throws nobody out.
+func TestDearGoesFirst(t *testing.T) {
+	s := shard{most: 600, interval: 200 * time.Millisecond, votes: 150 * time.Millisecond, dearEvery: 20}
+	s.total, s.offered = 6*time.Second, times(2700, 3, time.Second, 6*time.Second)
+	got, _ := s.run(t)
+	defer logIfFailed(t, got)
+	if all := sum(got, 1, 6); all.dearRefused > 0 || all.refused < all.offered/3 {
+		t.Errorf("%d of %d refused, %d of them at the higher fee", all.refused, all.offered, all.dearRefused)
+	}
+}
+
+// TestPlacesAreKept: of a call only what finds room has its signature checked, and calls at the same time count.
+func TestPlacesAreKept(t *testing.T) {
+	p, l, v := newPool(t, func(o *Options) { o.MaxTxs, o.MaxBytes = 1<<20, 1<<30 })
+	var txs []tx.Signed
+	for i := range uint32(3 * burst) {
+		l.set(local(100+i), Account{Balance: 1e6})
+		one := transfer(0, 0)
+		one.From = local(100 + i)
+		txs = append(txs, one)
+	}
+	during := 0
+	v.during = func() {
+		v.during = nil
+		during = pooledOf(p.Submit(t.Context(), 2, txs[2*burst:]))
+		if err := p.Forwarded(t.Context(), 3, txs[2*burst:2*burst+1])[0]; err != nil {
+			t.Errorf("another validator's: %v", err)
+		}
+	}
+	first := pooledOf(p.Submit(t.Context(), 1, txs[:burst+burst/2]))
+	if first != burst || during != 0 || v.checked != burst+1 {
+		t.Errorf("%d pooled, %d meanwhile, %d signatures checked", first, during, v.checked)
+	}
+	if p.checking[cheap] != 0 || p.waiting[cheap] != burst+1 {
+		t.Errorf("%d in work, %d waiting", p.checking, p.waiting)
+	}
+	again := with(txs[0], func(s *tx.Signed) { s.FeeClass = dear })
+	if err := p.Submit(t.Context(), 1, []tx.Signed{again})[0]; err != nil {
+		t.Errorf("one that replaces another: %v", err)
+	}
+	if p.waiting[cheap] != burst || p.waiting[dear] != 1 {
+		t.Errorf("%d waiting after a replacement", p.waiting)
+	}
+}
+
+// TestGapsDoNotCount: what no block can take yet is in nobody's way.
+func TestGapsDoNotCount(t *testing.T) {
+	p, _, _ := newPool(t, nil)
+	mustAdd(t, p, transfer(0, 1), transfer(0, 2), transfer(1, 0), transfer(1, 2))
+	if p.waiting[cheap] != 1 {
+		t.Errorf("%d count", p.waiting)
+	}
+	mustAdd(t, p, transfer(0, 0))
+	if p.waiting[cheap] != 4 {
+		t.Errorf("%d count", p.waiting)
+	}
+	check(t, p)
+}
+
+func pooledOf(errs []error) (n int) {
+	for _, err := range errs {
+		if err == nil {
+			n++
+		}
+	}
+	return n
 }

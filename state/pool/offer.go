@@ -158,7 +158,7 @@ func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches 
 			p.remove(e)
 		}
 	}
-	p.gate.block(now, p.waiting)
+	p.gate.block(now, p.waitingFrom(0))
 }
 
 // Resend gives out at most limit transactions that this node accepted from its clients and that are due to be

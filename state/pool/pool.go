@@ -128,9 +128,9 @@ type Pool struct {
 	sources  sources
 	blocks   map[tx.Hash]*inFlight
 	slots    uint64 // slots of blocks in use
-	waiting  int    // entries that the next blocks could take: no nonce before them is missing
-	checking int    // clients' transactions whose signatures are being checked
 	gate     gate
+	waiting  []int // by fee class, entries that the next blocks could take: no nonce before them is missing
+	checking []int // by fee class, clients' transactions whose signatures are being checked
 	counters Counters
 }
 
@@ -142,6 +142,7 @@ type entry struct {
 	bytes   int    // wire form
 	seq     uint64 // order of arrival
 	came    time.Time
+	waits   bool   // in waiting
 	in      uint64 // slots of the unfinalised blocks that contain it
 	at      int    // place in the heap of its fee class
 	account *account
@@ -157,7 +158,6 @@ type account struct {
 	id      tx.ID
 	nonce   uint32   // the next one to be used in the final state
 	entries []*entry // by nonce, which is nowhere below the account's
-	next    int      // entries before the first missing nonce
 	cost    uint64   // of all entries together; the balance covered it when the last was added
 	ready   *list.Element
 }
@@ -212,6 +212,7 @@ func New(opts Options, state State, verifier Verifier) (*Pool, error) {
 		opts: opts, state: state, verifier: verifier, height: opts.Height,
 		entries: map[tx.Hash]*entry{}, accounts: map[tx.ID]*account{}, blocks: map[tx.Hash]*inFlight{},
 		classes: make([]classHeap, len(opts.Fees)), gate: newGate(time.Now()),
+		waiting: make([]int, len(opts.Fees)), checking: make([]int, len(opts.Fees)),
 	}
 	p.sources.init(opts.Client, opts.Peer)
 	p.counters.Rejected = map[Code]uint64{}
@@ -263,7 +264,7 @@ func (p *Pool) add(ctx context.Context, key sourceKey, txs []tx.Signed) []error 
 	src := p.sources.get(key, now)
 	for k, i := range w.at {
 		if key.own {
-			p.checking--
+			p.checking[w.txs[k].FeeClass]--
 		}
 		switch verdicts[k] {
 		case Busy:

@@ -164,7 +164,7 @@ func check(t fataler, p *Pool) {
 	t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	bytes, inHeaps, ready, held, n := 0, 0, 0, 0, 0
+	bytes, inHeaps, ready, held, n, waiting := 0, 0, 0, 0, 0, 0
 	for id, e := range p.entries {
 		if e.id != id || e.tx.TxID(p.opts.Genesis) != id || p.accounts[e.tx.From] != e.account || !slices.Contains(e.account.entries, e) {
 			t.Fatalf("entry %v is not where it belongs", id)
@@ -188,6 +188,11 @@ func check(t fataler, p *Pool) {
 				t.Fatalf("account %d: nonce %d at %d", id, e.tx.Nonce, i)
 			}
 		}
+		for i, e := range a.entries {
+			if e.tx.Nonce == a.nonce+uint32(i) {
+				waiting++
+			}
+		}
 		can := len(a.entries) > 0 && a.entries[0].tx.Nonce == a.nonce
 		if a.cost != cost || len(a.entries) == 0 || can != (a.ready != nil) {
 			t.Fatalf("account %d: cost %d of %d, %d entries, ready %v", id, a.cost, cost, len(a.entries), a.ready != nil)
@@ -203,6 +208,9 @@ func check(t fataler, p *Pool) {
 	if bytes != p.bytes || inHeaps != len(p.entries) || n != len(p.entries) || held != len(p.entries) || ready != p.ready.Len() {
 		t.Fatalf("%d entries: bytes %d of %d, heaps %d, accounts %d, sources %d, ready %d of %d",
 			len(p.entries), p.bytes, bytes, inHeaps, n, held, p.ready.Len(), ready)
+	}
+	if waiting != p.waitingFrom(0) || slices.Max(p.checking) != 0 {
+		t.Fatalf("%d waiting of %d, %d in work", p.waiting, waiting, p.checking)
 	}
 	if len(p.entries) > p.opts.MaxTxs || p.bytes > p.opts.MaxBytes {
 		t.Fatalf("over the bounds: %d transactions, %d bytes", len(p.entries), p.bytes)

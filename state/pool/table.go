@@ -35,6 +35,9 @@ func (p *Pool) remove(e *entry) {
 	at, _ := a.find(e.tx.Nonce)
 	a.entries = slices.Delete(a.entries, at, at+1)
 	a.cost -= e.cost
+	if e.waits {
+		p.wait(e, -1)
+	}
 	p.settle(a)
 	delete(p.entries, e.id)
 	heap.Remove(&p.classes[e.tx.FeeClass], e.at)
@@ -50,8 +53,12 @@ func (p *Pool) remove(e *entry) {
 // and forgets it when empty.
 func (p *Pool) settle(a *account) {
 	next := int(a.missing(a.nonce) - uint64(a.nonce))
-	p.waiting += next - a.next
-	a.next = next
+	for k := next - 1; k >= 0 && !a.entries[k].waits; k-- {
+		p.wait(a.entries[k], 1)
+	}
+	for k := next; k < len(a.entries) && a.entries[k].waits; k++ {
+		p.wait(a.entries[k], -1)
+	}
 	can := next > 0
 	switch {
 	case can && a.ready == nil:
@@ -65,15 +72,23 @@ func (p *Pool) settle(a *account) {
 	}
 }
 
+// wait counts an entry among those that wait, with 1, or no more, with -1.
+func (p *Pool) wait(e *entry, n int) {
+	e.waits = n > 0
+	p.waiting[e.tx.FeeClass] += n
+}
+
 // refresh takes over the payer's final record: entries with used nonces leave, then the highest nonces until the
 // balance covers the rest.
 func (p *Pool) refresh(now time.Time, a *account, payer Account) {
-	a.nonce = payer.Nonce
-	for len(a.entries) > 0 && a.entries[0].tx.Nonce < a.nonce {
+	for len(a.entries) > 0 && a.entries[0].tx.Nonce < payer.Nonce {
+		e := a.entries[0]
 		p.counters.Used++
-		p.gate.leaves(now.Sub(a.entries[0].came))
-		p.remove(a.entries[0])
+		p.gate.leaves(now.Sub(e.came))
+		a.nonce = e.tx.Nonce + 1 // so that those behind it wait on
+		p.remove(e)
 	}
+	a.nonce = payer.Nonce
 	for len(a.entries) > 0 && a.cost > payer.Balance {
 		p.counters.Unaffordable++
 		p.remove(a.entries[len(a.entries)-1])
