@@ -15,7 +15,7 @@ var Pipeline = []Stage{
 	{"take in from clients", "appliance/api", "one for each request, 128", "connections, 1,024", "connections wait; requests are refused, 503, and above the rates 429"},
 	{"take in from validators", "netstack/p2p", "one for each peer and class", "128 batches", "oldest dropped; sent again by its owner"},
 	{"verify signatures", "accel/ed25519", "one for each core", "16,384 signatures", "refused as busy, 503"},
-	{"admit", "state/pool", "the caller's", "200,000 transactions", "lowest fee out, or refused as pool_full, 503"},
+	{"admit", "state/pool", "the caller's", "200,000 transactions, and what is final in about 1 s", "refused as pool_full, 503, with a time to come back, before the signature; lowest fee out"},
 	{"check and hold batches", "state/pool", "the caller's", "1,000,000 transfers, 64 MiB", "refused as pool_full, 503, or over a quota 429"},
 	{"forward to coming leaders", "appliance/node", "1, and one for each peer", "32,768 transactions, 64 distilled batches, 64 messages for each peer", "sent by the resend round, after 1 s"},
 	{"build a block", "state/ledger", "1, and one for each core", "1 request", "the view passes to the next leader"},

@@ -59,7 +59,7 @@ func TestPipelineNumbers(t *testing.T) {
 		"take in from clients":        {apiRequests, cfg.API.MaxConnections},
 		"take in from validators":     {net.Receive[netstack.ClassTransaction]},
 		"verify signatures":           {verifyDepth},
-		"admit":                       {cfg.Pool.MaxTransactions},
+		"admit":                       {cfg.Pool.MaxTransactions, 1},
 		"check and hold batches":      {cfg.Pool.MaxBatched, batchBytes >> 20},
 		"forward to coming leaders":   {1, forwardQueue, forwardBatches, net.Send[netstack.ClassTransaction].Messages, int(resendAfter.Seconds())},
 		"build a block":               {1, 1},
