@@ -473,6 +473,14 @@ func TestRecorder(t *testing.T) {
 	if _, err := r.Finish(Marks{1, 2}); err == nil || !strings.Contains(err.Error(), "than were due") {
 		t.Errorf("one counted twice: %v", err)
 	}
+	for want, marks := range map[string][]Marks{"0 marks of 1 stretches": nil, "counts at 2ns and 1ns": {{2, 1}}} {
+		if r, err = open(second); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Finish(marks...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
 	var none *Recorder
 	none.Block(base, 0)()
 	none.Settled(0, 0, false)
