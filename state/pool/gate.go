@@ -7,15 +7,16 @@ import (
 )
 
 const (
-	leastTarget = 800 * time.Millisecond // of waiting, so that what is admitted is final within a second
+	leastTarget = time.Second // of waiting
 	mostTarget  = 2 * time.Second
-	targetShare = 1.5             // of the shortest wait lately: the target where even that is long
-	easedShare  = 0.75            // of the target: what may wait once waiting has taken longer than the target
-	openShare   = 2.5             // of the target: what may wait else; without a final block for so long, the shard stands still
-	easesAfter  = 3 * time.Second // in which a limit that is not needed doubles
-	forgets     = 5 * time.Minute // in which the shortest wait doubles and the highest rate halves
-	rateOver    = time.Second     // at least, for a rate
-	standstill  = time.Second / 5 // what one counts as in a rate
+	targetShare = 1.5              // of the shortest wait lately: the target where even that is long
+	easedShare  = 0.8              // of the target: what may wait once waiting has taken longer than the target
+	openShare   = 2                // of the target: what may wait else; without a final block for so long, the shard stands still
+	easesAfter  = 3 * time.Second  // in which a limit that is not needed doubles
+	lasts       = 10 * time.Second // in which the recent rate halves
+	forgets     = 5 * time.Minute  // in which the shortest wait doubles and the highest rate halves
+	rateOver    = time.Second      // at least, for a rate
+	standstill  = time.Second / 5  // what one counts as in a rate
 	markEvery   = 10 * time.Millisecond
 	ageStep     = 16 * time.Millisecond
 	ageSteps    = 256 // the last one holds all longer waits
@@ -32,7 +33,8 @@ type gate struct {
 	final time.Time     // of the last final block, or the start
 
 	rate  float64       // transactions a second that left for good, over the last second or the block that took longer
-	peak  float64       // the highest rate lately
+	high  float64       // the highest rate of the last seconds
+	peak  float64       // of the last minutes
 	clock time.Duration // from the start, but for standstills
 	total int           // that left for good
 	marks []mark        // a second of final blocks, and the one before
@@ -78,6 +80,7 @@ func (g *gate) block(now time.Time, waiting int) {
 	g.final = now
 	fade := math.Exp2(gap.Seconds() / forgets.Seconds())
 	g.base, g.peak = time.Duration(float64(g.base)*fade), g.peak/fade
+	g.high /= math.Exp2(gap.Seconds() / lasts.Seconds())
 	if quick := g.aged(0.1); g.left > 0 && (g.base == 0 || quick < g.base) {
 		g.base = quick
 	}
@@ -90,8 +93,10 @@ func (g *gate) block(now time.Time, waiting int) {
 	} else {
 		g.measure(gap)
 	}
+	// The highest rate, not the last one: what a machine that was busy otherwise made final in a bad second would throttle it
+	// to less than it can do, second by second.
 	if passed && median > g.target() && crowd > leastLimit {
-		g.limit = max(leastLimit, g.rate*easedShare*g.target().Seconds())
+		g.limit = max(leastLimit, g.high*easedShare*g.target().Seconds())
 	} else {
 		g.limit *= math.Exp2(min(gap, rateOver).Seconds() / easesAfter.Seconds())
 	}
@@ -107,7 +112,7 @@ func (g *gate) measure(took time.Duration) {
 	}
 	first := g.marks[0]
 	g.rate = float64(g.total-first.total) / max(rateOver, g.clock-first.clock).Seconds()
-	g.peak = max(g.peak, g.rate)
+	g.high, g.peak = max(g.high, g.rate), max(g.peak, g.rate)
 	if last := &g.marks[len(g.marks)-1]; len(g.marks) > 1 && g.clock-last.clock < markEvery {
 		last.total = g.total
 	} else {

@@ -184,8 +184,8 @@ func TestOverload(t *testing.T) {
 		wait  time.Duration // of an admitted one, p99, once the shard has settled
 		slow  time.Duration // p99 without a queue
 	}{
-		{"work for each", shard{most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 3000, votes: 100 * time.Millisecond}, 1200 * time.Millisecond, time.Second},
-		{"full blocks", shard{most: 600, interval: 200 * time.Millisecond, votes: 150 * time.Millisecond}, 1200 * time.Millisecond, time.Second},
+		{"work for each", shard{most: 30_000, interval: 200 * time.Millisecond, each: time.Second / 3000, votes: 100 * time.Millisecond}, 1500 * time.Millisecond, time.Second},
+		{"full blocks", shard{most: 600, interval: 200 * time.Millisecond, votes: 150 * time.Millisecond}, 1500 * time.Millisecond, time.Second},
 		{"slow of itself", shard{most: 1500, interval: 500 * time.Millisecond, votes: 400 * time.Millisecond}, 2 * time.Second, 1500 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -25,22 +25,21 @@
 // is thrown out for this, as it has been forwarded already. Forwarded transactions are never refused for it: who
 // forwards them has admitted them. One that replaces another needs no room.
 //
-//   - Evidence: in the last final block the median of those that waited here waited longer than the target, 0.8 s, and longer
-//     than since the final block before, so at least one block has passed it over. Then 0.75 × target × rate may wait, where
-//     the rate is how many left for good a second, over a second or a block that took longer. By Little's law waiting comes
-//     down to that share of the target. The rate is that of a shard with more to do than it can, so it is its capacity and
-//     not its demand. Without evidence that limit doubles in 3 s.
-//   - Before there is evidence, which comes only when the first block of an overload is final: 2.5 × target × the highest rate
+//   - Evidence: in the last final block the median of those that waited here waited longer than the target, 1 s, and longer
+//     than since the final block before, so at least one block has passed it over. Then 0.8 × target × rate may wait, where
+//     the rate is the highest of the last seconds, each over a second or a block that took longer, of those that left for good.
+//     By Little's law waiting comes down to that share of the target. The rate is that of a shard with more to do than it can,
+//     so it is its capacity and not its demand. Without evidence that limit doubles in 3 s.
+//   - Before there is evidence, which comes only when the first block of an overload is final: 2 × target × the highest rate
 //     of the last minutes, and at least 4,096, a full call of the API, so that an idle network takes a burst.
 //   - A standstill is no evidence: when it ends, the leader takes all that has come meanwhile. When no block has been final for
-//     2.5 targets, there is room for what the shard would have made final in that time as well, unless too many waited
+//     2 targets, there is room for what the shard would have made final in that time as well, unless too many waited
 //     before. Its time counts in no rate.
 //   - Where even the quick ones wait long, in a wide network, the target is 1.5 × the shortest wait of the last minutes, up to
 //     2 s: limits below what is under way without any queue would only slow it down.
 //
-// Simpler rules do not do: a limit by the rate alone takes an idle network for a slow one, and
-// one by the shortest wait in a block, as routers do it, does not see the queue, since a leader takes everything it knows and it
-// is blocks that take long.
+// Simpler rules do not do: a limit by the rate alone takes an idle network for a slow one, and one by the shortest wait in a
+// block, as routers do it, does not see the queue, since a leader takes everything it knows and it is blocks that take long.
 //
 // # When it is full
 //
