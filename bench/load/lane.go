@@ -169,7 +169,7 @@ func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 		s.totals.Rejected++
 		s.rec.Missed(replay.Rejected, f.due)
 		s.finishUntaken(f)
-	case e == nil || e.RetryAfter > 0: // the node as a whole
+	case e == nil || e.RetryAfter > 0 && e.Code != api.PoolFull && e.Code != api.AccountLimit: // the node as a whole
 		l.down = now + downFor
 		if e == nil {
 			l.gone = now
