@@ -13,6 +13,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/proof"
 	"tutti/bench/load"
+	"tutti/bench/openloop"
 	"tutti/bench/report"
 	"tutti/consensus"
 )
@@ -123,7 +124,7 @@ func (t *target) compare(ctx context.Context) (string, error) {
 		if !slices.Contains(agreed, 0) {
 			return fmt.Sprintf("%d validators, at heights %s", len(all), strings.Trim(fmt.Sprint(agreed), "[]")), nil
 		}
-		if !pause(ctx, askEvery) {
+		if !openloop.Wait(ctx, askEvery) {
 			return "", errors.Join(fmt.Errorf("the validators of a shard showed no common height within %s", agreeWithin), failed)
 		}
 	}
@@ -143,7 +144,7 @@ func (t *target) supply(ctx context.Context) (good string, err error) {
 		case good == "" && (err == nil || ctx.Err() == nil): // what was found says more than that time ran out
 			err = wrong
 		}
-		if settled || !pause(ctx, askEvery) {
+		if settled || !openloop.Wait(ctx, askEvery) {
 			return good, err
 		}
 	}
@@ -253,7 +254,7 @@ func (t *target) audit(ctx context.Context, seed uint64, s session) (string, err
 			if err == nil && int64(a.Balance) == want {
 				break
 			}
-			if !pause(ctx, askEvery) {
+			if !openloop.Wait(ctx, askEvery) {
 				return "", errors.Join(fmt.Errorf("account %d of the crowd holds %d on %s, the transfers that settled leave it %d", account, a.Balance, v.name, want), err)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"tutti/appliance/localnet"
 	"tutti/appliance/node"
 	"tutti/bench/load"
+	"tutti/bench/openloop"
 	"tutti/bench/report"
 	"tutti/bench/workload"
 )
@@ -69,7 +70,7 @@ func DemoLoad(ctx context.Context, n *localnet.Network, tps int, reported func(l
 // reportDemo reports the counts, and the quantiles of the last reports together, until ctx ends.
 func reportDemo(ctx context.Context, s *load.Session, reported func(localnet.LoadStats)) {
 	var recent []*hdrhistogram.Histogram
-	for pause(ctx, demoReports) {
+	for openloop.Wait(ctx, demoReports) {
 		now := s.Snapshot()
 		if recent = append(recent, now.Latency); len(recent) > demoLookBack {
 			recent = recent[1:]

@@ -15,6 +15,7 @@ import (
 	"tutti/appliance/localnet"
 	"tutti/appliance/node"
 	"tutti/appliance/proof"
+	"tutti/bench/openloop"
 	"tutti/bench/report"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -184,7 +185,7 @@ func (b *bench) discover(ctx context.Context, t *target, entry *client.Client) e
 		if err != nil {
 			return err
 		}
-		if found = n.APIs; len(found) >= wanted || !pause(ctx, time.Second) {
+		if found = n.APIs; len(found) >= wanted || !openloop.Wait(ctx, time.Second) {
 			break
 		}
 	}
@@ -206,16 +207,4 @@ func (b *bench) discover(ctx context.Context, t *target, entry *client.Client) e
 		}
 	}
 	return nil
-}
-
-// pause waits, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

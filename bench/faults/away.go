@@ -15,6 +15,7 @@ import (
 	"tutti/appliance/node"
 	"tutti/bench/endless"
 	"tutti/bench/load"
+	"tutti/bench/openloop"
 	"tutti/bench/workload"
 	"tutti/consensus"
 	"tutti/consensus/killpoint"
@@ -93,7 +94,7 @@ func (a *Away) absent(ctx context.Context, k *Kills, blocks consensus.Height, lo
 		return r, err
 	}
 	had := w.witness.Height(0)
-	if !pause(ctx, long) {
+	if !openloop.Wait(ctx, long) {
 		return r, ctx.Err()
 	}
 	if err := w.passes(ctx, 0, had+blocks, goesOn); err != nil {
@@ -298,7 +299,7 @@ func (a *Away) Million(ctx context.Context, seed uint64) (r Return, err error) {
 			return r, fmt.Errorf("no certificate of blocks %d to %d has the signature of %s", at+1, h, name)
 		}
 		if status, err := witness.Status(ctx); err != nil || status.FinalHeight < h {
-			if !pause(ctx, askEvery) {
+			if !openloop.Wait(ctx, askEvery) {
 				return r, ctx.Err()
 			}
 			continue

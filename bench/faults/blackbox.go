@@ -20,6 +20,7 @@ import (
 	"tutti/appliance/localnet"
 	"tutti/appliance/proof"
 	"tutti/bench/faults/lan"
+	"tutti/bench/openloop"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -371,7 +372,7 @@ const (
 // hold asks nodes now and then for the proof of a transfer, and keeps it.
 func (b *boxRun) hold(ctx context.Context) {
 	r := rand.New(rand.NewPCG(b.seed, 0x401d))
-	for len(b.held) < maxHeld && pause(ctx, holdEvery) {
+	for len(b.held) < maxHeld && openloop.Wait(ctx, holdEvery) {
 		if f := b.holdOne(ctx, r); f != nil {
 			b.held = append(b.held, f)
 		}

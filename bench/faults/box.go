@@ -17,6 +17,7 @@ import (
 
 	"tutti/appliance/config"
 	"tutti/bench/faults/lan"
+	"tutti/bench/openloop"
 )
 
 // box is a world whose nodes each have a network namespace and a disk of their own, and what nemeses do to them. It lives
@@ -357,7 +358,7 @@ func (b *box) tend(until time.Time) error {
 		if left <= 0 {
 			return nil
 		}
-		if !pause(b.ctx, min(left, askEvery)) {
+		if !openloop.Wait(b.ctx, min(left, askEvery)) {
 			return b.ctx.Err()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tutti/appliance/localnet"
+	"tutti/bench/openloop"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -142,7 +143,7 @@ func (c *Crashes) run(ctx context.Context, p plan, random *rand.Rand) error {
 		if err := w.net.Restart(w.net.Names...); err != nil {
 			return err
 		}
-		if !pause(ctx, p.again) {
+		if !openloop.Wait(ctx, p.again) {
 			return ctx.Err()
 		}
 		if err := w.net.Kill(w.net.Names...); err != nil {
@@ -172,7 +173,7 @@ func (c *Crashes) compare(ctx context.Context) {
 func (c *Crashes) moment(ctx context.Context, p plan, random *rand.Rand) error {
 	w := c.world
 	if p.when == "any" {
-		pause(ctx, p.after)
+		openloop.Wait(ctx, p.after)
 		return ctx.Err()
 	}
 	shard := consensus.ShardID(random.IntN(len(w.shards)))
@@ -184,7 +185,7 @@ func (c *Crashes) moment(ctx context.Context, p plan, random *rand.Rand) error {
 		after = w.witness.pace(shard) - after
 	}
 	if after > 0 {
-		pause(ctx, after)
+		openloop.Wait(ctx, after)
 	}
 	return ctx.Err()
 }
@@ -207,7 +208,7 @@ func (c *Crashes) crash(ctx context.Context, p plan, random *rand.Rand) error {
 	if err := w.net.Kill(first...); err != nil {
 		return err
 	}
-	if p.alone > 0 && !pause(ctx, p.alone) {
+	if p.alone > 0 && !openloop.Wait(ctx, p.alone) {
 		return ctx.Err()
 	}
 	var last []string
@@ -229,7 +230,7 @@ const lastWords = 50 * time.Millisecond
 // them.
 func (c *Crashes) restart(ctx context.Context, apart bool) error {
 	w := c.world
-	pause(ctx, lastWords)
+	openloop.Wait(ctx, lastWords)
 	w.stopFollowing()
 	told := w.witness.Heights()
 	last := slices.Clone(w.net.Names[:0])

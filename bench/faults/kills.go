@@ -16,6 +16,7 @@ import (
 
 	"tutti/appliance/api"
 	"tutti/appliance/localnet"
+	"tutti/bench/openloop"
 	"tutti/consensus"
 	"tutti/consensus/killpoint"
 )
@@ -211,7 +212,7 @@ func (k *Kills) dies(ctx context.Context, most time.Duration) (bool, error) {
 		if time.Since(began) > most {
 			return false, nil
 		}
-		if !pause(ctx, lookAgain) {
+		if !openloop.Wait(ctx, lookAgain) {
 			return false, ctx.Err()
 		}
 	}

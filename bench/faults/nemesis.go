@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tutti/bench/faults/lan"
+	"tutti/bench/openloop"
 )
 
 // nemesis is one fault with a start and an end, drawn before the run begins. Several act at once.
@@ -202,7 +203,7 @@ func (d *drawing) power(n *nemesis) {
 		if err := b.down(first); err != nil {
 			return err
 		}
-		pause(b.ctx, apart)
+		openloop.Wait(b.ctx, apart)
 		return b.down([]int{alone})
 	}
 	n.end = func(b *box) error { return b.up(append(slices.Clone(first), alone)) }

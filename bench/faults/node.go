@@ -12,6 +12,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/client"
 	"tutti/appliance/proof"
+	"tutti/bench/openloop"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -56,7 +57,7 @@ func (n *apiNode) get(ctx context.Context, path string) ([]byte, error) {
 		if err == nil || errors.As(err, &refused) && refused.RetryAfter == 0 {
 			return b, err
 		}
-		if !pause(ctx, max(askPause, retryAfter(refused))) {
+		if !openloop.Wait(ctx, max(askPause, retryAfter(refused))) {
 			return nil, fmt.Errorf("faults: %s: %s: %w", n.name, path, err)
 		}
 	}
@@ -198,17 +199,5 @@ func (n *apiNode) verify(ctx context.Context, check func() error) error {
 		if c.Close(); err != nil {
 			return err
 		}
-	}
-}
-
-// pause waits, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"tutti/bench/openloop"
 	"tutti/consensus"
 )
 
@@ -49,7 +50,7 @@ func (b *boxRun) powerCycle() error {
 	}
 	switch b.random.IntN(6) {
 	case 0:
-		pause(b.ctx, time.Duration(b.random.Int64N(int64(time.Second))))
+		openloop.Wait(b.ctx, time.Duration(b.random.Int64N(int64(time.Second))))
 	case 1:
 		if err := b.grows(b.ctx, consensus.ShardID(b.random.IntN(len(b.shards))), 1, goesOn); err != nil {
 			return err
@@ -62,11 +63,11 @@ func (b *boxRun) powerCycle() error {
 	if err := b.down(first); err != nil {
 		return err
 	}
-	pause(b.ctx, aloneFor)
+	openloop.Wait(b.ctx, aloneFor)
 	if err := b.down(last); err != nil {
 		return err
 	}
-	pause(b.ctx, lastWords)
+	openloop.Wait(b.ctx, lastWords)
 	told := b.witness.Heights()
 	if err := b.slow(n, first, 0); err != nil {
 		return err

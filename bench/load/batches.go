@@ -302,7 +302,7 @@ func (s *Batches) Run(ctx context.Context, p Phase) (*Outcome, error) {
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	for k, window := range windows {
-		if !wait(ctx, start+time.Duration(k+1)*s.opt.Window-s.now()) {
+		if !openloop.Wait(ctx, start+time.Duration(k+1)*s.opt.Window-s.now()) {
 			break
 		}
 		for _, b := range window {
@@ -366,7 +366,7 @@ func (s *Batches) send(ctx context.Context, b *batch) {
 			s.totals.Refused += uint64(b.Count())
 		}
 		s.mu.Unlock()
-		if err == nil || !again || !wait(ctx, backoff) {
+		if err == nil || !again || !openloop.Wait(ctx, backoff) {
 			return
 		}
 		at = (at + 1) % len(nodes)

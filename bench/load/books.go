@@ -12,6 +12,7 @@ import (
 
 	"tutti/appliance/client"
 	"tutti/appliance/proof"
+	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -154,7 +155,7 @@ func (b *books) count(h *consensus.Header, outcomes []bool) {
 // mark has group take the counts at a time, and then call call if it is not nil.
 func (b *books) mark(ctx context.Context, group *sync.WaitGroup, at time.Duration, into *Totals, call func()) {
 	group.Go(func() {
-		if wait(ctx, at-b.now()) {
+		if openloop.Wait(ctx, at-b.now()) {
 			*into = b.Totals()
 			if call != nil {
 				call()
@@ -266,7 +267,7 @@ func (b *books) prove() {
 func (b *books) proveOne(p probe) {
 	ctx, cancel := context.WithTimeout(b.ctx, probeTimeout)
 	defer cancel()
-	for wait(ctx, probeAgain) {
+	for openloop.Wait(ctx, probeAgain) {
 		st, _, err := b.client.ProvenAccount(ctx, p.account)
 		if err == nil && st.StateHeight >= p.height {
 			b.mu.Lock()

@@ -10,6 +10,7 @@ import (
 
 	"tutti/appliance/api"
 	"tutti/appliance/client"
+	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -34,7 +35,7 @@ func (s *Session) follow(shard consensus.ShardID) {
 		if errors.Is(err, &api.Error{Code: api.Pruned}) {
 			next = 0 // from the tip; what settled in between expires for us
 		}
-		if !wait(s.ctx, time.Second) {
+		if !openloop.Wait(s.ctx, time.Second) {
 			return
 		}
 	}
@@ -118,7 +119,7 @@ func (s *Session) readNonces(nodes int) {
 	for ctx.Err() == nil {
 		account, ok := s.nextUnread()
 		if !ok {
-			if !wait(ctx, sweepEvery) {
+			if !openloop.Wait(ctx, sweepEvery) {
 				break
 			}
 			continue

@@ -10,6 +10,7 @@ import (
 
 	"tutti/appliance/client"
 	"tutti/appliance/proof"
+	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
@@ -256,7 +257,7 @@ func TestUntilStopped(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
-		for s.Totals().Settled < 20 && wait(ctx, toyBlock) {
+		for s.Totals().Settled < 20 && openloop.Wait(ctx, toyBlock) {
 		}
 		cancel()
 	}()

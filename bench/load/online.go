@@ -14,6 +14,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/broker"
 	"tutti/appliance/client"
+	"tutti/bench/openloop"
 	"tutti/bench/replay"
 	"tutti/bench/workload"
 	"tutti/consensus"
@@ -109,7 +110,7 @@ func (s *Online) begin() (err error) {
 		if s.broker, err = broker.Dial(ctx, s.opt.Broker, distill.Chain(s.opt.Trust.Genesis())); err == nil {
 			break
 		}
-		if !wait(ctx, probeAgain) {
+		if !openloop.Wait(ctx, probeAgain) {
 			return fmt.Errorf("load: %w", err)
 		}
 	}

@@ -225,18 +225,6 @@ func (s *Session) Run(ctx context.Context, p Phase) (*Outcome, error) {
 
 var errStopped = errors.New("load: stopped")
 
-// wait waits for d, and reports whether ctx is still alive then.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // launch draws the transactions first to next-1 of a phase and hands them to lanes.
 func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Duration, float64)) {
 	s.mu.Lock()

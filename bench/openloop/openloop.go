@@ -113,3 +113,15 @@ func (s Schedule) Run(ctx context.Context, start time.Time, length, tick time.Du
 		}
 	}
 }
+
+// Wait waits for d, and reports whether ctx is still alive then.
+func Wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

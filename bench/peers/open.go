@@ -167,7 +167,7 @@ func (t *trial) run(ctx context.Context) error {
 	var errs [2]error
 	mark := func(at time.Duration, into *moment, err *error) {
 		marks.Go(func() {
-			if wait(ctx, time.Until(t.start.Add(at))) {
+			if openloop.Wait(ctx, time.Until(t.start.Add(at))) {
 				*into, *err = t.moment()
 			}
 		})
@@ -302,18 +302,6 @@ func (t *trial) awaitDrained(ctx context.Context) {
 		if !settled {
 			t.record(uint64(n), now)
 		}
-	}
-}
-
-// wait waits for d, and reports whether ctx is still alive then.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
