@@ -82,9 +82,10 @@ func (b ifma) remember(v *lanes.Verifier, key *[32]byte) {
 	}
 }
 
-// ifmaKeys is package lanes: eight public keys at a time.
+// ifmaKeys is package lanes: eight public keys or signatures at a time.
 type ifmaKeys struct {
-	memory *sync.Pool // of *lanes.Keys; an entry is owned by one PublicKeys at a time
+	memory *sync.Pool // of *lanes.Keys; an entry is owned by one call at a time
+	signer *sync.Pool // of *signer; likewise
 }
 
 // laneKeyBackends are the backends of this architecture, where the machine can run them.
@@ -92,7 +93,7 @@ func laneKeyBackends() []KeyBackend {
 	if !lanes.Supported() {
 		return nil
 	}
-	return []KeyBackend{ifmaKeys{&sync.Pool{New: func() any { return lanes.NewKeys() }}}}
+	return []KeyBackend{ifmaKeys{&sync.Pool{New: func() any { return lanes.NewKeys() }}, &sync.Pool{New: func() any { return new(signer) }}}}
 }
 
 func (ifmaKeys) Name() string { return "ifma" }
@@ -104,4 +105,11 @@ func (b ifmaKeys) PublicKeys(seeds, keys [][32]byte) {
 	k := b.memory.Get().(*lanes.Keys)
 	defer b.memory.Put(k)
 	k.Public(seeds, keys)
+}
+
+func (b ifmaKeys) Sign(seeds, keys [][32]byte, messages [][]byte, signatures [][64]byte) {
+	k, s := b.memory.Get().(*lanes.Keys), b.signer.Get().(*signer)
+	defer b.memory.Put(k)
+	defer b.signer.Put(s)
+	s.sign(seeds, keys, messages, signatures, k.Multiples)
 }

@@ -11,11 +11,24 @@ import (
 	"tutti/accel/internal/selftest"
 )
 
-// KeyBackend derives many public keys. Implementations are safe for concurrent use and start no goroutines.
+// KeyBackend derives many public keys and makes many signatures, in variable time. Implementations are safe for concurrent use and start no goroutines.
 type KeyBackend interface {
 	Name() string
 	// PublicKeys sets keys[i] to the public key of seeds[i]. The slices are equally long and not kept.
 	PublicKeys(seeds, keys [][32]byte)
+	// Sign sets signatures[i] to that of messages[i] under seeds[i], whose public key is keys[i]. The slices are equally long and
+	// not kept.
+	Sign(seeds, keys [][32]byte, messages [][]byte, signatures [][64]byte)
+}
+
+// SignManyVartime sets signatures[i] to NewPrivateKey(seeds[i]).Sign(messages[i]), on the calling goroutine; keys[i] must be the
+// public key of seeds[i], and all slices equally long. It takes about 1.7 microseconds a signature of a short message where there
+// is AVX-512 IFMA, from eight on, and about 9 elsewhere.
+//
+// It is NOT constant-time, like PublicKeysVartime.
+func SignManyVartime(seeds, keys [][32]byte, messages [][]byte, signatures [][64]byte) {
+	n := len(seeds)
+	chooseKeys().For(n).Sign(seeds, keys[:n], messages[:n], signatures[:n])
 }
 
 // PublicKeysVartime sets keys[i] to NewPrivateKey(seeds[i]).Public(), on the calling goroutine; keys must be at least as
@@ -36,7 +49,7 @@ var chooseKeys = sync.OnceValue(func() *selftest.Table[KeyBackend] {
 	op := selftest.Operation[KeyBackend]{
 		Name: "ed25519 keys", Item: "key", Sizes: []int{1, 8}, Budget: time.Millisecond, First: true,
 		Check: checkKeys,
-		Work:  func(b KeyBackend, n int) { b.PublicKeys(seeds[:n], keys[:n]) },
+		Work:  func(b KeyBackend, n int) { b.PublicKeys(seeds[:n], keys[:n]) }, // most of a signature, too
 		None:  voiKeys{},
 	}
 	return selftest.Choose(op, KeyBackends()...)
@@ -50,7 +63,18 @@ var knownKeys = [...][2]string{
 	{"f5e5767cf153319517630f226876b86c8160cc583bc013744c6bf255f5cc0ee5", "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e"},
 }
 
-// checkKeys wants the known keys, in every lane and behind a whole batch of lanes.
+// knownSignatures are those of the same section by the first three keys.
+var knownSignatures = [...]struct {
+	key       int // in knownKeys
+	message   []byte
+	signature string
+}{
+	{0, nil, "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"},
+	{1, []byte{0x72}, "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"},
+	{2, []byte{0xaf, 0x82}, "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"},
+}
+
+// checkKeys wants the known keys and signatures, in every lane and behind a whole batch of lanes.
 func checkKeys(b KeyBackend) error {
 	var seeds, want, keys [17][32]byte
 	for i := range seeds {
@@ -64,10 +88,27 @@ func checkKeys(b KeyBackend) error {
 	if b.PublicKeys(seeds[:], keys[:]); keys != want {
 		return fmt.Errorf("wrong public keys of RFC 8032's seeds")
 	}
+	var messages [len(seeds)][]byte
+	var signed, good [len(seeds)][64]byte
+	for i := range seeds {
+		known := knownSignatures[i%len(knownSignatures)]
+		messages[i] = known.message
+		for to, text := range map[*[32]byte]string{&seeds[i]: knownKeys[known.key][0], &keys[i]: knownKeys[known.key][1]} {
+			if _, err := hex.Decode(to[:], []byte(text)); err != nil {
+				return err
+			}
+		}
+		if _, err := hex.Decode(good[i][:], []byte(known.signature)); err != nil {
+			return err
+		}
+	}
+	if b.Sign(seeds[:], keys[:], messages[:], signed[:]); signed != good {
+		return fmt.Errorf("wrong signatures of RFC 8032's messages")
+	}
 	return nil
 }
 
-// voiKeys is curve25519-voi, key by key.
+// voiKeys is curve25519-voi, one by one.
 type voiKeys struct{}
 
 func (voiKeys) Name() string { return "voi" }
@@ -75,5 +116,13 @@ func (voiKeys) Name() string { return "voi" }
 func (voiKeys) PublicKeys(seeds, keys [][32]byte) {
 	for i := range seeds {
 		keys[i] = [32]byte(voi.NewKeyFromSeed(seeds[i][:])[32:])
+	}
+}
+
+func (voiKeys) Sign(seeds, keys [][32]byte, messages [][]byte, signatures [][64]byte) {
+	var private [voi.PrivateKeySize]byte
+	for i := range seeds {
+		copy(private[copy(private[:], seeds[i][:]):], keys[i][:])
+		copy(signatures[i][:], voi.Sign(private[:], messages[i]))
 	}
 }

@@ -12,7 +12,7 @@ import (
 // keyChunk is how many keys share one inversion.
 const keyChunk = 256
 
-// Keys makes public keys. It is scratch memory for one goroutine at a time, about 200 KiB.
+// Keys makes public keys and other multiples of B. It is scratch memory for one goroutine at a time, about 200 KiB.
 type Keys struct {
 	g      *group
 	state  *[8]vector
@@ -29,26 +29,49 @@ func NewKeys() *Keys {
 // Public sets keys[i] to the public key of seeds[i] (RFC 8032, section 5.1.5). keys is as long as seeds. It takes as
 // long, and reads the same addresses, as the seeds have it: for seeds that are no secrets.
 func (k *Keys) Public(seeds, keys [][32]byte) {
-	for len(seeds) > 0 {
-		n := min(len(seeds), keyChunk)
-		k.chunk(seeds[:n], keys[:n])
-		seeds, keys = seeds[n:], keys[n:]
+	k.all(seeds, keys, k.scalars)
+}
+
+// Multiples sets points[i] to the encoding of scalars[i] B. Scalars are little-endian and below L. points is as long as scalars.
+// As to time and addresses the same holds as for Public.
+func (k *Keys) Multiples(scalars, points [][32]byte) {
+	k.all(scalars, points, func(scalars [][32]byte) {
+		for l := range lanes {
+			s := scalarOf(scalars[min(l, len(scalars)-1)][:])
+			k.set(l, &s)
+		}
+	})
+}
+
+// all works in chunks. digits sets those of the lanes of up to eight of the numbers.
+func (k *Keys) all(numbers, points [][32]byte, digits func([][32]byte)) {
+	for len(numbers) > 0 {
+		n := min(len(numbers), keyChunk)
+		k.chunk(numbers[:n], points[:n], digits)
+		numbers, points = numbers[n:], points[n:]
 	}
 }
 
-func (k *Keys) chunk(seeds, keys [][32]byte) {
-	batches := (len(seeds) + lanes - 1) / lanes
+func (k *Keys) chunk(numbers, points [][32]byte, digits func([][32]byte)) {
+	batches := (len(numbers) + lanes - 1) / lanes
 	for b := range batches {
-		k.scalars(seeds[b*lanes : min(len(seeds), (b+1)*lanes)])
+		digits(numbers[b*lanes : min(len(numbers), (b+1)*lanes)])
 		k.multiply()
 		k.rows[b] = row{plus: k.g.sum.a, minus: k.g.sum.b, z: k.g.sum.z}
 	}
 	normalise(k.rows[:batches])
-	for i := range keys {
+	for i := range points {
 		r := &k.rows[i/lanes]
-		keys[i] = r.minus.encoded(i % lanes)
+		points[i] = r.minus.encoded(i % lanes)
 		x := r.plus.encoded(i % lanes)
-		keys[i][31] |= x[0] << 7
+		points[i][31] |= x[0] << 7
+	}
+}
+
+// set sets the digits of a lane's scalar, which is below L.
+func (k *Keys) set(lane int, s *scalar) {
+	for w, word := range s.plus(signed8) {
+		k.digits[w][lane] = word
 	}
 }
 
@@ -80,9 +103,7 @@ func (k *Keys) scalars(seeds [][32]byte) {
 		x[0] &^= 7
 		x[3] = x[3]&(1<<62-1) | 1<<62
 		s := reduce(&x)
-		for w, word := range s.plus(signed8) {
-			k.digits[w][l] = word
-		}
+		k.set(l, &s)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"testing"
+
+	"filippo.io/edwards25519"
 )
 
 // TestPublicKeys compares with crypto/ed25519, for all sizes around those of batches and chunks.
@@ -26,6 +28,46 @@ func TestPublicKeys(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestMultiples compares with filippo.io/edwards25519, also at the ends of what scalars may be.
+func TestMultiples(t *testing.T) {
+	needLanes(t)
+	k, random := NewKeys(), rand.NewChaCha8([32]byte{8})
+	for _, n := range []int{0, 1, 7, 8, 9, keyChunk, keyChunk + 1} {
+		scalars, points := make([][32]byte, n), make([][32]byte, n)
+		want := make([]*edwards25519.Scalar, n)
+		for i := range scalars {
+			var wide [64]byte
+			_, _ = random.Read(wide[:])
+			switch i % 8 {
+			case 0: // 0, 1, 2 ...
+				wide = [64]byte{byte(i / 8)}
+			case 1: // L-1
+				wide = [64]byte{}
+				copy(wide[:], new(edwards25519.Scalar).Negate(unit()).Bytes())
+			}
+			s, err := new(edwards25519.Scalar).SetUniformBytes(wide[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			want[i], scalars[i] = s, [32]byte(s.Bytes())
+		}
+		k.Multiples(scalars, points)
+		for i, s := range want {
+			if p := new(edwards25519.Point).ScalarBaseMult(s).Bytes(); points[i] != [32]byte(p) {
+				t.Fatalf("%d of %d: %x B is %x, want %x", i, n, scalars[i], points[i], p)
+			}
+		}
+	}
+}
+
+func unit() *edwards25519.Scalar {
+	s, err := new(edwards25519.Scalar).SetCanonicalBytes(append([]byte{1}, make([]byte, 31)...))
+	if err != nil {
+		panic(err)
+	}
+	return s
 }
 
 // TestEncoded compares the encoding of field elements with math/big, at the limits of what may come.
