@@ -178,9 +178,7 @@ func TestHostile(t *testing.T) {
 			}
 		}
 	}
-	for s.sources.working() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	idle(t, s)
 	if v, err := w.dial(at).Submit(t.Context(), w.pay(5, nil), own(5)); err != nil || !v.Taken() {
 		t.Error(v, err)
 	}
