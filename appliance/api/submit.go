@@ -131,7 +131,8 @@ func (s *SubmitTransaction) Signed() (t tx.Signed, err error) {
 }
 
 // SubmitAnswer is the answer of POST /v1/transactions to a JSON array or to binary. Results has an entry for each
-// transaction in order; after binary it has those refused only, without message and remedy.
+// transaction in order; after binary it has those refused only, without id, message and remedy, and those in a row that are
+// refused with the same words share one entry, lest a node that is offered several times what it can take spend itself on answers.
 type SubmitAnswer struct {
 	Accepted int      `json:"accepted"`
 	Refused  int      `json:"refused"`
@@ -141,7 +142,8 @@ type SubmitAnswer struct {
 // Result is what became of one transaction. It is the whole answer to a single JSON object.
 type Result struct {
 	Index    int          `json:"index"`
-	ID       proof.Digest `json:"id"`
+	Count    int          `json:"count,omitempty"` // how many in a row from Index it stands for; 0 is 1
+	ID       proof.Digest `json:"id,omitzero"`
 	Accepted bool         `json:"accepted"`
 	Error    *ErrorBody   `json:"error,omitempty"`
 }
@@ -189,7 +191,7 @@ func (s *Server) answer(w http.ResponseWriter, txs []tx.Signed, verdicts []error
 				continue
 			}
 		}
-		res := Result{Index: i, ID: proof.Digest(txs[i].TxID(tx.Hash(s.opt.Params.Genesis))), Accepted: verdict == nil}
+		res := Result{Index: i, Accepted: verdict == nil}
 		if verdict != nil {
 			out.Refused++
 			e, entry := describe(verdict)
@@ -203,8 +205,14 @@ func (s *Server) answer(w http.ResponseWriter, txs []tx.Signed, verdicts []error
 			b := body(e, entry)
 			if binary {
 				b = ErrorBody{Code: b.Code, Detail: b.Detail, RetryAfterMs: b.RetryAfterMs}
+				if out.extend(i, b) {
+					continue
+				}
 			}
 			res.Error = &b
+		}
+		if !binary {
+			res.ID = proof.Digest(txs[i].TxID(tx.Hash(s.opt.Params.Genesis)))
 		}
 		out.Results = append(out.Results, res)
 	}
@@ -216,6 +224,19 @@ func (s *Server) answer(w http.ResponseWriter, txs []tx.Signed, verdicts []error
 		return writeJSON(w, status, out.Results[0])
 	}
 	return writeJSON(w, http.StatusOK, out)
+}
+
+// extend has the last result stand for transaction i as well, if that is the next one and has the same refusal.
+func (a *SubmitAnswer) extend(i int, b ErrorBody) bool {
+	if len(a.Results) == 0 {
+		return false
+	}
+	last := &a.Results[len(a.Results)-1]
+	if n := max(1, last.Count); last.Index+n == i && *last.Error == b {
+		last.Count = n + 1
+		return true
+	}
+	return false
 }
 
 func decodeBinary(raw []byte) ([]tx.Signed, error) {

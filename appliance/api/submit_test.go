@@ -142,6 +142,22 @@ func TestSubmitMany(t *testing.T) {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 	})
+	t.Run("many of a kind", func(t *testing.T) {
+		var wire []byte
+		for _, nonce := range []uint32{2, 2, 2, 0, 2, 1, 2, 2} {
+			s := w.net.Transfer(w.net.Account(0, 1), w.net.Account(0, 2), 1, nonce)
+			wire = s.Append(wire)
+		}
+		a := w.do(t, "POST", "/v1/transactions", asBinary, wire)
+		d.checkAnswer(t, "POST", "/v1/transactions", "200", a.body)
+		var short []string
+		for _, r := range decode[api.SubmitAnswer](t, a).Results {
+			short = append(short, fmt.Sprintf("%d+%d %s", r.Index, r.Count, r.Error.Code))
+		}
+		if got := strings.Join(short, ", "); got != "0+3 pool_full, 4+0 pool_full, 5+0 nonce_gap, 6+2 pool_full" || strings.Contains(string(a.body), `"id"`) {
+			t.Errorf("%s: %s", got, a.body)
+		}
+	})
 	t.Run("single", func(t *testing.T) {
 		a := w.do(t, "POST", "/v1/transactions", asJSON, list[1])
 		if got := decode[api.Result](t, a); a.status != 409 || got.Error.Code != api.NonceGap || got.Error.Detail != "nonce 1, next is 0" {

@@ -303,6 +303,9 @@ func TestBadAnswers(t *testing.T) {
 		"foreign index":   `{"accepted":0,"refused":1,"results":[{"index":5,"error":{"code":"busy"}}]}`,
 		"without reason":  `{"accepted":0,"refused":1,"results":[{"index":0}]}`,
 		"negative number": `{"accepted":-1,"refused":2,"results":[{"index":0,"error":{}},{"index":0,"error":{}}]}`,
+		"too many":        `{"accepted":0,"refused":2,"results":[{"index":0,"count":2,"error":{"code":"busy"}}]}`,
+		"far too many":    `{"accepted":0,"refused":1,"results":[{"index":9223372036854775807,"count":9223372036854775807,"error":{"code":"busy"}}]}`,
+		"negative count":  `{"accepted":1,"refused":-1,"results":[{"index":0,"count":-1,"error":{"code":"busy"}}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -318,6 +321,28 @@ func TestBadAnswers(t *testing.T) {
 				t.Error("believed")
 			}
 		})
+	}
+}
+
+// TestRefusedTogether: a refusal that stands for several in a row is each one's.
+func TestRefusedTogether(t *testing.T) {
+	n := prooftest.New(t, "client", 1)
+	b := serve(t, n, 0, nil)
+	b.Judge = func(s tx.Signed) error {
+		if s.Nonce < 3 {
+			return nil
+		}
+		return api.Refuse(api.NonceTaken, "%t", s.Nonce < 6)
+	}
+	var all []tx.Signed
+	for nonce := range uint32(9) {
+		all = append(all, n.Transfer(n.Account(0, 1), n.Account(0, 2), 1, nonce))
+	}
+	for i, err := range connect(t, n, b.url).Submit(t.Context(), all) {
+		want := fmt.Sprintf("nonce_taken: %t", i < 6)
+		if i < 3 && err != nil || i >= 3 && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%d: %v", i, err)
+		}
 	}
 }
 

@@ -103,14 +103,18 @@ func (c *Client) post(ctx context.Context, n *node, txs []tx.Signed, pending []i
 	answer, err := c.send(ctx, n, http.MethodPost, "/v1/transactions", contentBinary, body, maxAnswer)
 	var got api.SubmitAnswer
 	if err == nil {
-		if err = json.Unmarshal(answer, &got); err == nil && got.Accepted+len(got.Results) != len(pending) {
-			err = fmt.Errorf("%w: %s: %d accepted and %d refused of %d", ErrAnswer, n.url, got.Accepted, len(got.Results), len(pending))
-		}
+		err = json.Unmarshal(answer, &got)
 	}
+	next, refused := 0, 0 // the first index that may follow
 	for _, r := range got.Results {
-		if err == nil && (r.Index < 0 || r.Index >= len(pending) || r.Error == nil) {
+		count := max(1, r.Count)
+		if err == nil && (r.Index < next || count > len(pending) || r.Index > len(pending)-count || r.Error == nil) {
 			err = fmt.Errorf("%w: %s: a result that is none of ours", ErrAnswer, n.url)
 		}
+		next, refused = r.Index+count, refused+count
+	}
+	if err == nil && got.Accepted+refused != len(pending) {
+		err = fmt.Errorf("%w: %s: %d accepted and %d refused of %d", ErrAnswer, n.url, got.Accepted, refused, len(pending))
 	}
 	if err != nil {
 		for _, i := range pending {
@@ -119,7 +123,10 @@ func (c *Client) post(ctx context.Context, n *node, txs []tx.Signed, pending []i
 		return !errors.As(err, new(*api.Error))
 	}
 	for _, r := range got.Results {
-		verdicts[pending[r.Index]] = refusedBy(r.Error)
+		verdict := refusedBy(r.Error)
+		for _, i := range pending[r.Index:][:max(1, r.Count)] {
+			verdicts[i] = verdict
+		}
 	}
 	return false
 }

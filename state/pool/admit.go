@@ -24,6 +24,7 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 	defer p.mu.Unlock()
 	src := p.sources.get(key, now)
 	w = work{make([]int, 0, len(txs)), make([]tx.Signed, 0, len(txs)), make([][32]byte, 0, len(txs)), make([]uint16, 0, len(txs))}
+	closed := make([]*Reject, len(p.opts.Fees)) // by fee class: why the gate lets nothing more in; it does not open in one call
 	for i := range txs {
 		weight := 1
 		if txs[i].BLS != nil {
@@ -33,16 +34,22 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 			errs[i] = p.refuse(reject(RateLimited, "over %d transactions a second from this sender", src.quota.PerSecond))
 			continue
 		}
+		class := int(txs[i].FeeClass)
+		if key.own && class < len(closed) && closed[class] != nil && p.entries[ids[i]] == nil && p.accounts[txs[i].From] == nil {
+			errs[i] = p.refuse(closed[class]) // it neither waits already nor replaces what does
+			continue
+		}
 		j, r := p.judge(now, src, &txs[i], ids[i], len(txs))
 		if r == nil && key.own && j.replaces == nil {
 			r = p.tooLong(now, &txs[i])
+			closed[class] = r
 		}
 		if r != nil {
 			errs[i] = p.refuse(r)
 			continue
 		}
 		if key.own { // it keeps its place while its signature is checked
-			p.checking[txs[i].FeeClass]++
+			p.checking[class]++
 		}
 		w.at = append(w.at, i)
 		w.txs = append(w.txs, txs[i])

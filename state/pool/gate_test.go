@@ -299,6 +299,40 @@ func TestPlacesAreKept(t *testing.T) {
 	}
 }
 
+// TestShut: once the gate is found shut, the rest of a call is refused unread, but for what waits already or may replace what does.
+func TestShut(t *testing.T) {
+	p, l, v := newPool(t, func(o *Options) { o.MaxTxs, o.MaxBytes = 1<<20, 1<<30 })
+	var txs []tx.Signed
+	for i := range uint32(burst + 3) {
+		l.set(local(100+i), Account{Balance: 1e6})
+		one := transfer(0, 0)
+		one.From = local(100 + i)
+		txs = append(txs, one)
+	}
+	if n := pooledOf(p.Submit(t.Context(), 1, txs[:burst])); n != burst {
+		t.Fatalf("%d pooled", n)
+	}
+	reads, checked := l.reads.Load(), v.checked
+	late := txs[burst:]
+	replaces := with(txs[1], func(s *tx.Signed) { s.FeeClass = dear })
+	unknown := with(late[2], func(s *tx.Signed) { s.FeeClass = 99 })
+	got := p.Submit(t.Context(), 1, []tx.Signed{late[0], late[1], txs[0], replaces, unknown, late[2]})
+	for i, want := range []Code{PoolFull, PoolFull, Duplicate, "", UnknownFeeClass, PoolFull} {
+		if r := (*Reject)(nil); errors.As(got[i], &r) && r.Code != want || r == nil && want != "" {
+			t.Errorf("%d: %v, want %q", i, got[i], want)
+		} else if want == PoolFull && r.RetryAfter == 0 {
+			t.Errorf("%d: %v does not say when to come again", i, r)
+		}
+	}
+	// Payer and receiver of the first, of the one that replaces, and that one again when its signature is checked.
+	if l.reads.Load()-reads > 6 || v.checked-checked != 1 {
+		t.Errorf("%d accounts were read, %d signatures checked", l.reads.Load()-reads, v.checked-checked)
+	}
+	if n := p.Counters().Rejected[PoolFull]; n != 3 {
+		t.Errorf("%d refusals are counted", n)
+	}
+}
+
 // TestGapsDoNotCount: what no block can take yet is in nobody's way.
 func TestGapsDoNotCount(t *testing.T) {
 	p, _, _ := newPool(t, nil)

@@ -20,7 +20,8 @@
 // Transactions that could be in the next block wait, those of clients of this node and forwarded ones, and so do those in
 // unfinalised blocks. How many may wait follows from how long they do (gate.go), because a number alone is ten seconds of waiting
 // for everybody in one network and half a second in another. Beyond that a client's transaction is refused with PoolFull and
-// with the time after which it may come again, before its signature is checked; its place is kept while that happens. Only
+// with the time after which it may come again, before its signature is checked; its place is kept while that happens. Once the gate
+// is found shut, the rest of the call is refused unread, unless it waits already or its account has something that does. Only
 // those that pay as much or more count, so that a higher fee finds room where a lower one does not; nothing that was admitted
 // is thrown out for this, as it has been forwarded already. Forwarded transactions are never refused for it: who
 // forwards them has admitted them. One that replaces another needs no room.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,9 +26,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type ledger struct {
 	mu       sync.RWMutex
 	accounts map[tx.ID]Account
+	reads    atomic.Int64
 }
 
 func (l *ledger) Account(id tx.ID) (Account, bool) {
+	l.reads.Add(1)
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	a, ok := l.accounts[id]
