@@ -78,6 +78,10 @@ bench: build ## the standard benchmark: 1 shard of 4 validators, 100,000 account
 bench-peers: build ## CometBFT, installed into bin/peers, and Tutti in turn, about 20 minutes: ratios; each trial to bench/results/peers.tsv; JSON=FILE, ARGS
 	$(GO) run ./bench/peers/bench-peers -go '$(GO)' -commit $(COMMIT) -tsv bench/results/peers.tsv $(if $(JSON),-json $(JSON)) $(ARGS)
 
+.PHONY: figures
+figures: ## README's table and picture, from the reports in bench/results
+	$(GO) run ./bench/summary/bench-summary
+
 .PHONY: bench-scaling
 bench-scaling: build ## how cost grows with shards, validators, accounts and cores, added to bench/results/scaling.tsv and drawn in scaling.svg; goes on where it stopped; ARGS
 	$(GO) run ./bench/scaling/bench-scaling -commit $(COMMIT) -tsv bench/results/scaling.tsv -plot bench/results/scaling.svg $(ARGS)

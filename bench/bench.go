@@ -81,6 +81,7 @@ type Config struct {
 	Drain              time.Duration // to wait at the end for what has not settled
 	Seed               uint64
 	Attach             *Attach // nil: start a network
+	Link               *Link   // between its nodes, and from them to this client; nil: loopback. See links.go
 
 	Commit   string
 	Command  string    // that asked for this, for the report
@@ -132,6 +133,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("overload of %v times the rate: choose a number above 1, up to %d", c.Overload, maxOverload)
 	case c.Alternate && !(c.Invalid > 0 && c.Invalid <= maxAlternate && c.Overload == 0):
 		return fmt.Errorf("stretches in turn compare a share of wrong signatures with none: give an invalid share up to %v, and no overload", maxAlternate)
+	case c.Link != nil && c.Attach != nil:
+		return errors.New("a network that runs has its links: name either one with --api, or a link for one of our own")
 	case c.Online && c.Distilled != 1:
 		return errors.New("online is about distilled batches that everybody signs: give a distilled share of 1 with it")
 	case c.Online && c.Rate == 0:
@@ -414,7 +417,7 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 		Schema: report.Schema, Commit: b.Commit, Machine: report.Machine{Machine: host.Describe()}, ClientSigning: report.Online,
 		Scenario: report.Scenario{
 			Shards: len(t.nodes), Validators: len(t.nodes[0]), Accounts: t.accounts, Workload: string(b.Workload), CrossShardShare: b.CrossShard,
-			InvalidShare: b.mixed(), Burst: b.Burst, DistilledShare: b.Distilled, Rate: report.Round(m.rate, 1), DurationS: b.Duration.Seconds(), Link: t.link(),
+			InvalidShare: b.mixed(), Burst: b.Burst, DistilledShare: b.Distilled, Rate: report.Round(m.rate, 1), DurationS: b.Duration.Seconds(), Link: b.link(t),
 		},
 		Result: report.Result{
 			Submitted: o.Submitted(), Finalised: o.Finalised, Rejected: o.RejectedSum(), Lost: o.Lost, TPS: report.Round(o.TPS(), 1),
@@ -484,6 +487,14 @@ func (b *bench) report(t *target, m *measurement, proofs *hdrhistogram.Histogram
 }
 
 // link says whether all nodes are on this machine.
+// link is what is between client and nodes.
+func (b *bench) link(t *target) string {
+	if b.Link != nil {
+		return b.Link.String()
+	}
+	return t.link()
+}
+
 func (t *target) link() string {
 	for _, row := range t.nodes {
 		for _, n := range row {

@@ -12,8 +12,8 @@ import (
 // # Overload
 //
 // Config.Overload times the rate follows the measurement, for as long, and then the rate again, for ten seconds at least. In the overload a client gives up
-// what is refused with an answer that says when to try again, as people do; else the backlog of the load generator would be
-// offered on top of the rate afterwards. Given the highest rate as the rate, checks say:
+// what is refused with an answer that says when to try again, and what could not be sent within a second, as people do; else the
+// backlog of the load generator would be offered on top of the rate afterwards (see bench/load). Given the highest rate as the rate, checks say:
 //
 //   - overload_rate: at least 90 % of the rate that was finalised before are finalised in the overload.
 //   - overload_memory: no validator took more than half as much again as before, and 256 MiB.
@@ -118,7 +118,7 @@ func judgeStretches(all []report.Stretch, add func(name string, bad error, good 
 	before, over, after := all[0], all[1], all[2]
 	unsent := ""
 	if over.Unsent > 0 {
-		unsent = fmt.Sprintf("; %s of %s could not be sent, as every account or %s transfers waited", report.Number(float64(over.Unsent)), report.Number(float64(over.Due)), report.Number(load.Outstanding))
+		unsent = fmt.Sprintf("; %s of %s could not be sent within a second", report.Number(float64(over.Unsent)), report.Number(float64(over.Due)))
 	}
 	verdict("overload_rate", over.TPS >= overloadShare*before.TPS, "%s tx/s finalised while %s are offered, %s before: %.1f %%%s",
 		report.Number(over.TPS), report.Number(over.Rate), report.Number(before.TPS), 100*over.TPS/max(before.TPS, 1), unsent)

@@ -15,6 +15,7 @@ import (
 	"tutti/appliance/localnet"
 	"tutti/appliance/node"
 	"tutti/appliance/proof"
+	"tutti/bench/lan"
 	"tutti/bench/openloop"
 	"tutti/bench/report"
 	"tutti/consensus"
@@ -35,6 +36,7 @@ type target struct {
 	own        *localnet.Network // nil: somebody else's
 	dir        string            // of own
 	stopped    bool              // own no longer runs; of the goroutine that made it
+	lan        *lan.Switch       // between the nodes of own; nil: they are on loopback
 }
 
 // validator is one node, asked alone.
@@ -80,7 +82,11 @@ func (t *target) stop() error {
 		return nil
 	}
 	t.stopped = true
-	return t.own.Close()
+	err := t.own.Close()
+	if t.lan != nil {
+		err = errors.Join(err, t.lan.Close())
+	}
+	return err
 }
 
 // clean removes the files of our own network, or says where they are.
@@ -117,9 +123,20 @@ func (b *bench) start(ctx context.Context) (_ *target, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := localnet.Start(ctx, localnet.Options{
+	o := localnet.Options{
 		Home: t.dir, Shards: b.Shards, Validators: b.Validators, Accounts: b.Accounts, APIPort: port, Binary: b.Binary, TestCrowd: b.Distilled > 0, Broker: b.Online, Config: unlimited, Profiles: b.Profiles, Out: b.Out, Terminal: b.Terminal,
-	})
+	}
+	if b.Link != nil {
+		if t.lan, err = b.Link.join(&o); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, t.lan.Close())
+			}
+		}()
+	}
+	n, err := localnet.Start(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +152,7 @@ func (b *bench) start(ctx context.Context) (_ *target, err error) {
 	t.nodes = make([][]*validator, len(n.APIs))
 	for s, urls := range n.APIs {
 		for i, u := range urls {
-			if err := t.add(consensus.ShardID(s), fmt.Sprintf("s%dv%d", s, i), u); err != nil {
+			if err := t.add(consensus.ShardID(s), localnet.NodeName(s, i), u); err != nil {
 				return nil, err
 			}
 		}

@@ -89,7 +89,7 @@ func (n *Network) create(file string) (err error) {
 func (n *Network) seats() (all []seat, err error) {
 	for s := range n.opt.Shards {
 		for i := range n.opt.Validators {
-			t := seat{name: nodeName(s, i), shard: s}
+			t := seat{name: NodeName(s, i), shard: s}
 			if t.voting, err = keys.New(keys.Voting); err != nil {
 				return nil, err
 			}

@@ -402,14 +402,15 @@ func (n *Network) load() error {
 		var urls []string
 		for i := range n.opt.Validators {
 			urls = append(urls, "http://"+n.apiAddr(len(n.Names)))
-			n.Names = append(n.Names, nodeName(s, i))
+			n.Names = append(n.Names, NodeName(s, i))
 		}
 		n.APIs = append(n.APIs, urls)
 	}
 	return nil
 }
 
-func nodeName(shard, validator int) string { return fmt.Sprintf("s%dv%d", shard, validator) }
+// NodeName is how the processes and folders of the network name a validator of a shard, both from 0.
+func NodeName(shard, validator int) string { return fmt.Sprintf("s%dv%d", shard, validator) }
 
 // writeChoices is the last step of making a home.
 func (n *Network) writeChoices(file string) error {

@@ -1,4 +1,4 @@
-// Package metrics declares every Prometheus metric of a node, in this file and nowhere else.
+// Package metrics declares every Prometheus metric of a node and of a broker, in this file and nowhere else.
 //
 // New registers them with the registry it is given; the node's parts get their own group and count there. Nothing is
 // global. Names are tutti_<part>_<what>_<unit>: counters end in _total, times are in seconds, sizes in bytes, money
@@ -145,9 +145,9 @@ func New(reg prometheus.Registerer, version, commit string) (*Metrics, error) {
 		Consensus: newConsensus(r), Execution: newExecution(r), State: newState(r), Storage: newStorage(r), Verify: newVerify(r),
 		Pool: newPool(r), Batches: newBatches(r), Net: newNet(r), Sync: newSync(r), API: newAPI(r),
 	}
-	r.gauges("build_info", "Always 1; the labels say which build runs.", "version", "commit").WithLabelValues(version, commit).Set(1)
-	if len(r.failed) > 0 {
-		return nil, fmt.Errorf("metrics: %w", errors.Join(r.failed...))
+	r.build(version, commit)
+	if err := r.err(); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
@@ -265,6 +265,69 @@ func newAPI(r *registrar) API {
 	}
 }
 
+// Broker is what a broker of distilled batches has counted since its start, and what it has now.
+type Broker struct {
+	Submitted, Batches, Batched, Stragglers, Single, Again, Strikes, Excluded uint64
+	Refused                                                                   map[string]uint64 // by code
+	Connections, InWork                                                       int
+}
+
+// brokerMetrics are all but the refusals.
+var brokerMetrics = []struct {
+	name, help string
+	kind       prometheus.ValueType
+	of         func(*Broker) float64
+}{
+	{"broker_submitted_total", "Transfers that clients submitted.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Submitted) }},
+	{"broker_batches_total", "Batches that nodes took.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Batches) }},
+	{"broker_batched_total", "Transfers in batches that nodes took.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Batched) }},
+	{"broker_stragglers_total", "Transfers in those batches whose senders did not sign in time.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Stragglers) }},
+	{"broker_singles_total", "Transfers sent on with their own signatures.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Single) }},
+	{"broker_remade_batches_total", "Batches made again without a wrong signature.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Again) }},
+	{"broker_strikes_total", "Wrong signatures and shares.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Strikes) }},
+	{"broker_excluded_total", "Times that a sender was left out for a while, for transfers without effect.", prometheus.CounterValue, func(b *Broker) float64 { return float64(b.Excluded) }},
+	{"broker_connections_active", "Connections of clients.", prometheus.GaugeValue, func(b *Broker) float64 { return float64(b.Connections) }},
+	{"broker_waiting_transactions", "Transfers in work.", prometheus.GaugeValue, func(b *Broker) float64 { return float64(b.InWork) }},
+}
+
+// brokerCollector reads a broker at each scrape.
+type brokerCollector struct {
+	read    func() Broker
+	descs   []*prometheus.Desc // of brokerMetrics
+	refused *prometheus.Desc
+}
+
+// NewBroker registers the metrics of a broker, which read says at each scrape. version and commit are as for New.
+func NewBroker(reg prometheus.Registerer, version, commit string, read func() Broker) error {
+	r := &registrar{reg: reg}
+	c := &brokerCollector{read: read, refused: prometheus.NewDesc(namespace+"_broker_refused_total", "Transfers refused, by code.", []string{"code"}, nil)}
+	for _, m := range brokerMetrics {
+		c.descs = append(c.descs, prometheus.NewDesc(namespace+"_"+m.name, m.help, nil, nil))
+	}
+	r.add(c)
+	r.build(version, commit)
+	return r.err()
+}
+
+// Describe implements prometheus.Collector.
+func (c *brokerCollector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		to <- d
+	}
+	to <- c.refused
+}
+
+// Collect implements prometheus.Collector.
+func (c *brokerCollector) Collect(to chan<- prometheus.Metric) {
+	b := c.read()
+	for i, m := range brokerMetrics {
+		to <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.of(&b))
+	}
+	for code, n := range b.Refused {
+		to <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(n), code)
+	}
+}
+
 // registrar makes metrics under the prefix and registers them, collecting failures.
 type registrar struct {
 	reg    prometheus.Registerer
@@ -272,6 +335,18 @@ type registrar struct {
 }
 
 const namespace = "tutti"
+
+// build says which build runs.
+func (r *registrar) build(version, commit string) {
+	r.gauges("build_info", "Always 1; the labels say which build runs.", "version", "commit").WithLabelValues(version, commit).Set(1)
+}
+
+func (r *registrar) err() error {
+	if len(r.failed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("metrics: %w", errors.Join(r.failed...))
+}
 
 func (r *registrar) add(c prometheus.Collector) {
 	if err := r.reg.Register(c); err != nil {

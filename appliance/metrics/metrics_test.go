@@ -53,15 +53,41 @@ func TestNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	declared := touch(reflect.ValueOf(*m))
+	if got := checkNames(t, reg); len(got) != declared+1 { // and build_info
+		t.Fatalf("%d metrics are registered, %d declared", len(got), declared)
+	}
+}
+
+// TestBroker: the same rules for a broker's, which are read anew at each scrape.
+func TestBroker(t *testing.T) {
+	reg, now := prometheus.NewPedanticRegistry(), metrics.Broker{Refused: map[string]uint64{"busy": 3, "nonce_too_low": 1}}
+	if err := metrics.NewBroker(reg, "1.2.3", "abc", func() metrics.Broker { return now }); err != nil {
+		t.Fatal(err)
+	}
+	now.Submitted, now.InWork = 70, 4
+	got := checkNames(t, reg)
+	if got["tutti_broker_submitted_total"] != 70 || got["tutti_broker_waiting_transactions"] != 4 || got["tutti_broker_refused_total"] != 4 || got["tutti_build_info"] != 1 || len(got) != 12 {
+		t.Errorf("%v", got)
+	}
+	if metrics.NewBroker(reg, "1", "a", func() metrics.Broker { return now }) == nil {
+		t.Error("a second set is registered under the same names")
+	}
+}
+
+// checkNames holds metrics to the rules of names. The answer is the sum of each over its labels.
+func checkNames(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
+	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(families) != declared+1 { // and build_info
-		t.Fatalf("%d metrics are registered, %d declared", len(families), declared)
-	}
+	got := map[string]float64{}
 	for _, f := range families {
 		name := f.GetName()
+		got[name] = 0
+		for _, m := range f.Metric {
+			got[name] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
 		part, _, ok := strings.Cut(strings.TrimPrefix(name, "tutti_"), "_")
 		if !strings.HasPrefix(name, "tutti_") || !ok || part == "" {
 			t.Errorf("%s: need tutti_<part>_<what>", name)
@@ -82,6 +108,7 @@ func TestNames(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
+	return got
 }
 
 func endsInUnit(name string) bool {

@@ -316,10 +316,20 @@ func (a *Away) Million(ctx context.Context, seed uint64) (r Return, err error) {
 	}
 }
 
-// same compares what two nodes prove about a height.
+// same compares what two nodes prove about a height, once it is final on both: one may be a block ahead.
 func same(ctx context.Context, a, b *apiNode, h consensus.Height) error {
 	var hashes [2]consensus.Hash
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
 	for i, n := range []*apiNode{a, b} {
+		for {
+			if status, err := n.Status(ctx); err == nil && status.FinalHeight >= h {
+				break
+			}
+			if !openloop.Wait(ctx, askEvery) {
+				return fmt.Errorf("%s does not have height %d final: %w", n.name, h, ctx.Err())
+			}
+		}
 		c, err := n.Block(ctx, h)
 		if err != nil {
 			return err

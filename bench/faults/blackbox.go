@@ -19,7 +19,7 @@ import (
 
 	"tutti/appliance/localnet"
 	"tutti/appliance/proof"
-	"tutti/bench/faults/lan"
+	"tutti/bench/lan"
 	"tutti/bench/openloop"
 	"tutti/consensus"
 	"tutti/state/tx"

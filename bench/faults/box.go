@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tutti/appliance/config"
-	"tutti/bench/faults/lan"
+	"tutti/appliance/localnet"
+	"tutti/bench/lan"
 	"tutti/bench/openloop"
 )
 
@@ -75,7 +76,7 @@ func newBox(ctx context.Context, o BoxOptions, p boxPlan, logf func(string, ...a
 	}
 	var hosts []string
 	for k := range nodes {
-		name := fmt.Sprintf("s%dv%d", k/p.size.validators, k%p.size.validators)
+		name := localnet.NodeName(k/p.size.validators, k%p.size.validators)
 		m := &machine{
 			name: name, at: k, slow: map[*nemesis]time.Duration{}, data: config.Home(filepath.Join(b.home, "net", "nodes", name)).Data(),
 			clock: filepath.Join(b.home, name+".clock"), sync: filepath.Join(b.home, name+".sync"),

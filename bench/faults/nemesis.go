@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"tutti/bench/faults/lan"
+	"tutti/bench/lan"
 	"tutti/bench/openloop"
 )
 

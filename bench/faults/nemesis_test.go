@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"tutti/bench/faults/lan"
+	"tutti/bench/lan"
 )
 
 // TestSchedules: every kind of nemesis is drawn, each ends within the span, a build gets those alone that it can play, a

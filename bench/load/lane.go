@@ -8,6 +8,7 @@ import (
 	"tutti/appliance/api"
 	"tutti/appliance/client"
 	"tutti/bench/replay"
+	"tutti/bench/workload"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -55,12 +56,13 @@ func (l *lane) push(f *flight) {
 	poke(l.wake)
 }
 
-// take takes the next batch and leaves the rest to another worker.
+// take takes the next batch and leaves the rest to another worker. Beyond laneCalls calls under way it takes full batches only:
+// what comes in meanwhile goes out together, and is cheaper for everybody.
 func (l *lane) take() []*flight {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	n := min(len(l.queue), laneBatch)
-	if n == 0 {
+	if n == 0 || n < laneBatch && l.calls >= laneCalls {
 		return nil
 	}
 	batch := append([]*flight(nil), l.queue[:n]...)
@@ -101,16 +103,13 @@ func (l *lane) run() {
 // sign signs what is not signed yet and enters it in the books. It leaves out what has been given up meanwhile.
 func (s *Session) sign(batch []*flight) []*flight {
 	s.mu.Lock()
+	batch = s.timely(batch)
 	var expiry []uint32
 	for _, t := range s.totals.Shards {
 		expiry = append(expiry, uint32(t.Height)+s.opt.ExpiryBlocks)
 	}
 	s.mu.Unlock()
-	for _, f := range batch {
-		if f.id == (tx.Hash{}) {
-			f.signed, f.id = s.opt.Crowd.Sign(f.t, expiry[f.shard])
-		}
-	}
+	s.signNew(batch, expiry)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep, now := batch[:0], s.now()
@@ -126,6 +125,39 @@ func (s *Session) sign(batch []*flight) []*flight {
 		}
 		f.attempts++
 		f.sent = now
+		keep = append(keep, f)
+	}
+	return keep
+}
+
+// signNew signs what is not signed yet, to execute at its shard's expiry at the latest.
+func (s *Session) signNew(batch []*flight, expiry []uint32) {
+	var fresh []*flight
+	var ts []workload.Transfer
+	var all []tx.Signed
+	for _, f := range batch {
+		if f.id == (tx.Hash{}) {
+			fresh, ts, all = append(fresh, f), append(ts, f.t), append(all, s.opt.Crowd.Unsigned(f.t, expiry[f.shard]))
+		}
+	}
+	ids := make([]tx.Hash, len(fresh))
+	s.opt.Crowd.SignMany(ts, all, ids)
+	for i, f := range fresh {
+		f.signed, f.id = all[i], ids[i]
+	}
+}
+
+// timely leaves out what was not sent in time and is given up; see Stretch. mu is held.
+func (s *Session) timely(batch []*flight) []*flight {
+	keep, now := batch[:0], s.now()
+	for _, f := range batch {
+		if f.tally.giveUp && f.attempts == 0 && !f.gone && !f.tally.closed && now-f.due > sendWithin {
+			f.tally.Unsent++
+			s.totals.Submitted--
+			s.rec.Missed(replay.Unsent, f.due)
+			s.comeback(f, now)
+			continue
+		}
 		keep = append(keep, f)
 	}
 	return keep
@@ -168,7 +200,7 @@ func (s *Session) refused(l *lane, f *flight, err error, now time.Duration) {
 		f.tally.Rejected[code]++
 		s.totals.Rejected++
 		s.rec.Missed(replay.Rejected, f.due)
-		s.finishUntaken(f)
+		s.comeback(f, now+max(pause, firstBackoff))
 	case e == nil || e.RetryAfter > 0 && e.Code != api.PoolFull && e.Code != api.AccountLimit: // the node as a whole
 		l.down = now + downFor
 		if e == nil {
@@ -255,7 +287,7 @@ func (s *Session) resend(now time.Duration) {
 
 // stuck reports whether all workers of a lane have waited for an answer for a while. mu is held.
 func (l *lane) stuck(now time.Duration) bool {
-	return l.calls == laneWorkers && now-l.taken >= stuckAfter
+	return l.calls >= laneCalls && now-l.taken >= stuckAfter
 }
 
 // unblock takes the queue away from a lane that is stuck, if another one of its shard is not. mu is held.

@@ -22,6 +22,11 @@
 // answer, send the same bytes to the next node; so does a transaction that is not final after Options.ResendAfter, or a
 // second after it was given to a node that has gone since.
 //
+// In a Stretch with GiveUp a transaction ends with such a refusal. Whoever was refused comes back with the same bytes, after the
+// time that the node gave, for a transaction that is due then; only where nobody comes back is a new one drawn. So the rate stays
+// what it is, as if there were ever more payers, but the generator, which may share its cores with the network, does not spend them
+// on signatures of what is refused. What it could not send within a second is not sent any more.
+//
 // # Counts
 //
 // Every transaction that was due in a phase ends in exactly one count of its Tally; Tally.Missing says how many do not,
@@ -68,15 +73,12 @@ type Options struct {
 	ReadRate     float64       // nonces read from each node a second [25]
 }
 
-// Outstanding is the default of Options.Outstanding.
-const Outstanding = 200_000
-
 func (o Options) filled() Options {
 	if o.Tick == 0 {
 		o.Tick = 10 * time.Millisecond
 	}
 	if o.Outstanding == 0 {
-		o.Outstanding = Outstanding
+		o.Outstanding = 200_000
 	}
 	if o.ExpiryBlocks == 0 {
 		o.ExpiryBlocks = 100
@@ -94,8 +96,10 @@ func (o Options) filled() Options {
 }
 
 const (
-	laneWorkers  = 4               // calls to one node at once
+	laneCalls    = 4               // calls to one node at once, and
+	laneWorkers  = 16              // with full batches
 	laneBatch    = 512             // transactions in one call, at most
+	sendWithin   = time.Second     // what is given up when it is sent later
 	callTimeout  = 5 * time.Second // of one call
 	sweepEvery   = 100 * time.Millisecond
 	scanEvery    = 10 // sweeps between looks at everything under way
@@ -114,6 +118,7 @@ type Session struct {
 	gen      *workload.Generator
 	flights  map[tx.Hash]*flight // signed and not settled
 	retries  []*flight           // wait for flight.again
+	back     []comeback          // given up in a Stretch with GiveUp, the longest waiting first; at most Options.Outstanding
 	unread   []uint32            // accounts whose nonce has to be read
 	reading  int                 // accounts whose nonce is being read
 	last     []uint8             // lane of the newest transfer of each account
@@ -142,6 +147,14 @@ type flight struct {
 	gone     bool // settled in one way or another
 
 	takenBack bool // no node has it, and the generator draws its nonce again
+}
+
+// comeback is a transfer that was given up and that its payer offers again, with the same bytes, not before a time.
+type comeback struct {
+	t      workload.Transfer
+	signed tx.Signed
+	id     tx.Hash
+	after  time.Duration
 }
 
 // Totals counts since Open.

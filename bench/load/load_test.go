@@ -135,8 +135,19 @@ func TestThen(t *testing.T) {
 	check(t, s, o, rate, 3*rate, rate)
 	over, after := o.Then[0], o.Then[1]
 	wrong := over.Rejected["wrong_signature"]
-	if over.Rejected["pool_full"] == 0 || wrong == 0 || over.Retried["pool_full"] > 0 || over.Unsent > 0 {
+	if over.Rejected["pool_full"] == 0 || wrong == 0 || over.Retried["pool_full"] > 0 {
 		t.Errorf("overload: %+v", over.Tally)
+	}
+	y.mu.Lock()
+	back := 0
+	for _, n := range y.offered {
+		if n > 1 {
+			back++
+		}
+	}
+	y.mu.Unlock()
+	if back == 0 && over.Unsent == 0 {
+		t.Error("nobody came back with the same bytes")
 	}
 	if o.Finalised+after.Finalised != 2*rate || len(after.Rejected) > 0 {
 		t.Errorf("before and after: %+v, %+v", o.Tally, after.Tally)
@@ -154,6 +165,33 @@ func TestThen(t *testing.T) {
 	defer s.mu.Unlock()
 	if len(s.unread) > 0 {
 		t.Errorf("%d nonces are unknown", len(s.unread))
+	}
+}
+
+// TestTimely: what is given up is not sent when it is late, and its nonce is drawn again; all else is sent however late.
+func TestTimely(t *testing.T) {
+	y := newToy(t, 1, 1, 100, nil)
+	s := open(t, y.options(workload.Options{Seed: 4}))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	draw := func(giveUp bool, due time.Duration, attempts int) *flight {
+		tally := newTally()
+		tally.giveUp, tally.Due = giveUp, 1
+		tr, ok := s.gen.Next()
+		if !ok {
+			t.Fatal("no payer")
+		}
+		s.live++
+		s.totals.Submitted++
+		return &flight{t: tr, tally: tally, due: due, attempts: attempts}
+	}
+	now := s.now()
+	late, patient, again, fresh := draw(true, now-2*sendWithin, 0), draw(false, now-2*sendWithin, 0), draw(true, now-2*sendWithin, 1), draw(true, now, 0)
+	if got := s.timely([]*flight{late, patient, again, fresh}); len(got) != 3 || got[0] != patient || got[1] != again || got[2] != fresh {
+		t.Errorf("%d are sent", len(got))
+	}
+	if !late.gone || late.tally.Unsent != 1 || late.tally.Missing() != 0 || s.live != 3 || s.totals.Submitted != 3 || !s.gen.Again(late.t) {
+		t.Errorf("late: %+v", late.tally)
 	}
 }
 

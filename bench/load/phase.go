@@ -11,8 +11,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"tutti/bench/replay"
-	"tutti/bench/workload"
 	"tutti/consensus"
+	"tutti/state/tx"
 )
 
 // Phase is a stretch of load at one rate.
@@ -33,7 +33,7 @@ type Stretch struct {
 	Rate     float64 // transactions due a second
 	Duration time.Duration
 	Invalid  float64 // share with a wrong signature, 0 to 1
-	GiveUp   bool    // what a node refuses for now is not sent again: it ends as Rejected
+	GiveUp   bool    // what a node refuses for now ends as Rejected, and what is not sent within a second as Unsent; see the package comment
 }
 
 // scheduled is the phase as bench/replay knows it, whose schedule every kind of session follows.
@@ -235,10 +235,11 @@ func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Du
 		tally.Due++
 		s.gen.SetInvalid(invalid)
 		ok := s.live < s.opt.Outstanding
-		var t workload.Transfer
+		var again comeback // or new, without an id
 		if ok {
-			t, ok = s.gen.Next()
+			again, ok = s.draw(tally.giveUp && s.random.Float64() >= invalid, due)
 		}
+		t := again.t
 		if !t.Invalid {
 			tally.second(due).Due++
 		}
@@ -248,7 +249,7 @@ func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Du
 			continue
 		}
 		shards := uint32(len(s.lanes))
-		f := &flight{t: t, tally: tally, due: due, shard: consensus.ShardID(t.From % shards), dest: consensus.ShardID(t.To % shards)}
+		f := &flight{t: t, signed: again.signed, id: again.id, tally: tally, due: due, shard: consensus.ShardID(t.From % shards), dest: consensus.ShardID(t.To % shards)}
 		if lanes[f.shard] == nil {
 			lanes[f.shard] = s.pick(f.shard)
 		}
@@ -263,6 +264,20 @@ func (s *Session) launch(first, next uint64, place func(uint64) (*Tally, time.Du
 		s.totals.Submitted++
 		l.push(f)
 	}
+}
+
+// draw draws a transfer that is due now, of those who come back if there is one. mu is held.
+func (s *Session) draw(back bool, due time.Duration) (comeback, bool) {
+	for back && len(s.back) > 0 && s.back[0].after <= due {
+		b := s.back[0]
+		s.back = s.back[1:]
+		left := int64(b.signed.Expiry) - int64(s.totals.Shards[int(b.t.From)%len(s.lanes)].Height)
+		if left >= int64(s.opt.ExpiryBlocks)/2 && s.gen.Again(b.t) {
+			return b, true
+		}
+	}
+	t, ok := s.gen.Next()
+	return comeback{t: t}, ok
 }
 
 // close ends a tally: what has not settled is counted as it stands, and forgotten. mu is held.
@@ -294,8 +309,15 @@ func (s *Session) close(t *Tally) {
 
 // finishUntaken takes a transaction off the books that no node has. Its nonce can be used by the next. mu is held.
 func (s *Session) finishUntaken(f *flight) {
-	f.takenBack = f.attempts == 1 && s.gen.TakeBack(f.t)
+	f.takenBack = f.attempts <= 1 && s.gen.TakeBack(f.t)
 	s.finish(f, false)
+}
+
+// comeback takes a transaction that no node has off the books, and keeps its bytes for who comes back, not before a time. mu is held.
+func (s *Session) comeback(f *flight, after time.Duration) {
+	if s.finishUntaken(f); f.takenBack && f.id != (tx.Hash{}) && len(s.back) < s.opt.Outstanding {
+		s.back = append(s.back, comeback{f.t, f.signed, f.id, after})
+	}
 }
 
 // finish takes a transaction off the books. spent says that its nonce is used up. mu is held.

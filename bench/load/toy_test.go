@@ -40,6 +40,7 @@ type toy struct {
 	batches  [][]*distill.Batch // by shard
 	nonces   map[tx.ID]uint32
 	executed map[tx.Hash]int
+	offered  map[tx.Hash]int                       // how often a node was given it
 	outbox   map[[2]consensus.ShardID][]tx.Receipt // source, destination
 	sent     map[[2]consensus.ShardID]uint64
 }
@@ -60,7 +61,7 @@ const toyBlock = 25 * time.Millisecond
 func newToy(t *testing.T, shards, nodes, accounts int, hide func(*tx.Signed) bool) *toy {
 	t.Helper()
 	y := &toy{
-		net: prooftest.New(t, "toy", shards), account: map[tx.ID]uint32{}, nonces: map[tx.ID]uint32{}, executed: map[tx.Hash]int{},
+		net: prooftest.New(t, "toy", shards), account: map[tx.ID]uint32{}, nonces: map[tx.ID]uint32{}, executed: map[tx.Hash]int{}, offered: map[tx.Hash]int{},
 		outbox: map[[2]consensus.ShardID][]tx.Receipt{}, sent: map[[2]consensus.ShardID]uint64{}, hide: hide, batches: make([][]*distill.Batch, shards),
 	}
 	c := genesis.Crowd{Seed: [32]byte{1}, Count: uint64(accounts)}
@@ -124,13 +125,14 @@ func (n *toyNode) Submit(_ context.Context, _ uint64, txs []tx.Signed) []error {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	for i := range txs {
+		y.offered[txs[i].TxID(y.crowd.Genesis())]++
 		switch {
 		case out[i] != nil:
 		case n.down:
 			out[i] = &api.Error{Code: api.ShuttingDown}
 		case n.full > 0:
 			n.full--
-			out[i] = api.Refuse(api.PoolFull, "")
+			out[i] = &api.Error{Code: api.PoolFull, RetryAfter: 100 * time.Millisecond}
 		case txs[i].Nonce < y.nonces[txs[i].From]:
 			out[i] = api.Refuse(api.NonceTooLow, "")
 		default:

@@ -22,6 +22,7 @@ import (
 type Trials struct {
 	Validators int
 	TxBytes    int // of peers' transactions
+	PerCall    int // peers' transactions in one call, at most
 	WarmUp     time.Duration
 	Duration   time.Duration // of the measurement
 	Drain      time.Duration // to wait at the end for what has not come
@@ -37,7 +38,6 @@ const (
 // Of the client.
 const (
 	tick        = 10 * time.Millisecond // between submissions; each goes to the next node
-	perCall     = 100                   // transactions in one call, at most
 	workers     = 4                     // calls to one node at once
 	outstanding = 200_000               // transactions not committed, at most
 	queued      = 1024                  // ticks that wait for a node's workers, at most
@@ -220,8 +220,8 @@ func (t *trial) work(ctx context.Context, node int, queue <-chan span) {
 	for {
 		select {
 		case s := <-queue:
-			for first := s.first; first < s.next && ctx.Err() == nil; first += perCall {
-				t.submit(ctx, node, span{first, min(first+perCall, s.next)})
+			for first := s.first; first < s.next && ctx.Err() == nil; first += uint64(t.PerCall) {
+				t.submit(ctx, node, span{first, min(first+uint64(t.PerCall), s.next)})
 			}
 		case <-ctx.Done():
 			return

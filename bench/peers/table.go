@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -102,6 +105,22 @@ func Tabulate(commit string, machine report.Machine, all []Standing) *Table {
 	return t
 }
 
+// References is a figure of every peer, by name in order.
+func (t *Table) References(figure string) iter.Seq2[string, float64] {
+	return func(yield func(string, float64) bool) {
+		at := slices.IndexFunc(t.Rows, func(r Row) bool { return strings.HasSuffix(r.Name, "/"+figure) })
+		if at < 0 {
+			return
+		}
+		all := t.Rows[at].References
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if !yield(name, all[name]) {
+				return
+			}
+		}
+	}
+}
+
 func (s *Standing) worstForeign() (worst float64) {
 	for i := range s.Rounds {
 		worst = max(worst, s.Rounds[i].Foreign)
@@ -162,7 +181,7 @@ func Print(w io.Writer, t *Table, all []Standing) error {
 }
 
 // Head names the columns of the file of trials.
-const Head = "commit\tround\tcontender\tvalidators\ttx_bytes\twarm_up_s\tduration_s\trate\ttps\tp50_ms\tp90_ms\tp99_ms\tmax_ms\tcpu_us_per_tx\trss_mib\tblocks_s\tclient_cores\tforeign_cores\tsteal_cores\toutcome"
+const Head = "commit\tround\tcontender\tvalidators\ttx_bytes\tper_call\twarm_up_s\tduration_s\trate\ttps\tp50_ms\tp90_ms\tp99_ms\tmax_ms\tcpu_us_per_tx\trss_mib\tblocks_s\tclient_cores\tforeign_cores\tsteal_cores\toutcome"
 
 // Append appends a trial to a file of tab-separated values.
 func (t *Trial) Append(path, commit string, of Trials) (err error) {
@@ -179,7 +198,7 @@ func (t *Trial) Append(path, commit string, of Trials) (err error) {
 	if !t.Held() {
 		outcome = strings.Join(strings.Fields(t.Why), " ")
 	}
-	line := fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%g\t%g\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\n", commit, t.Round, t.Name, of.Validators, t.TxBytes,
+	line := fmt.Sprintf("%s\t%d\t%s\t%d\t%d\t%d\t%g\t%g\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%s\n", commit, t.Round, t.Name, of.Validators, t.TxBytes, of.PerCall,
 		of.WarmUp.Seconds(), of.Duration.Seconds(), t.Rate, t.TPS, t.P50, t.P90, t.P99, t.Max, t.CPUUs, t.RSSMiB, t.BlocksPerS, t.Generator, t.Foreign, t.Steal, outcome)
 	if info.Size() == 0 {
 		line = Head + "\n" + line

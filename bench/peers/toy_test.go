@@ -115,5 +115,5 @@ func (n *toyNetwork) Close() error {
 
 // of is trials short enough for a test.
 func of(t *testing.T) Trials {
-	return Trials{Validators: 2, TxBytes: 8, WarmUp: 100 * time.Millisecond, Duration: 500 * time.Millisecond, Drain: 200 * time.Millisecond, Dir: t.TempDir()}
+	return Trials{Validators: 2, TxBytes: 8, PerCall: 100, WarmUp: 100 * time.Millisecond, Duration: 500 * time.Millisecond, Drain: 200 * time.Millisecond, Dir: t.TempDir()}
 }

@@ -1,5 +1,5 @@
-// Package plot draws lines as a self-contained SVG: panels one below the other, each with lines over a common axis (Draw), or
-// several such drawings (Stack).
+// Package plot draws lines and bars as a self-contained SVG: panels one below the other, each with lines over a common axis, or
+// with bars (Draw), or several such drawings (Stack).
 package plot
 
 import (
@@ -9,10 +9,18 @@ import (
 	"math"
 )
 
-// Panel is one diagram, from zero to its largest value.
+// Panel is one diagram, from zero to its largest value: of lines, or else of bars.
 type Panel struct {
 	Name  string
 	Lines []Line
+	Bars  []Bar // one below the other
+}
+
+// Bar is one value.
+type Bar struct {
+	Name  string
+	Value float64
+	Group int // bars of a group have one colour
 }
 
 // Line is values over the drawing's axis, as many as it has places.
@@ -36,12 +44,13 @@ const (
 	panelWidth, panelHeight = 720, 120
 	leftMargin, gap         = 90, 46
 	titleHeight             = 50
+	barHeight, barName      = 20, 350 // of a bar's row, and of its name and value before it
 )
 
 // few values are marked one by one.
 const few = 12
 
-var colours = []string{"#0b5fa5", "#c8442c", "#3a8a3a", "#8a5fa5"}
+var colours = []string{"#0b5fa5", "#c8442c", "#3a8a3a", "#8a5fa5", "#777777"}
 
 // Draw writes the SVG.
 func (d *Drawing) Draw(w io.Writer) error { return Stack(w, []Drawing{*d}) }
@@ -59,8 +68,10 @@ func Stack(w io.Writer, all []Drawing) error {
 	for i := range all {
 		p.d = &all[i]
 		p.f(`<text x="10" y="%d" font-size="14">%s</text>`+"\n", top+22, html.EscapeString(p.d.Title))
+		at := top + titleHeight
 		for k := range p.d.Panels {
-			p.panel(top+titleHeight+k*(panelHeight+gap), &p.d.Panels[k])
+			p.panel(at, &p.d.Panels[k])
+			at += p.d.Panels[k].height() + gap
 		}
 		top += p.d.height()
 	}
@@ -68,7 +79,20 @@ func Stack(w io.Writer, all []Drawing) error {
 	return p.err
 }
 
-func (d *Drawing) height() int { return titleHeight + len(d.Panels)*(panelHeight+gap) }
+func (d *Drawing) height() int {
+	sum := titleHeight
+	for i := range d.Panels {
+		sum += d.Panels[i].height() + gap
+	}
+	return sum
+}
+
+func (l *Panel) height() int {
+	if len(l.Bars) > 0 {
+		return barHeight * len(l.Bars)
+	}
+	return panelHeight
+}
 
 type plotter struct {
 	d   *Drawing
@@ -98,7 +122,30 @@ func (p *plotter) x(v float64) float64 {
 	return leftMargin + panelWidth*v/last
 }
 
+// bars draws a panel of bars.
+func (p *plotter) bars(top int, l *Panel) {
+	most := 0.0
+	for _, b := range l.Bars {
+		most = max(most, b.Value)
+	}
+	p.f(`<text x="%d" y="%d">%s</text>`+"\n", leftMargin, top-5, html.EscapeString(l.Name))
+	for i, b := range l.Bars {
+		y := top + i*barHeight
+		p.f(`<text x="%d" y="%d">%s</text>`, leftMargin, y+14, html.EscapeString(b.Name))
+		p.f(`<text x="%d" y="%d" text-anchor="end">%s</text>`, leftMargin+barName-6, y+14, html.EscapeString(p.number(b.Value)))
+		width := 0.0
+		if most > 0 {
+			width = max(1, (panelWidth-barName)*b.Value/most)
+		}
+		p.f(`<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n", leftMargin+barName, y+3, width, barHeight-6, colours[b.Group%len(colours)])
+	}
+}
+
 func (p *plotter) panel(top int, l *Panel) {
+	if len(l.Bars) > 0 {
+		p.bars(top, l)
+		return
+	}
 	most := 0.0
 	for _, line := range l.Lines {
 		for _, v := range line.Values {
@@ -126,13 +173,13 @@ func (p *plotter) panel(top int, l *Panel) {
 	for _, v := range marks {
 		p.f(`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ccc" stroke-dasharray="4"/>`+"\n", p.x(v), top, p.x(v), bottom)
 		if p.d.Log {
-			p.f(`<text x="%.1f" y="%d" text-anchor="middle">%g</text>`+"\n", p.x(v), bottom+14, v)
+			p.f(`<text x="%.1f" y="%d" text-anchor="middle">%s</text>`+"\n", p.x(v), bottom+14, html.EscapeString(p.number(v)))
 		}
 	}
 	if !p.d.Log {
 		p.f(`<text x="%d" y="%d" text-anchor="end">%s %g</text>`+"\n", leftMargin+panelWidth, bottom+14, html.EscapeString(p.d.Axis), last)
 	} else {
-		p.f(`<text x="10" y="%d">%s</text>`+"\n", bottom+14, html.EscapeString(p.d.Axis))
+		p.f(`<text x="10" y="%d">%s</text>`+"\n", bottom+28, html.EscapeString(p.d.Axis))
 	}
 	for k, line := range l.Lines {
 		colour := colours[k%len(colours)]

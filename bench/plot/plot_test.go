@@ -14,10 +14,11 @@ import (
 func TestDraw(t *testing.T) {
 	for _, d := range []Drawing{
 		{Title: "a <toy>", Axis: "block"},
-		{Title: "thirds", Axis: "block", X: []float64{1, 2, 3}, Panels: []Panel{{"bytes", []Line{{"", []float64{0, 5, 3}}}}}},
-		{Title: "log", Axis: "n", Log: true, X: []float64{4, 40, 400}, Panels: []Panel{{"s", []Line{{"p50", []float64{0, 0, 0}}, {"p99", []float64{1, 2, 3}}}}}},
-		{Title: "gap", Axis: "n", Log: true, X: []float64{4, 40}, Panels: []Panel{{"s", []Line{{"p50", []float64{math.NaN(), 1}}, {"p99", []float64{math.NaN(), math.NaN()}}}}}},
-		{Title: "one", Axis: "n", Log: true, X: []float64{4}, Panels: []Panel{{"s", []Line{{"p50", []float64{1}}}}}},
+		{Title: "thirds", Axis: "block", X: []float64{1, 2, 3}, Panels: []Panel{{Name: "bytes", Lines: []Line{{"", []float64{0, 5, 3}}}}}},
+		{Title: "log", Axis: "n", Log: true, X: []float64{4, 40, 400}, Panels: []Panel{{Name: "s", Lines: []Line{{"p50", []float64{0, 0, 0}}, {"p99", []float64{1, 2, 3}}}}}},
+		{Title: "gap", Axis: "n", Log: true, X: []float64{4, 40}, Panels: []Panel{{Name: "s", Lines: []Line{{"p50", []float64{math.NaN(), 1}}, {"p99", []float64{math.NaN(), math.NaN()}}}}}},
+		{Title: "bars", Panels: []Panel{{Name: "tx/s", Bars: []Bar{{"a <toy>", 3, 0}, {"b", 0, 1}}}, {"nothing", nil, []Bar{{"c", 0, 0}}}}},
+		{Title: "one", Axis: "n", Log: true, X: []float64{4}, Panels: []Panel{{Name: "s", Lines: []Line{{"p50", []float64{1}}}}}},
 	} {
 		var b bytes.Buffer
 		if err := d.Draw(&b); err != nil {
@@ -39,7 +40,7 @@ func TestDraw(t *testing.T) {
 // TestStack: each drawing is below the last, and all are in the picture.
 func TestStack(t *testing.T) {
 	var b bytes.Buffer
-	d := Drawing{Axis: "n", X: []float64{1, 2}, Panels: []Panel{{"s", []Line{{"", []float64{1, 2}}}}}}
+	d := Drawing{Axis: "n", X: []float64{1, 2}, Panels: []Panel{{Name: "s", Lines: []Line{{"", []float64{1, 2}}}}}}
 	first, second := d, d
 	first.Title, second.Title = "first", "second"
 	if err := Stack(&b, []Drawing{first, second}); err != nil {

@@ -260,10 +260,10 @@ func consumed(parent, h *consensus.Header) (n uint64, err error) {
 
 // skew is how far clocks may be apart.
 func (v *verifier) skew() time.Duration {
-	if v.report.Scenario.Link == report.Loopback {
-		return LoopbackSkew
+	if v.report.Scenario.Link == report.Network {
+		return NetworkSkew
 	}
-	return NetworkSkew
+	return LoopbackSkew
 }
 
 // made is when a block was made by its header, since the phase began by the client's clock.

@@ -71,7 +71,7 @@ type Scenario struct {
 	DistilledShare  float64 `json:"distilled_share"`
 	Rate            float64 `json:"rate"` // transactions due a second; with --rate max the one that was found
 	DurationS       float64 `json:"duration_s"`
-	Link            string  `json:"link"`            // "loopback" or "network"
+	Link            string  `json:"link"`            // "loopback", "network", or the name of one that was put between namespaces, and what it is
 	Burst           bool    `json:"burst,omitempty"` // each second's transactions were due within its first tenth
 }
 

@@ -233,12 +233,20 @@ var panels = []panel{
 	{"highest rate of signed transfers at a p99 of 1 s, tx/s", []Kind{Highest}, "svac", func(l *Line) float64 { return l.TPS }},
 }
 
+// shown is a value with three digits, or whole.
+func shown(v float64) string {
+	if v >= 1000 {
+		return report.Number(v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
 // Plot draws the lines of the plan, an axis below the other. Points without a line, or that did not hold, are left out.
 func (c *Campaign) Plot(w io.Writer, had []Line) error {
 	var all []plot.Drawing
 	for _, a := range c.axes() {
 		d := plot.Drawing{
-			Axis: a.Name, X: a.X, Log: true,
+			Axis: a.Name, X: a.X, Log: true, Number: shown,
 			Title: fmt.Sprintf("%s (make bench-scaling, commit %s; %s, %d cores, %d GiB)", a.Name, c.Commit, c.Machine.CPU, c.Machine.Cores, c.Machine.Memory>>30),
 		}
 		for _, p := range panels {

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
-
 	"tutti/accel/bls"
 	"tutti/accel/distill"
 	"tutti/accel/distill/summed"
@@ -126,20 +124,26 @@ func (b *Batcher) Make(n int, expiry uint32) (*Batch, error) {
 	out := &Batch{From: make([]uint32, n), To: make([]uint32, n), Drawn: make([]uint32, n)}
 	subs := make([]distill.Submission, n)
 	secrets := make([]*bls.SecretKey, n)
+	var lateAt []int // in subs
+	var late []Transfer
+	var lateSigned []tx.Signed
 	for i, d := range all {
 		from := b.turn[d.place]
 		out.From[i], out.To[i], out.Drawn[i] = from, d.to, d.order
-		t := tx.Signed{Tx: tx.Tx{
-			Kind: tx.Transfer, From: b.crowd.ids[from], To: b.crowd.ids[d.to], Amount: 1 + b.random.Uint64N(b.opt.MaxAmount), Nonce: b.nonces[d.place], Expiry: expiry,
-		}}
+		t := Transfer{From: from, To: d.to, Amount: 1 + b.random.Uint64N(b.opt.MaxAmount), Nonce: b.nonces[d.place]}
+		unsigned := b.crowd.Unsigned(t, expiry)
 		b.nonces[d.place]++
 		var buf [128]byte
-		copy(subs[i].Body[:], t.AppendBody(buf[:0])[1:])
+		copy(subs[i].Body[:], unsigned.AppendBody(buf[:0])[1:])
 		if d.late {
-			copy(subs[i].Signature[:], ed25519.Sign(b.crowd.key(from), t.AppendMessage(buf[:0], b.crowd.genesis)))
+			lateAt, late, lateSigned = append(lateAt, i), append(late, t), append(lateSigned, unsigned)
 			continue
 		}
 		secrets[i] = b.secrets[d.place]
+	}
+	b.crowd.SignMany(late, lateSigned, make([]tx.Hash, len(late)))
+	for k, i := range lateAt {
+		subs[i].Signature = lateSigned[k].Signature
 	}
 	next := 0 // senders are asked for in order
 	made, err := summed.Batch(distill.Chain(b.crowd.genesis), subs, func(uint64) *bls.SecretKey { next++; return secrets[next-1] })

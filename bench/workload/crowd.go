@@ -9,9 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
-
 	"tutti/accel/bls"
+	"tutti/accel/ed25519"
 	"tutti/appliance/genesis"
 	"tutti/consensus"
 	"tutti/state/tx"
@@ -20,8 +19,8 @@ import (
 // Crowd signs for members of a genesis.Crowd. Account i of a workload is member First+i. Immutable and safe for
 // concurrent use.
 //
-// It signs with curve25519-voi, which takes half the time of crypto/ed25519 and gives the same bytes; the load
-// generator shares the machine with what it measures.
+// It signs in bulk and in variable time, five times as fast as one by one and with the same bytes: the load generator shares the
+// machine with what it measures, and the crowd's keys are no secrets.
 type Crowd struct {
 	genesis tx.Hash
 	ids     []tx.ID
@@ -66,12 +65,6 @@ func NewCrowd(ctx context.Context, c genesis.Crowd, ids []tx.ID, first, n uint64
 	return out, nil
 }
 
-// key makes an account's private key: its seed, then its public key.
-func (c *Crowd) key(i uint32) ed25519.PrivateKey {
-	seed := c.crowd.KeySeed(c.first + uint64(i))
-	return append(append(make([]byte, 0, ed25519.PrivateKeySize), seed[:]...), c.keys[i][:]...)
-}
-
 // Len is the number of accounts.
 func (c *Crowd) Len() int { return len(c.ids) }
 
@@ -87,15 +80,36 @@ func (c *Crowd) BLSKey(i uint32) *bls.SecretKey { return c.crowd.BLSKey(c.first 
 // Genesis is the genesis hash that is signed with.
 func (c *Crowd) Genesis() tx.Hash { return c.genesis }
 
-// Sign makes the transaction of a transfer, to execute at expiry at the latest, for fee class 0, and its id. About 12
-// microseconds.
-func (c *Crowd) Sign(t Transfer, expiry uint32) (s tx.Signed, id tx.Hash) {
+// Unsigned makes the transaction of a transfer, to execute at expiry at the latest, for fee class 0.
+func (c *Crowd) Unsigned(t Transfer, expiry uint32) (s tx.Signed) {
 	s.Tx = tx.Tx{Kind: tx.Transfer, From: c.ids[t.From], To: c.ids[t.To], Amount: t.Amount, Nonce: t.Nonce, Expiry: expiry}
-	var buf [128]byte
-	message := s.AppendMessage(buf[:0], c.genesis)
-	copy(s.Signature[:], ed25519.Sign(c.key(t.From), message))
-	if t.Invalid {
-		s.Signature[40] ^= 1 // of S: still below the group order but for a chance of 2^-120
+	return s
+}
+
+// Sign makes the transaction of a transfer, signed, and its id. About 10 microseconds.
+func (c *Crowd) Sign(t Transfer, expiry uint32) (s tx.Signed, id tx.Hash) {
+	all, ids := []tx.Signed{c.Unsigned(t, expiry)}, []tx.Hash{{}}
+	c.SignMany([]Transfer{t}, all, ids)
+	return all[0], ids[0]
+}
+
+// SignMany signs all[i], which Unsigned made of ts[i], and sets ids[i], on the calling goroutine. About 2 microseconds each where
+// there is AVX-512 IFMA, from eight on, and 10 elsewhere.
+func (c *Crowd) SignMany(ts []Transfer, all []tx.Signed, ids []tx.Hash) {
+	n := len(ts)
+	seeds, keys, messages, signatures := make([][32]byte, n), make([][32]byte, n), make([][]byte, n), make([][64]byte, n)
+	buf := make([]byte, 0, n*128)
+	for i, t := range ts {
+		seeds[i], keys[i] = c.crowd.KeySeed(c.first+uint64(t.From)), c.keys[t.From]
+		at := len(buf)
+		buf = all[i].AppendMessage(buf, c.genesis)
+		messages[i] = buf[at:len(buf):len(buf)]
 	}
-	return s, sha256.Sum256(message)
+	ed25519.SignManyVartime(seeds, keys, messages, signatures)
+	for i := range ts {
+		all[i].Signature, ids[i] = signatures[i], sha256.Sum256(messages[i])
+		if ts[i].Invalid {
+			all[i].Signature[40] ^= 1 // of S: still below the group order but for a chance of 2^-120
+		}
+	}
 }

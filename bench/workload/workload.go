@@ -201,6 +201,18 @@ func (g *Generator) TakeBack(t Transfer) bool {
 	return true
 }
 
+// Again draws a transfer once more that TakeBack took back, and reports whether it could: its payer is free, and its nonce is
+// the next one still.
+func (g *Generator) Again(t Transfer) bool {
+	a := &g.accounts[t.From]
+	if t.Invalid || !a.known || int(a.active) >= g.opt.Window || a.nonce != t.Nonce {
+		return false
+	}
+	a.nonce++
+	a.active++
+	return true
+}
+
 // alias draws from a discrete distribution in constant time (Vose, 1991).
 type alias struct {
 	keep  []float32 // chance of an index to stand for itself

@@ -194,6 +194,29 @@ func TestNonces(t *testing.T) {
 	})
 }
 
+// TestAgain: a transfer that was taken back is drawn again as it was, once, and not when its nonce is another's by then.
+func TestAgain(t *testing.T) {
+	g, err := New(Options{Kind: Uniform, Shards: 1, Accounts: 2, Window: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Ready(0, 7)
+	x, ok := g.Next()
+	if !ok || g.Again(x) {
+		t.Fatalf("%+v: drawn again while it is under way", x)
+	}
+	if !g.TakeBack(x) || !g.Again(x) || g.Active(x.From) != 1 || g.Again(x) {
+		t.Errorf("%+v: not once", x)
+	}
+	g.Done(x.From, true)
+	if g.Again(x) {
+		t.Errorf("%+v: its nonce is used", x)
+	}
+	if x.Invalid = true; g.Again(x) {
+		t.Error("one with a wrong signature uses up no nonce")
+	}
+}
+
 // TestExhausted: with every payer busy there is no transfer, rather than an endless search.
 func TestExhausted(t *testing.T) {
 	g, err := New(Options{Kind: Uniform, Shards: 1, Accounts: 4})

@@ -27,6 +27,7 @@ type benchOptions struct {
 	json     string
 	html     string
 	crowd    string
+	link     string
 	network  networkFlags
 }
 
@@ -65,6 +66,7 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.DurationVar(&o.config.Duration, "duration", o.config.Duration, "length of the measurement, after a warm-up")
 	f.DurationVar(&o.config.WarmUp, "warm-up", o.config.WarmUp, "load before the measurement")
 	f.Uint64Var(&o.config.Seed, "seed", o.config.Seed, "seed of the transfers")
+	f.StringVar(&o.link, "link", "", "as root: put validators and client into network namespaces with this between any two: "+linkNames())
 	f.StringVar(&o.json, "json", "", "file for the result, schema "+report.Schema+"; - is standard output, and then the table goes to standard error")
 	f.StringVar(&o.html, "html", "", "file for the result as one page with plots")
 	f.StringVar(&o.config.Profiles, "profiles", "", "existing folder for a CPU profile of each validator, for 'go tool pprof'; the result then has the CPU by stage. It interrupts every busy thread 100 times a second: take the figures from a run without")
@@ -74,6 +76,15 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.StringVar(&o.network.genesis, "genesis", "", "with --api: genesis file that answers are checked against (default: genesis.json in the home folder)")
 	c.AddCommand(benchVerifyCommand(a))
 	return c
+}
+
+// linkNames are the names of the links, for people.
+func linkNames() string {
+	var names []string
+	for i := range bench.Links {
+		names = append(names, bench.Links[i].String())
+	}
+	return strings.Join(names, "; ")
 }
 
 // complete fills in what is not a flag's own value.
@@ -86,6 +97,13 @@ func (o *benchOptions) complete(a *app) error {
 			return usagef("--rate %q: give transfers a second, or max", o.rate)
 		}
 		c.Rate = rate
+	}
+	if o.link != "" {
+		link, err := bench.LinkNamed(o.link)
+		if err != nil {
+			return usageError{err}
+		}
+		c.Link = link
 	}
 	c.Commit, c.Command = thisVersion().Commit, commandLine(os.Args)
 	c.Out, c.Terminal = a.stderr, isTerminal(a.stderr)
@@ -159,6 +177,15 @@ func readCrowd(path string, seed *[32]byte) error {
 func (a *app) bench(ctx context.Context, o benchOptions) error {
 	if err := o.complete(a); err != nil {
 		return err
+	}
+	if o.config.Link != nil {
+		if status, done, err := bench.Isolate(ctx); err != nil {
+			return err
+		} else if done && status != 0 {
+			return exitStatus(status)
+		} else if done {
+			return nil
+		}
 	}
 	r, err := bench.Run(ctx, o.config)
 	if err != nil {

@@ -10,11 +10,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
 	"tutti/accel"
@@ -23,12 +26,14 @@ import (
 	"tutti/appliance/client"
 	"tutti/appliance/config"
 	"tutti/appliance/host"
+	"tutti/appliance/metrics"
 )
 
 // brokerOptions are the flags of tutti broker.
 type brokerOptions struct {
 	network          networkFlags
 	listen, key      string
+	metrics          string
 	window, patience time.Duration
 	least            int
 	quota            broker.Quota
@@ -71,6 +76,7 @@ api.brokers of their config.toml. Every ten seconds in which something happened 
 	f := c.Flags()
 	f.StringVar(&o.listen, "listen", net.JoinHostPort("0.0.0.0", strconv.Itoa(config.DefaultBrokerPort)), "UDP address, host:port, to listen at")
 	f.StringVar(&o.key, "key", "", "file with the broker's own key, made if it is not there (default: broker.key in the home folder)")
+	f.StringVar(&o.metrics, "metrics", "", "address, host:port, to serve Prometheus metrics at, under /metrics")
 	f.DurationVar(&o.window, "window", broker.DefaultWindow, "from the first transfer of a batch until it is offered to its senders")
 	f.DurationVar(&o.patience, "patience", broker.DefaultPatience, "how long senders have to sign it")
 	f.IntVar(&o.least, "least", broker.DefaultLeast, "transfers of a batch; fewer are sent on with their own signatures")
@@ -143,11 +149,62 @@ func (a *app) broker(ctx context.Context, o brokerOptions) error {
 	if err != nil {
 		return fmt.Errorf("the broker cannot listen at %s (%w): stop the program that uses the port, or choose another with --listen", o.listen, err)
 	}
+	if o.metrics != "" {
+		stop, err := a.serveBrokerMetrics(o.metrics, s)
+		if err != nil {
+			return errors.Join(err, at.Close())
+		}
+		defer stop()
+	}
 	a.say("Broker: %x@%s", key.Public(), at.LocalAddr())
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	go a.watchBroker(watching, s)
 	return s.Serve(ctx, at)
+}
+
+// metricsTimeout is on a call for metrics, and on the last one at the end.
+const metricsTimeout = 5 * time.Second
+
+// serveBrokerMetrics serves them until stop is called.
+func (a *app) serveBrokerMetrics(addr string, s *broker.Server) (stop func(), err error) {
+	registry, v := prometheus.NewRegistry(), thisVersion()
+	if err := metrics.NewBroker(registry, v.Version, v.Commit, func() metrics.Broker { return brokerCounts(s.Stats()) }); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("metrics cannot be served at %s (%w): stop the program that uses the port, or choose another with --metrics", addr, err)
+	}
+	routes := http.NewServeMux()
+	routes.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	server := &http.Server{Handler: routes, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.say("metrics are not served any more: %v", err)
+		}
+	}()
+	a.say("Metrics: http://%s/metrics", l.Addr())
+	return func() {
+		_ = server.Close() // the listener's own error says nothing to anybody here
+		<-ended
+	}, nil
+}
+
+// brokerCounts are a broker's for its metrics.
+func brokerCounts(s broker.Stats) metrics.Broker {
+	out := metrics.Broker{
+		Submitted: s.Submitted, Batches: s.Batches, Batched: s.Batched, Stragglers: s.Stragglers, Single: s.Single, Again: s.Again, Strikes: s.Strikes,
+		Excluded: s.Excluded, Connections: s.Conns, InWork: s.InWork, Refused: map[string]uint64{},
+	}
+	for code, n := range s.Refused {
+		if n > 0 {
+			out.Refused[strings.ReplaceAll(broker.Code(code).String(), " ", "_")] = n
+		}
+	}
+	return out
 }
 
 func newBroker(n *network, c *client.Client, o brokerOptions, opt broker.Options) (*broker.Server, error) {

@@ -58,6 +58,10 @@ func run(ctx context.Context, a app, args []string) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
+	var ended exitStatus
+	if errors.As(err, &ended) {
+		return int(ended)
+	}
 	line := oneLine(err)
 	var refused *api.Error
 	if errors.As(err, &refused) {
@@ -85,6 +89,11 @@ func oneLine(err error) string {
 	}
 	return strings.ReplaceAll(strings.Join(lines, "; "), ":; ", ": ")
 }
+
+// exitStatus is that of a process that did the work and has said why it failed.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // usageError marks a command line that makes no sense, as opposed to one that failed.
 type usageError struct{ error }

@@ -57,6 +57,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.trials.Dir, "dir", "", "existing folder for the peers' networks (Tutti's are in $TMPDIR: choose both on one disk)")
 	f.IntVar(&o.trials.Validators, "validators", 4, "validators of each network")
 	f.IntVar(&o.trials.TxBytes, "size", tx.TransferWire, "bytes of a peer's transaction; that of Tutti's signed transfer is the default")
+	f.IntVar(&o.trials.PerCall, "per-call", 100, "transactions in one call to a peer, at most; fewer cost it more")
 	f.DurationVar(&o.trials.WarmUp, "warm-up", 5*time.Second, "load before each measurement")
 	f.DurationVar(&o.trials.Duration, "duration", 20*time.Second, "of each measurement")
 	f.DurationVar(&o.trials.Drain, "drain", 10*time.Second, "to wait at the end for what has not come")
@@ -74,6 +75,9 @@ func parse(args []string) (*options, error) {
 	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("%q is no flag", f.Arg(0))
+	}
+	if o.trials.PerCall < 1 {
+		return nil, fmt.Errorf("-per-call %d: choose 1 or more", o.trials.PerCall)
 	}
 	return o, nil
 }

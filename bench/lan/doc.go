@@ -1,4 +1,4 @@
-// Package lan is a network between namespaces on one machine, for tests: a Switch joins network namespaces, each of which
+// Package lan is a network between namespaces on one machine, for tests and benchmarks: a Switch joins network namespaces, each of which
 // has one device and no other way out, and does to the packets between two of them what a wide area does. It stands in
 // for a bridge with a netem queue at each port: netem is not in every kernel, and its queue at a port knows no pairs, so
 // that it can't lose what A sends to B and nothing else.
