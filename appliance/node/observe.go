@@ -18,10 +18,12 @@ import (
 // finalState shows the final state to the pool.
 type finalState struct{ ledger *ledger.Ledger }
 
-// Account implements pool.State.
-func (s finalState) Account(id tx.ID) (pool.Account, bool) {
-	r, ok := s.ledger.Account(id)
-	return pool.Account{Key: r.Key, Generation: r.Generation, Balance: r.Balance, Nonce: r.Nonce}, ok
+// Accounts implements pool.State.
+func (s finalState) Accounts(ids []tx.ID, found []pool.Account) {
+	clear(found)
+	s.ledger.Accounts(ids, func(i int, r ledger.Record) {
+		found[i] = pool.Account{Exists: true, Key: r.Key, Generation: r.Generation, Balance: r.Balance, Nonce: r.Nonce}
+	})
 }
 
 // observer turns events into metrics and log lines: it implements engine.Observer and appObserver.

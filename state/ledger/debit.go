@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"tutti/accel/prefetch"
 	"tutti/state/tx"
 )
 
@@ -46,8 +47,8 @@ func (d *debit) apply(t *tx.Tx) Reason {
 func (d *debit) skips(y *tx.Body, from, to int) (n int) {
 	sent, net := slices.Clone(d.sent), slices.Clone(d.net)
 	for i := from; i < to; i++ {
-		if i+ahead < to {
-			d.l.expect(y.Tx(i + ahead).From)
+		if i+prefetch.Ahead < to {
+			d.l.expect(y.Tx(i + prefetch.Ahead).From)
 		}
 		if _, _, _, r := d.judge(y.Tx(i)); r != None {
 			n++

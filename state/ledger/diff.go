@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"tutti/accel/merkle"
+	"tutti/accel/prefetch"
 	"tutti/state/tx"
 )
 
@@ -169,8 +170,8 @@ func (t *table) redo(s *section, height uint64) {
 func (t *table) apply(s *section, height uint64) {
 	p := &t.parts[s.slot]
 	for i := range s.touches() {
-		if i+ahead < s.touches() {
-			prefetch(p.cell(s.index(i + ahead)))
+		if i+prefetch.Ahead < s.touches() {
+			prefetch.Line(p.cell(s.index(i + prefetch.Ahead)))
 		}
 		nonce, balance := s.values(i)
 		p.put(s.index(i), balance, nonce, uint32(height))

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"tutti/accel/merkle"
+	"tutti/accel/prefetch"
 	"tutti/state/tx"
 )
 
@@ -253,14 +254,10 @@ func (l *Ledger) identify(body *tx.Body, batches [][]tx.Hash, more int) (ids []t
 // idsOf shows what package merkle hashes to as ids.
 func idsOf(d [][32]byte) []tx.Hash { return unsafe.Slice((*tx.Hash)(unsafe.SliceData(d)), len(d)) }
 
-// ahead is how many transactions before its turn a payer's record is asked for: long enough for memory to answer, short
-// enough to be still at hand.
-const ahead = 12
-
 // expect has the record of an account brought to the CPU. exec is held.
 func (l *Ledger) expect(id tx.ID) {
 	if p, ok := l.payer(id); ok {
-		prefetch(p.cell(id.Index()))
+		prefetch.Line(p.cell(id.Index()))
 	}
 }
 
@@ -272,8 +269,8 @@ func (l *Ledger) payers(parent *block, txs []tx.Signed) (keys [][32]byte, genera
 	}
 	defer l.exec.Unlock()
 	for i := range txs {
-		if i+ahead < len(txs) {
-			l.expect(txs[i+ahead].From)
+		if i+prefetch.Ahead < len(txs) {
+			l.expect(txs[i+prefetch.Ahead].From)
 		}
 		var p *partition
 		if p, known[i] = l.payer(txs[i].From); known[i] {
@@ -362,8 +359,8 @@ func (l *Ledger) debits(parent *block, body *tx.Body, in *received) error {
 	d := l.newDebit(parent, in)
 	n := body.Len()
 	for i := range n {
-		if i+ahead < n {
-			l.expect(body.Tx(i + ahead).From)
+		if i+prefetch.Ahead < n {
+			l.expect(body.Tx(i + prefetch.Ahead).From)
 		}
 		if r := d.apply(body.Tx(i)); (r == None) != body.Outcomes[i] {
 			return invalid("transaction %d: the body says %v, the reason here is %v", i, body.Outcomes[i], r)
@@ -416,8 +413,8 @@ func (l *Ledger) creditAll(b *block, e *effects) {
 		p := &parts[slot]
 		credits := sorted[from[slot]:from[slot+1]]
 		for j, c := range credits {
-			if j+ahead < len(credits) {
-				prefetch(p.cell(credits[j+ahead].index))
+			if j+prefetch.Ahead < len(credits) {
+				prefetch.Line(p.cell(credits[j+prefetch.Ahead].index))
 			}
 			k := p.cell(c.index)
 			p.touch(c.index, k)

@@ -75,6 +75,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tutti/accel/prefetch"
 	"tutti/state/store"
 	"tutti/state/tx"
 )
@@ -157,16 +158,35 @@ func (l *Ledger) Final() (height uint64, block tx.Hash) {
 }
 
 // Account is an account's record as of the final block; false: there is no such account in this shard.
-func (l *Ledger) Account(id tx.ID) (Record, bool) {
-	var c [1]cell
+func (l *Ledger) Account(id tx.ID) (r Record, ok bool) {
+	l.Accounts([]tx.ID{id}, func(_ int, found Record) { r, ok = found, true })
+	return r, ok
+}
+
+// Accounts calls found with the place in ids and the record of each that is an account of this shard, all as of one final
+// block. found must be quick and must not call the ledger: a lock is held.
+func (l *Ledger) Accounts(ids []tx.ID, found func(i int, r Record)) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	slot := l.table.route[id.Partition()]
-	if l.closed || slot < 0 || id.Index() >= l.last.meta.Next[slot] {
-		return Record{}, false
+	if l.closed {
+		return
 	}
-	l.cellsAt(l.last, int(slot), id.Index(), c[:])
-	return c[0].record(), true
+	place := func(id tx.ID) (slot int, ok bool) {
+		slot = int(l.table.route[id.Partition()])
+		return slot, slot >= 0 && id.Index() < l.last.meta.Next[slot]
+	}
+	for i, id := range ids {
+		if next := i + prefetch.Ahead; next < len(ids) {
+			if slot, ok := place(ids[next]); ok {
+				prefetch.Line(l.table.parts[slot].cell(ids[next].Index()))
+			}
+		}
+		if slot, ok := place(id); ok {
+			var c [1]cell
+			l.cellsAt(l.last, slot, id.Index(), c[:])
+			found(i, c[0].record())
+		}
+	}
 }
 
 // BLSKey is the BLS key that an account was opened with, as of the final block; false: it has none.

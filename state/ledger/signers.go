@@ -9,6 +9,7 @@ import (
 
 	"tutti/accel/bls"
 	"tutti/accel/distill"
+	"tutti/accel/prefetch"
 	"tutti/state/tx"
 )
 
@@ -274,9 +275,9 @@ func (l *Ledger) batchKeysOf(at *block, b *distill.Batch) (*batchKeys, error) {
 		return l.table.parts[slot].cell(id.Index())
 	}
 	for i := range b.Count() {
-		if i+ahead < b.Count() {
-			if c := find(i + ahead); c != nil {
-				prefetch(c)
+		if i+prefetch.Ahead < b.Count() {
+			if c := find(i + prefetch.Ahead); c != nil {
+				prefetch.Line(c)
 			}
 		}
 		c := find(i)

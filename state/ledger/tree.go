@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"tutti/accel/merkle"
+	"tutti/accel/prefetch"
 	"tutti/state/tx"
 )
 
@@ -121,7 +122,7 @@ func hashGroups(chunks []*chunk, at []uint32, s *scratch) {
 		for _, x := range at[done+len(g) : min(done+2*hashBatch, len(at))] { // for the next turn, while this one is hashed
 			k := cells(x)
 			for j := range k {
-				prefetch(&k[j])
+				prefetch.Line(&k[j])
 			}
 		}
 		n := len(g)

@@ -25,7 +25,11 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 	src := p.sources.get(key, now)
 	w = work{make([]int, 0, len(txs)), make([]tx.Signed, 0, len(txs)), make([][32]byte, 0, len(txs)), make([]uint16, 0, len(txs))}
 	closed := make([]*Reject, len(p.opts.Fees)) // by fee class: why the gate lets nothing more in; it does not open in one call
+	var accounts []Account                      // of the stretch, nil as long as nobody asked
 	for i := range txs {
+		if i%stretch == 0 {
+			accounts = nil
+		}
 		weight := 1
 		if txs[i].BLS != nil {
 			weight = openWeight
@@ -39,7 +43,11 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 			errs[i] = p.refuse(closed[class]) // it neither waits already nor replaces what does
 			continue
 		}
-		j, r := p.judge(now, src, &txs[i], ids[i], len(txs))
+		if accounts == nil {
+			accounts = p.read(txs[i-i%stretch:min(i-i%stretch+stretch, len(txs))], true)
+		}
+		payer, receiver := accounts[i%stretch], accounts[len(accounts)/2+i%stretch]
+		j, r := p.judge(now, src, &txs[i], ids[i], payer, receiver.Exists, len(txs))
 		if r == nil && key.own && j.replaces == nil {
 			r = p.tooLong(now, &txs[i])
 			closed[class] = r
@@ -53,10 +61,36 @@ func (p *Pool) screen(now time.Time, key sourceKey, txs []tx.Signed, ids []tx.Ha
 		}
 		w.at = append(w.at, i)
 		w.txs = append(w.txs, txs[i])
-		w.keys = append(w.keys, j.payer.Key)
-		w.generations = append(w.generations, j.payer.Generation)
+		w.keys = append(w.keys, payer.Key)
+		w.generations = append(w.generations, payer.Generation)
 	}
 	return w
+}
+
+// stretch is how many transactions' accounts are read together, since far more time goes into waiting for memory than into
+// reading it.
+const stretch = 32
+
+// read reads the payers of up to a stretch of transactions, and behind them the receivers if asked to. The result is good until
+// the next call. mu is held.
+func (p *Pool) read(txs []tx.Signed, receivers bool) []Account {
+	p.asked = p.asked[:0]
+	for i := range txs {
+		p.asked = append(p.asked, txs[i].From)
+	}
+	if receivers {
+		for i := range txs {
+			p.asked = append(p.asked, txs[i].To)
+		}
+	}
+	return p.readAsked()
+}
+
+// readAsked reads the accounts named in asked. The result is good until the next call. mu is held.
+func (p *Pool) readAsked() []Account {
+	p.found = slices.Grow(p.found[:0], len(p.asked))[:len(p.asked)]
+	p.state.Accounts(p.asked, p.found)
+	return p.found
 }
 
 // refuse counts a refusal.
@@ -66,13 +100,13 @@ func (p *Pool) refuse(r *Reject) error {
 }
 
 // admit judges again, since time has passed and others of the call are in by now, and inserts. The signature was good
-// under the given key and generation.
-func (p *Pool) admit(now time.Time, src *source, t *tx.Signed, id tx.Hash, key [32]byte, generation uint16) error {
-	j, r := p.judge(now, src, t, id, 0)
+// under the given key and generation; the receiver, if it is of this shard, was there and so is.
+func (p *Pool) admit(now time.Time, src *source, t *tx.Signed, id tx.Hash, payer Account, key [32]byte, generation uint16) error {
+	j, r := p.judge(now, src, t, id, payer, true, 0)
 	if r != nil {
 		return p.refuse(r)
 	}
-	if j.payer.Key != key || j.payer.Generation != generation {
+	if payer.Key != key || payer.Generation != generation {
 		return p.refuse(reject(WrongSignature, "the key of account %s has just changed", t.From))
 	}
 	if j.replaces != nil {
@@ -87,7 +121,7 @@ func (p *Pool) admit(now time.Time, src *source, t *tx.Signed, id tx.Hash, key [
 		p.counters.Evicted++
 		p.remove(v)
 	}
-	e := p.insert(now, src, t, id, j)
+	e := p.insert(now, src, t, id, payer.Nonce, j.cost)
 	if src.own {
 		p.adopt(e, now)
 	}
@@ -96,14 +130,14 @@ func (p *Pool) admit(now time.Time, src *source, t *tx.Signed, id tx.Hash, key [
 
 // judgement is what judge found out on the way.
 type judgement struct {
-	payer    Account
 	cost     uint64 // amount, fee and deposit
 	replaces *entry // the entry with the same nonce, if it is to make room
 }
 
-// judge says whether t could be pooled now, signature aside. slack widens the nonce gap by that much, for a call whose
-// earlier transactions are not in yet. A client's duplicate makes the pooled entry one that this node answers for.
-func (p *Pool) judge(now time.Time, src *source, t *tx.Signed, id tx.Hash, slack int) (j judgement, r *Reject) {
+// judge says whether t could be pooled now, signature aside. receiver tells that there is an account t.To in the final state.
+// slack widens the nonce gap by that much, for a call whose earlier transactions are not in yet. A client's duplicate makes the
+// pooled entry one that this node answers for.
+func (p *Pool) judge(now time.Time, src *source, t *tx.Signed, id tx.Hash, payer Account, receiver bool, slack int) (j judgement, r *Reject) {
 	if e := p.entries[id]; e != nil {
 		if src.own {
 			p.adopt(e, now)
@@ -116,18 +150,15 @@ func (p *Pool) judge(now time.Time, src *source, t *tx.Signed, id tx.Hash, slack
 	if r := p.judgeContent(t); r != nil {
 		return j, r
 	}
-	payer, ok := p.state.Account(t.From)
-	if !ok {
+	if !payer.Exists {
 		return j, reject(UnknownAccount, "account %s does not exist in the final state", t.From)
 	}
-	j.payer = payer
-	if t.Kind == tx.Transfer {
+	if t.Kind == tx.Transfer && !receiver {
 		if shard, _ := p.opts.ShardOf(t.To); shard == p.opts.Shard {
-			if _, ok := p.state.Account(t.To); !ok {
-				return j, reject(UnknownReceiver, "account %s does not exist in the final state", t.To)
-			}
+			return j, reject(UnknownReceiver, "account %s does not exist in the final state", t.To)
 		}
 	}
+	var ok bool
 	if j.cost, ok = p.costOf(t); !ok {
 		return j, reject(InsufficientFunds, "amount and fee exceed what any account can hold")
 	}

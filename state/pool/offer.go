@@ -134,10 +134,21 @@ func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches 
 	defer p.mu.Unlock()
 	p.forget(block)
 	p.height = max(p.height, height)
+	p.asked = p.asked[:0]
+	refresh := func() {
+		for i, payer := range p.readAsked() { // one that is gone has no money
+			if a := p.accounts[p.asked[i]]; a != nil {
+				p.refresh(now, a, payer)
+			}
+		}
+		p.asked = p.asked[:0]
+	}
 	used := func(id tx.ID) {
-		if a := p.accounts[id]; a != nil {
-			payer, _ := p.state.Account(a.id) // one that is gone has no money
-			p.refresh(now, a, payer)
+		if p.accounts[id] == nil {
+			return
+		}
+		if p.asked = append(p.asked, id); len(p.asked) == stretch {
+			refresh()
 		}
 	}
 	for i := range txs {
@@ -148,6 +159,7 @@ func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches 
 			used(tx.ID(distill.Sender(b.Body(i))))
 		}
 	}
+	refresh()
 	for class := range p.classes {
 		for len(p.classes[class]) > 0 {
 			e := p.classes[class][0]

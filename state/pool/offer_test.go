@@ -190,7 +190,7 @@ func TestModel(t *testing.T) {
 				var txs []tx.Signed
 				for range draw("n", 1, 4) {
 					payer := uint32(draw("payer", 0, 3))
-					account, _ := l.Account(local(payer))
+					account := l.get(local(payer))
 					txs = append(txs, with(transfer(payer, account.Nonce+uint32(draw("ahead", 0, 4))), func(s *tx.Signed) {
 						s.FeeClass = uint16(draw("class", 0, 1))
 						s.Expiry = uint32(h) + uint32(draw("expiry", 1, 5))
@@ -224,7 +224,7 @@ func TestModel(t *testing.T) {
 				var txs []tx.Signed
 				for range draw("n", 0, 3) {
 					payer := uint32(draw("payer", 0, 3))
-					a, _ := l.Account(local(payer))
+					a := l.get(local(payer))
 					txs = append(txs, transfer(payer, a.Nonce))
 					a.Nonce++
 					a.Balance -= min(a.Balance, 15)
@@ -268,7 +268,7 @@ func TestConcurrent(t *testing.T) {
 				continue
 			}
 			for i := range txs {
-				a, _ := l.Account(txs[i].From)
+				a := l.get(txs[i].From)
 				a.Nonce = txs[i].Nonce + 1
 				l.set(txs[i].From, a)
 			}

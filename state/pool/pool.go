@@ -82,6 +82,7 @@ import (
 
 // Account is what the pool needs to know of an account.
 type Account struct {
+	Exists     bool     // once true it stays so
 	Key        [32]byte // Ed25519
 	Generation uint16   // of the key
 	Balance    uint64
@@ -91,7 +92,8 @@ type Account struct {
 // State is the final state. It must be safe for concurrent use, must not call back into the pool, and is called under
 // the pool's lock, so it must be quick.
 type State interface {
-	Account(id tx.ID) (Account, bool)
+	// Accounts sets found[i] to what there is under ids[i]. The slices are as long as one another.
+	Accounts(ids []tx.ID, found []Account)
 }
 
 // Verifier checks signatures; state/verify's Verifier is one. ok[i] is set for txs[i] under keys[i] and
@@ -158,6 +160,8 @@ type Pool struct {
 	gate     gate
 	waiting  []int // by fee class, entries that the next blocks could take: no nonce before them is missing
 	checking []int // by fee class, clients' transactions whose signatures are being checked
+	asked    []tx.ID
+	found    []Account // of asked
 	counters Counters
 }
 
@@ -289,7 +293,11 @@ func (p *Pool) add(ctx context.Context, key sourceKey, txs []tx.Signed) []error 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	src := p.sources.get(key, now)
+	var payers []Account // of the stretch
 	for k, i := range w.at {
+		if k%stretch == 0 {
+			payers = p.read(w.txs[k:min(k+stretch, len(w.txs))], false)
+		}
 		if key.own {
 			p.checking[w.txs[k].FeeClass]--
 		}
@@ -301,7 +309,7 @@ func (p *Pool) add(ctx context.Context, key sourceKey, txs []tx.Signed) []error 
 		case WrongPossession:
 			errs[i] = p.refuse(reject(WrongPossession, "the proof does not belong to this chain, Ed25519 key and BLS key"))
 		default:
-			errs[i] = p.admit(now, src, &w.txs[k], ids[i], w.keys[k], w.generations[k])
+			errs[i] = p.admit(now, src, &w.txs[k], ids[i], payers[k%stretch], w.keys[k], w.generations[k])
 		}
 	}
 	return errs

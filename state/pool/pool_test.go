@@ -29,12 +29,21 @@ type ledger struct {
 	reads    atomic.Int64
 }
 
-func (l *ledger) Account(id tx.ID) (Account, bool) {
-	l.reads.Add(1)
+func (l *ledger) Accounts(ids []tx.ID, found []Account) {
+	l.reads.Add(int64(len(ids)))
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	a, ok := l.accounts[id]
-	return a, ok
+	for i, id := range ids {
+		a, ok := l.accounts[id]
+		a.Exists = ok
+		found[i] = a
+	}
+}
+
+func (l *ledger) get(id tx.ID) Account {
+	var a [1]Account
+	l.Accounts([]tx.ID{id}, a[:])
+	return a[0]
 }
 
 func (l *ledger) set(id tx.ID, a Account) {

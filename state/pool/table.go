@@ -8,15 +8,15 @@ import (
 	"tutti/state/tx"
 )
 
-// insert puts a judged transaction in all tables.
-func (p *Pool) insert(now time.Time, src *source, t *tx.Signed, id tx.Hash, j judgement) *entry {
+// insert puts a judged transaction in all tables; nonce is its payer's next one in the final state.
+func (p *Pool) insert(now time.Time, src *source, t *tx.Signed, id tx.Hash, nonce uint32, cost uint64) *entry {
 	a := p.accounts[t.From]
 	if a == nil {
-		a = &account{id: t.From, nonce: j.payer.Nonce}
+		a = &account{id: t.From, nonce: nonce}
 		p.accounts[t.From] = a
 	}
 	p.seq++
-	e := &entry{tx: *t, id: id, cost: j.cost, bytes: t.WireBytes(), seq: p.seq, came: now, account: a, source: src}
+	e := &entry{tx: *t, id: id, cost: cost, bytes: t.WireBytes(), seq: p.seq, came: now, account: a, source: src}
 	at, _ := a.find(t.Nonce)
 	a.entries = slices.Insert(a.entries, at, e)
 	a.cost += e.cost
