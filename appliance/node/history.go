@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"tutti/accel/prefetch"
 	"tutti/appliance/api"
 	"tutti/appliance/proof"
 	"tutti/consensus"
@@ -193,6 +194,9 @@ func (h *history) remember(header *consensus.Header, body *tx.Body, ids []tx.Has
 	h.headers[hash] = header
 	h.tip = header.Height
 	for i := range ids {
+		if next := i + prefetch.Ahead; next < len(ids) {
+			h.txs.expect(&ids[next])
+		}
 		p := place{height: uint32(header.Height), index: uint32(i), dest: h.shard, success: body.Outcomes[i]}
 		if t := body.Tx(i); p.success && t.Kind == tx.Transfer {
 			p.dest = h.shardOf(t.To)

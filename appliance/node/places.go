@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 
+	"tutti/accel/prefetch"
 	"tutti/consensus"
 	"tutti/state/tx"
 )
@@ -58,9 +60,16 @@ func (p *placeIndex) resize(buckets int) {
 // link puts the entry of a number in front of its bucket.
 func (p *placeIndex) link(number uint32) {
 	e := &p.entries[number&(p.limit-1)]
-	head := &p.heads[binary.LittleEndian.Uint64(e.id[:])*p.seed>>p.shift]
+	head := p.head(&e.id)
 	e.before, *head = *head, number
 }
+
+func (p *placeIndex) head(id *tx.Hash) *uint32 {
+	return &p.heads[binary.LittleEndian.Uint64(id[:])*p.seed>>p.shift]
+}
+
+// expect has brought to the CPU what put looks at first.
+func (p *placeIndex) expect(id *tx.Hash) { prefetch.Line(p.head(id)) }
 
 // put enters a place. A transaction that took effect may be tried again in vain, by a batch that has it, too: the place
 // where it took effect stays the one that counts.
@@ -70,22 +79,22 @@ func (p *placeIndex) put(id *tx.Hash, at place) {
 			return
 		}
 	}
+	if n := len(p.entries); n == len(p.heads) && n < int(p.limit) {
+		p.entries = slices.Grow(p.entries, n) // append alone would copy all of it more often
+		p.resize(2 * n)
+	}
 	p.newest++
 	if slot := p.newest & (p.limit - 1); int(slot) < len(p.entries) {
 		p.entries[slot] = placed{id: *id, place: at}
 	} else {
 		p.entries = append(p.entries, placed{id: *id, place: at})
-		if len(p.entries) > len(p.heads) {
-			p.resize(2 * len(p.heads))
-			return
-		}
 	}
 	p.link(p.newest)
 }
 
 // find is the newest place of an id, nil if there is none.
 func (p *placeIndex) find(id *tx.Hash) *place {
-	number := p.heads[binary.LittleEndian.Uint64(id[:])*p.seed>>p.shift]
+	number := *p.head(id)
 	for age := p.newest - number; int64(age) < int64(len(p.entries)); {
 		e := &p.entries[number&(p.limit-1)]
 		if e.id == *id {

@@ -53,7 +53,7 @@ func New(genesis tx.Hash, queue Queue, entries int) (*Verifier, error) {
 
 // scratch is the working memory of one call.
 type scratch struct {
-	bytes   []byte // the messages of items, and one more while its digest is made
+	bytes   []byte // the messages of items, among others; and behind them what a digest is made of
 	items   []ed25519.Item
 	at      []int // index of each item in the call
 	digests []digest
@@ -76,24 +76,8 @@ func (v *Verifier) check(txs []tx.Signed, keys [][32]byte, generations []uint16,
 	}
 	defer v.scratch.Put(s)
 	s.bytes, s.items, s.at, s.digests = s.bytes[:0], s.items[:0], s.at[:0], s.digests[:0]
-	for i := range txs {
-		t := &txs[i]
-		start := len(s.bytes)
-		s.bytes = t.AppendMessage(s.bytes, v.genesis)
-		end := len(s.bytes)
-		s.bytes = append(s.bytes, t.Signature[:]...)
-		s.bytes = append(s.bytes, keys[i][:]...)
-		s.bytes = binary.BigEndian.AppendUint16(s.bytes, generations[i])
-		d := digest(sha256.Sum256(s.bytes[start:]))
-		var known bool
-		if ok[i], known = v.cache.get(&d); known {
-			s.bytes = s.bytes[:start]
-			continue
-		}
-		s.items = append(s.items, ed25519.Item{Key: keys[i], Message: s.bytes[start:end:end], Signature: t.Signature})
-		s.at = append(s.at, i)
-		s.digests = append(s.digests, d)
-		s.bytes = s.bytes[:end]
+	for from := 0; from < len(txs); from += stretch {
+		v.look(s, from, min(from+stretch, len(txs)), txs, keys, generations, ok)
 	}
 	v.hits.Add(uint64(len(txs) - len(s.items)))
 	v.misses.Add(uint64(len(s.items)))
@@ -113,6 +97,46 @@ func (v *Verifier) check(txs []tx.Signed, keys [][32]byte, generations []uint16,
 		v.cache.put(&s.digests[k], verdicts[k])
 	}
 	return nil
+}
+
+// stretch is how many verdicts are looked up together: the digests of all are made before the first is looked for, so that
+// memory has answered by then.
+const stretch = 32
+
+// look sets ok[i] for from <= i < to where there is a verdict, and appends the others to s, to be checked.
+func (v *Verifier) look(s *scratch, from, to int, txs []tx.Signed, keys [][32]byte, generations []uint16, ok []bool) {
+	var digests [stretch]digest
+	var starts [stretch + 1]int // of messages, which follow one another
+	begin := len(s.bytes)
+	for i := from; i < to; i++ {
+		t := &txs[i]
+		start := len(s.bytes)
+		s.bytes = t.AppendMessage(s.bytes, v.genesis)
+		end := len(s.bytes)
+		s.bytes = append(s.bytes, t.Signature[:]...)
+		s.bytes = append(s.bytes, keys[i][:]...)
+		s.bytes = binary.BigEndian.AppendUint16(s.bytes, generations[i])
+		digests[i-from] = sha256.Sum256(s.bytes[start:])
+		v.cache.expect(&digests[i-from])
+		s.bytes = s.bytes[:end]
+		starts[i-from], starts[i-from+1] = start, end
+	}
+	some := false // are not known
+	for i := from; i < to; i++ {
+		d := &digests[i-from]
+		var known bool
+		if ok[i], known = v.cache.get(d); known {
+			continue
+		}
+		some = true
+		start, end := starts[i-from], starts[i-from+1]
+		s.items = append(s.items, ed25519.Item{Key: keys[i], Message: s.bytes[start:end:end], Signature: txs[i].Signature})
+		s.at = append(s.at, i)
+		s.digests = append(s.digests, *d)
+	}
+	if !some {
+		s.bytes = s.bytes[:begin]
+	}
 }
 
 // Counters counts transactions since New.
