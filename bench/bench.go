@@ -46,7 +46,9 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -86,7 +88,7 @@ type Config struct {
 	Commit   string
 	Command  string    // that asked for this, for the report
 	Binary   string    // tutti, for the network's nodes; empty: this program
-	Profiles string    // existing folder for a CPU profile of each node of the own network; empty: none
+	Profiles string    // existing folder for a CPU profile of each node of the own network and of this process; empty: none
 	Out      io.Writer // progress; nil: none
 	Terminal bool      // Out is one
 }
@@ -191,7 +193,7 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	stop := b.progress(ctx, t, s)
-	m, err := b.measure(ctx, t, s)
+	m, err := b.profiling(func() (*measurement, error) { return b.measure(ctx, t, s) })
 	stop()
 	if err != nil {
 		return nil, err
@@ -208,6 +210,23 @@ func (b *bench) run(ctx context.Context) (r *report.Report, err error) {
 		r.Details.CPUByStage, err = b.profiled(t)
 	}
 	return r, err
+}
+
+// profiling measures with a CPU profile of this process, where profiles are wanted.
+func (b *bench) profiling(measure func() (*measurement, error)) (m *measurement, err error) {
+	if b.Profiles == "" {
+		return measure()
+	}
+	f, err := os.Create(filepath.Join(b.Profiles, "generator.pprof"))
+	if err != nil {
+		return nil, fmt.Errorf("bench: create a profile: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, fmt.Errorf("bench: profile: %w", err)
+	}
+	defer pprof.StopCPUProfile()
+	return measure()
 }
 
 // profiled stops the network, whose nodes write their profiles then, and reads those.

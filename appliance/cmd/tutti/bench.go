@@ -69,7 +69,7 @@ validators are checked against one another. Exit status 0 only if every check ho
 	f.StringVar(&o.link, "link", "", "as root: put validators and client into network namespaces with this between any two: "+linkNames())
 	f.StringVar(&o.json, "json", "", "file for the result, schema "+report.Schema+"; - is standard output, and then the table goes to standard error")
 	f.StringVar(&o.html, "html", "", "file for the result as one page with plots")
-	f.StringVar(&o.config.Profiles, "profiles", "", "existing folder for a CPU profile of each validator, for 'go tool pprof'; the result then has the CPU by stage. It interrupts every busy thread 100 times a second: take the figures from a run without")
+	f.StringVar(&o.config.Profiles, "profiles", "", "existing folder for a CPU profile of each validator and of the generator, for 'go tool pprof'; the result then has the CPU by stage. It interrupts every busy thread 100 times a second: take the figures from a run without")
 	f.StringVar(&o.crowd, "crowd", "", "with --api: file with the crowd's seed (default: crowd.seed beside the genesis file)")
 	c.AddCommand(benchHTMLCommand(a))
 	f.StringSliceVar(&o.network.api, "api", nil, "API address of a node of a network that runs, such as http://127.0.0.1:9700; again for more")
