@@ -560,11 +560,12 @@ func TestWithSignatures(t *testing.T) {
 	}
 }
 
-func BenchmarkSubmit(b *testing.B) {
+// BenchmarkForwarded fills a pool by calls of 100 and offers it all; a client's calls would find the gate shut.
+func BenchmarkForwarded(b *testing.B) {
 	const n, size = 100_000, 100
 	opts := options()
 	opts.MaxTxs, opts.MaxBytes = n, n*tx.TransferWire
-	opts.Client = Quota{PerSecond: 1e9, Burst: 1e9, Held: 1e9}
+	opts.Peer = Quota{PerSecond: 1e9, Burst: 1e9, Held: 1e9}
 	l := &ledger{accounts: map[tx.ID]Account{local(n): {}}}
 	txs := make([]tx.Signed, n)
 	for i := range txs {
@@ -579,7 +580,7 @@ func BenchmarkSubmit(b *testing.B) {
 			b.Fatal(err)
 		}
 		for batch := range slices.Chunk(txs, size) {
-			for _, err := range p.Submit(b.Context(), 1, batch) {
+			for _, err := range p.Forwarded(b.Context(), 1, batch) {
 				if err != nil {
 					b.Fatal(err)
 				}
