@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"math/rand/v2"
-	"slices"
 
 	"tutti/accel/prefetch"
 	"tutti/consensus"
@@ -25,12 +24,11 @@ type place struct {
 // has for each bucket the number of its newest entry, each entry that of the one before. What has left the ring is known by
 // its number. It belongs to whoever holds the lock around it.
 type placeIndex struct {
-	limit   uint32 // a power of two
-	seed    uint64 // odd, so that nobody can choose ids that share a bucket
-	newest  uint32 // number of the newest entry; numbers wrap around
-	entries []placed
-	heads   []uint32 // a power of two
-	shift   int      // of an id's product with seed, so that a bucket is left
+	seed   uint64     // odd, so that nobody can choose ids that share a bucket
+	newest uint32     // number of the newest entry; numbers wrap around
+	ring   [][]placed // in pieces, nil until it is their turn: a ring that grew in one piece would be copied each time
+	heads  []uint32   // as many as entries in the ring, a power of two
+	shift  int        // of an id's product with seed, so that a bucket is left
 }
 
 type placed struct {
@@ -39,29 +37,24 @@ type placed struct {
 	before uint32
 }
 
-const minPlaces = 1 << 10
+// pieceBits is how many bits of an entry's number are its place in a piece of the ring.
+const pieceBits = 10
 
-// newPlaceIndex makes an empty one; limit is a power of two.
+// newPlaceIndex makes an empty one; limit is a power of two, a piece at least.
 func newPlaceIndex(limit int) placeIndex {
-	p := placeIndex{seed: rand.Uint64() | 1, limit: uint32(limit)}
-	p.newest = p.limit - 1 // so that entry limit comes first, and the zeros of heads are of no entry
-	p.resize(min(limit, minPlaces))
-	return p
-}
-
-// resize makes as many buckets, a power of two, and links all entries again.
-func (p *placeIndex) resize(buckets int) {
-	p.heads, p.shift = make([]uint32, buckets), 64-bits.TrailingZeros(uint(buckets))
-	for age := uint32(len(p.entries)); age > 0; age-- {
-		p.link(p.newest - age + 1)
+	return placeIndex{
+		seed:   rand.Uint64() | 1,
+		newest: uint32(limit), // so that the zeros of heads are of an entry that has left
+		ring:   make([][]placed, limit>>pieceBits),
+		heads:  make([]uint32, limit),
+		shift:  64 - bits.TrailingZeros(uint(limit)),
 	}
 }
 
-// link puts the entry of a number in front of its bucket.
-func (p *placeIndex) link(number uint32) {
-	e := &p.entries[number&(p.limit-1)]
-	head := p.head(&e.id)
-	e.before, *head = *head, number
+// piece is where the entry of a number lies in the ring, and place where in that piece.
+func (p *placeIndex) piece(number uint32) (piece *[]placed, place uint32) {
+	at := number & uint32(len(p.heads)-1)
+	return &p.ring[at>>pieceBits], at & (1<<pieceBits - 1)
 }
 
 func (p *placeIndex) head(id *tx.Hash) *uint32 {
@@ -79,24 +72,22 @@ func (p *placeIndex) put(id *tx.Hash, at place) {
 			return
 		}
 	}
-	if n := len(p.entries); n == len(p.heads) && n < int(p.limit) {
-		p.entries = slices.Grow(p.entries, n) // append alone would copy all of it more often
-		p.resize(2 * n)
-	}
 	p.newest++
-	if slot := p.newest & (p.limit - 1); int(slot) < len(p.entries) {
-		p.entries[slot] = placed{id: *id, place: at}
-	} else {
-		p.entries = append(p.entries, placed{id: *id, place: at})
+	piece, k := p.piece(p.newest)
+	if *piece == nil {
+		*piece = make([]placed, 1<<pieceBits)
 	}
-	p.link(p.newest)
+	head := p.head(id)
+	(*piece)[k] = placed{*id, at, *head}
+	*head = p.newest
 }
 
 // find is the newest place of an id, nil if there is none.
 func (p *placeIndex) find(id *tx.Hash) *place {
 	number := *p.head(id)
-	for age := p.newest - number; int64(age) < int64(len(p.entries)); {
-		e := &p.entries[number&(p.limit-1)]
+	for age := p.newest - number; int64(age) < int64(len(p.heads)); {
+		piece, k := p.piece(number)
+		e := &(*piece)[k]
 		if e.id == *id {
 			return &e.place
 		}
