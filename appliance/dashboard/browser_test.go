@@ -273,6 +273,23 @@ func eval[T any](p *tab, expression string) (v T) {
 	return v
 }
 
+// reload loads the page anew and waits until the new one is there: what is asked of the old one in the meantime has no answer.
+func (p *tab) reload() {
+	p.t.Helper()
+	eval[any](p, "void (window.old = true)")
+	p.do("Page.reload", map[string]any{})
+	var r struct{ Result struct{ Value bool } }
+	for end := time.Now().Add(callLimit); !r.Result.Value; time.Sleep(10 * time.Millisecond) {
+		raw, err := p.b.call(p.session, "Runtime.evaluate", map[string]any{"expression": "!window.old && document.readyState !== 'loading'"})
+		if err == nil {
+			p.decode(raw, &r)
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("no new page: %v", err)
+		}
+	}
+}
+
 // until waits until an expression is true.
 func (p *tab) until(what, expression string) {
 	p.t.Helper()

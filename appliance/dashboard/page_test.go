@@ -551,9 +551,9 @@ func comesBackByItself(t *testing.T, b *browser, f *fake) {
 	p := b.open(t, f.url, 1200)
 	p.says("#blocks th[scope=row]", "14")
 	f.set(func(f *fake) { f.broken = true })
-	eval[any](p, "void setTimeout(() => location.reload())") // not in the midst of being evaluated
+	p.reload()
 	f.set(func(f *fake) { f.broken = false })
-	eval[any](p, "void setTimeout(() => location.reload())") // not in the midst of being evaluated
+	p.reload()
 	p.says("#blocks th[scope=row]", "14")
 
 	ctx, cancel := context.WithCancel(t.Context()) // the node stops: its subscribers are told
