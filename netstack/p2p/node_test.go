@@ -351,7 +351,7 @@ func TestPrefersTCP(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "connection over QUIC", func() bool { return connected(last) })
+	until(t, "connection over QUIC, at both ends", func() bool { return connected(last) && over(n[0], last) != "" })
 	if got := over(n[0], last); !strings.Contains(got, "/quic-v1") {
 		t.Errorf("connected over %q", got)
 	}
