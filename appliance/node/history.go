@@ -18,7 +18,7 @@ import (
 
 // Bounds of what is remembered in memory. Older transactions are still in the block log, but not findable by id here.
 const (
-	rememberedTxs     = 1 << 19 // 56 bytes each, and as many receipts
+	rememberedTxs     = 1 << 19 // 60 bytes each, and as many receipts
 	rememberedWaiting = 200_000
 	recentHeaders     = 1024
 )

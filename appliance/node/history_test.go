@@ -348,6 +348,13 @@ func TestHistoryForgets(t *testing.T) {
 			p.put(&x, place{height: uint32(i), success: i%2 == 0})
 			p.put(&x, place{height: uint32(i), index: 7}) // again, in vain: what counts is where it took effect
 		}
+		places := 0
+		for _, piece := range p.ring {
+			places += len(piece)
+		}
+		if places != limit || len(p.heads) != limit {
+			t.Errorf("%d places in %d buckets, limit %d", places, len(p.heads), limit)
+		}
 		found := 0
 		for i := range 3*limit + 10 {
 			x := id(i)

@@ -508,13 +508,12 @@ func (f forgetfulFile) Sync() error {
 
 func (f forgetfulFile) SyncData() error { return f.Sync() }
 
-// convictedWithin is in how many kills a member that does not sync its votes has to be convicted.
-const convictedWithin = 200
-
-// TestKillsCatch is the canary. Most members stop by themselves when they hear of the vote that they forgot (R18), which is
-// noticed too; those that speak first, as leaders do, are convicted. Who forgets a nullify seldom does.
+// TestKillsCatch is the canary: a member that does not sync its votes has to be convicted within a number of kills. Most members
+// stop by themselves when they hear of the vote that they forgot (R18), which is noticed too; those that speak first, as leaders do,
+// are convicted. Who forgets a nullify seldom is: in three of 1,074 kills.
 func TestKillsCatch(t *testing.T) {
-	for _, target := range []killpoint.Target{{Kind: killpoint.Whole}, {Kind: killpoint.Parts}, {Kind: killpoint.Nullify}} {
+	for kind, convictedWithin := range map[killpoint.Kind]int{killpoint.Whole: 200, killpoint.Parts: 200, killpoint.Nullify: 5000} {
+		target := killpoint.Target{Kind: kind}
 		t.Run(string(target.Kind), func(t *testing.T) {
 			count, stops := 0, 0
 			for seed := uint64(1); count < convictedWithin; seed++ {
@@ -523,11 +522,11 @@ func TestKillsCatch(t *testing.T) {
 				for _, n := range points {
 					count += n
 				}
-				if convicted || target.Kind == killpoint.Nullify && wrong != "" {
-					t.Logf("noticed in kill %d, convicted: %t, after %d networks that stopped otherwise: %s", count, convicted, stops, wrong)
+				if convicted {
+					t.Logf("convicted in kill %d, after %d networks that stopped otherwise: %s", count, stops, wrong)
 					if *kills > 0 {
 						tally := killpoint.Tally{Path: *killResults, Commit: *killCommit, Where: "engine"}
-						must(t, tally.Append(seed, string(target.Kind), points, time.Since(began), fmt.Sprintf("%s no sync of votes, noticed in kill %d, convicted: %t: %s", killpoint.Canary, count, convicted, wrong)))
+						must(t, tally.Append(seed, string(target.Kind), points, time.Since(began), fmt.Sprintf("%s no sync of votes, convicted in kill %d: %s", killpoint.Canary, count, wrong)))
 					}
 					return
 				}

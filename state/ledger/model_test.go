@@ -379,10 +379,17 @@ func (m *model) agrees(l *Ledger) error {
 			return fmt.Errorf("BLS key of %x: %x, %v, %w", uint64(id), key, ok, err)
 		}
 	}
+	ids := slices.Collect(maps.Keys(m.accounts))
 	for p, n := range m.next {
+		ids = append(ids, tx.MakeID(p, n))
 		if r, ok := l.Account(tx.MakeID(p, n)); ok {
 			return fmt.Errorf("account %d of partition %d, which was never opened: %+v", n, p, r)
 		}
+	}
+	found := map[tx.ID]Record{}
+	l.Accounts(ids, func(i int, r Record) { found[ids[i]] = r })
+	if !maps.Equal(found, m.accounts) {
+		return fmt.Errorf("%d accounts asked for at once are %d others than one by one", len(ids), len(found))
 	}
 	for shard, ch := range m.channels {
 		got, err := l.Receipts(shard, ch.acked, uint64(len(ch.sent)))

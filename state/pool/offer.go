@@ -136,7 +136,7 @@ func (p *Pool) Finalised(block tx.Hash, height uint64, txs []tx.Signed, batches 
 	p.height = max(p.height, height)
 	p.asked = p.asked[:0]
 	refresh := func() {
-		for i, payer := range p.readAsked() { // one that is gone has no money
+		for i, payer := range p.readAsked() { // a state that is closed meanwhile has no accounts
 			if a := p.accounts[p.asked[i]]; a != nil {
 				p.refresh(now, a, payer)
 			}

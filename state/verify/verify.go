@@ -29,7 +29,7 @@ type Queue interface {
 	Verify(ctx context.Context, source uint64, items []ed25519.Item, ok []bool) error
 }
 
-// DefaultEntries is a good cache size for a validator: a few seconds of full load in 9 MiB.
+// DefaultEntries is a good cache size for a validator: a few seconds of full load in 10 MiB.
 const DefaultEntries = 1 << 18
 
 // Verifier is safe for concurrent use.
