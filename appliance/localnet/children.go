@@ -2,6 +2,7 @@ package localnet
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -62,8 +64,9 @@ func (c *children) put(ch *child) {
 	c.all = append(c.all, ch)
 }
 
-// start runs the binary with args. Its standard error goes to the file stderr, which is begun anew.
-func (c *children) start(name, stderr, binary string, args ...string) error {
+// start runs the binary with args. Its standard error goes to the file stderr, which is begun anew, its output to stdout (nil:
+// nowhere).
+func (c *children) start(name, stderr string, stdout io.Writer, binary string, args ...string) error {
 	f, err := os.Create(stderr)
 	if err != nil {
 		return fmt.Errorf("localnet: %w", err)
@@ -71,7 +74,7 @@ func (c *children) start(name, stderr, binary string, args ...string) error {
 	defer f.Close() // the child has its own
 	ch := &child{name: name, stderr: stderr, done: make(chan struct{})}
 	ch.cmd = exec.Command(binary, args...)
-	ch.cmd.Stderr = f
+	ch.cmd.Stdout, ch.cmd.Stderr = stdout, f
 	ch.cmd.ExtraFiles = []*os.File{c.inner}
 	ch.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches us alone; we stop them in order
 	spawn := c.spawn
@@ -151,4 +154,32 @@ func lastLine(path string) string {
 		}
 	}
 	return last
+}
+
+// lastWords keeps the last whole line that was written to it, or so much of its beginning as is shown. Safe for concurrent use.
+type lastWords struct {
+	mu   sync.Mutex
+	part []byte // of the line that is being written
+	line string
+}
+
+const maxLastWords = 400
+
+func (w *lastWords) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for chunk := range bytes.Lines(b) {
+		text, whole := bytes.CutSuffix(chunk, []byte("\n"))
+		w.part = append(w.part, text[:min(len(text), maxLastWords-len(w.part))]...)
+		if whole {
+			w.line, w.part = string(w.part), w.part[:0]
+		}
+	}
+	return len(b), nil
+}
+
+func (w *lastWords) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.line
 }

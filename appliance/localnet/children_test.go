@@ -47,7 +47,7 @@ func startChild(t *testing.T, kind string) (c *children, lock string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.start("node", lock+".stderr", os.Args[0], kind, lock); err != nil {
+	if err := c.start("node", lock+".stderr", nil, os.Args[0], kind, lock); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the child runs", func() bool { return isHeld(t, lock) })
@@ -108,7 +108,7 @@ func TestChildSaysWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.start("node", filepath.Join(t.TempDir(), "stderr"), os.Args[0], "run"); err != nil {
+	if err := c.start("node", filepath.Join(t.TempDir(), "stderr"), nil, os.Args[0], "run"); err != nil {
 		t.Fatal(err)
 	}
 	ch := <-c.ended
@@ -118,8 +118,35 @@ func TestChildSaysWhy(t *testing.T) {
 	if err := c.stop(); err != nil {
 		t.Error(err)
 	}
-	if err := c.start("other", filepath.Join(t.TempDir(), "stderr"), filepath.Join(t.TempDir(), "missing")); err == nil {
+	if err := c.start("other", filepath.Join(t.TempDir(), "stderr"), nil, filepath.Join(t.TempDir(), "missing")); err == nil {
 		t.Error("a program that there is not was started")
+	}
+}
+
+func TestLastWords(t *testing.T) {
+	long := strings.Repeat("x", maxLastWords+1)
+	for name, c := range map[string]struct {
+		writes []string
+		want   string
+	}{
+		"nothing":            {nil, ""},
+		"half a line":        {[]string{"half"}, ""},
+		"a line in parts":    {[]string{"one ", "line", "\n"}, "one line"},
+		"the last whole one": {[]string{"first\nsecond\nthi"}, "second"},
+		"a long one":         {[]string{"x", long, long + "\nnext"}, long[1:]},
+		"after a long one":   {[]string{long + "\nnext\n"}, "next"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w lastWords
+			for _, b := range c.writes {
+				if n, err := w.Write([]byte(b)); n != len(b) || err != nil {
+					t.Errorf("wrote %d of %d bytes: %v", n, len(b), err)
+				}
+			}
+			if got := w.String(); got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

@@ -24,7 +24,7 @@ func (n *Network) launch(name string) error {
 	if n.opt.Profiles != "" {
 		args = append(args, "--cpu-profile", filepath.Join(n.opt.Profiles, name+".pprof"))
 	}
-	return n.children.start(name, n.Stderr(name), n.opt.Binary, args...)
+	return n.children.start(name, n.Stderr(name), nil, n.opt.Binary, args...)
 }
 
 // brokerName is that of the broker's process, which is no node.
@@ -40,13 +40,18 @@ func (n *Network) launchBroker() error {
 	if n.opt.Profiles != "" {
 		args = append(args, "--cpu-profile", filepath.Join(n.opt.Profiles, brokerName+".pprof"))
 	}
-	return n.children.start(brokerName, filepath.Join(string(n.Home), "broker.log"), n.opt.Binary, args...)
+	return n.children.start(brokerName, n.brokerLog(), &n.broker, n.opt.Binary, args...)
 }
+
+// brokerLog is the file with the broker's log, begun anew at each start.
+func (n *Network) brokerLog() string { return filepath.Join(string(n.Home), "broker.log") }
 
 // BrokerAddr is where the broker listens, with Options.Broker.
 func (n *Network) BrokerAddr() string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.opt.APIPort+portsApart+n.opt.Shards*n.opt.Validators))
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.brokerPort()))
 }
+
+func (n *Network) brokerPort() int { return n.opt.APIPort + portsApart + n.opt.Shards*n.opt.Validators }
 
 // BrokerPID is the broker's process; 0: there is none.
 func (n *Network) BrokerPID() int {

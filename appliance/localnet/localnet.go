@@ -116,6 +116,7 @@ type Network struct {
 
 	opt      Options
 	children *children
+	broker   lastWords // what it last said of its work
 }
 
 func (o *Options) withDefaults() error {
@@ -249,9 +250,17 @@ func (n *Network) portsFree() error {
 	if n.opt.Hosts != nil {
 		return nil // they may be of other machines
 	}
+	taken := func(port int, err error) error {
+		return fmt.Errorf("port %d is taken by another program, perhaps another local network (%w): stop it, or choose other ports with --api-port and a new --home", port, err)
+	}
 	for k := range n.opt.Shards * n.opt.Validators {
 		if port, err := takenPort(n.opt.APIPort + k); err != nil {
-			return fmt.Errorf("port %d is taken by another program, perhaps another local network (%w): stop it, or choose other ports with --api-port and a new --home", port, err)
+			return taken(port, err)
+		}
+	}
+	if n.opt.Broker {
+		if err := listens("udp", n.brokerPort()); err != nil {
+			return taken(n.brokerPort(), err)
 		}
 	}
 	return nil
@@ -370,8 +379,8 @@ func (n *Network) accept(b []byte, file string) error {
 		return fmt.Errorf("%s has format %d, this build knows %d: use the tutti that made it, or start anew with --reset", file, c.Format, choicesFormat)
 	}
 	if want := n.choices(); c != want {
-		return fmt.Errorf("%s holds a network of %d shards, %d validators each, %d accounts, API port %d, epochs of %d blocks, committees of %d: give the same, or start anew with --reset",
-			n.Home, c.Shards, c.Validators, c.Accounts, c.APIPort, c.EpochBlocks, c.CommitteeSize)
+		return fmt.Errorf("%s holds a network of %d shards, %d validators each, %d accounts, API port %d, epochs of %d blocks, committees of %d, %s broker: give the same, or start anew with --reset",
+			n.Home, c.Shards, c.Validators, c.Accounts, c.APIPort, c.EpochBlocks, c.CommitteeSize, map[bool]string{true: "with a", false: "without a"}[c.Broker])
 	}
 	return nil
 }

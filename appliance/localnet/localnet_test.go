@@ -23,7 +23,7 @@ import (
 // small is a network of one validator with ports that are free now.
 func small(t *testing.T) Options {
 	t.Helper()
-	port, err := FreePorts(1)
+	port, err := FreePorts(2) // the second is for a broker
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,10 +306,12 @@ func TestReset(t *testing.T) {
 
 func TestBusyPort(t *testing.T) {
 	o := small(t)
+	o.Broker = true
 	for name, listen := range map[string]func() (io.Closer, error){
 		"API":            func() (io.Closer, error) { return net.Listen("tcp", addr(o.APIPort)) },
 		"node, over TCP": func() (io.Closer, error) { return net.Listen("tcp", addr(o.APIPort+portsApart)) },
 		"node, over UDP": func() (io.Closer, error) { return net.ListenPacket("udp", addr(o.APIPort+portsApart)) },
+		"broker":         func() (io.Closer, error) { return net.ListenPacket("udp", addr(o.APIPort+portsApart+1)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := listen()

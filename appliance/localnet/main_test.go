@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	case "parent":
 		c, err := newChildren(1)
 		if err == nil {
-			err = c.start("child", os.Args[2]+".stderr", os.Args[0], "well-behaved", os.Args[2])
+			err = c.start("child", os.Args[2]+".stderr", nil, os.Args[0], "well-behaved", os.Args[2])
 		}
 		if err != nil {
 			panic(err)

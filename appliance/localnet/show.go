@@ -27,7 +27,7 @@ const (
 )
 
 // Run shows the network, keeps its load going, and returns when ctx ends, when every node has ended, or when the load
-// fails. A node that ends is reported and left down.
+// fails. A node or broker that ends is reported and left down.
 func (n *Network) Run(ctx context.Context, screen Screen) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -48,12 +48,19 @@ func (n *Network) Run(ctx context.Context, screen Screen) error {
 		})
 	}
 	group.Go(func() {
-		for left := len(n.Names); left > 0; left-- {
+		for left := len(n.Names); left > 0; {
 			name, why, ok := n.ended(ctx)
 			if !ok {
 				return
 			}
-			v.note(fmt.Sprintf("%s ended (%s); its log: %s/log/node.log", name, why, n.nodeHome(name)))
+			log := n.brokerLog()
+			if name == brokerName {
+				fmt.Fprintln(&n.broker, "ended")
+			} else {
+				log = n.Log(name)
+				left--
+			}
+			v.note(fmt.Sprintf("%s ended (%s); its log: %s", name, why, log))
 		}
 		cancel(errors.New("every validator has ended"))
 	})
@@ -144,6 +151,9 @@ func (v *view) draw(network api.Network, err error) {
 	if v.n.opt.Load != nil && v.n.opt.LoadTPS > 0 {
 		lines = append(lines, fmt.Sprintf("load     %d tx/s wanted  %d sent, %d final and proven, %d rejected; half within %.0f ms, 99%% within %.0f ms",
 			v.n.opt.LoadTPS, v.load.Submitted, v.load.Final, v.load.Rejected, v.load.P50Ms, v.load.P99Ms))
+	}
+	if said := v.n.broker.String(); said != "" {
+		lines = append(lines, "broker   "+strings.TrimPrefix(said, "Broker: "))
 	}
 	if v.screen.Terminal {
 		lines = append(lines, "dashboard "+v.n.APIs[0][0])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -53,6 +54,7 @@ func TestRunShows(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
+	fmt.Fprintln(&n.broker, "Broker: 12ab@127.0.0.1:19708")
 	var out page
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -60,12 +62,20 @@ func TestRunShows(t *testing.T) {
 	until(t, "the network is shown", func() bool { return strings.Contains(out.String(), "shard 1") })
 	n.children.ended <- &child{name: "s0v1", err: errors.New("signal: killed")}
 	until(t, "the end of a node is told", func() bool { return strings.Contains(out.String(), "s0v1 ended (signal: killed)") })
+	n.children.ended <- &child{name: brokerName}
+	until(t, "the end of the broker is told", func() bool {
+		return strings.Contains(out.String(), "broker ended (exit status 0); its log: "+n.brokerLog())
+	})
+	if said := n.broker.String(); said != "ended" {
+		t.Errorf("the broker's line stays %q", said)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("ended by Ctrl-C: %v", err)
 	}
 	for _, want := range []string{
 		"API and dashboard: http://127.0.0.1:", "wallet send demo", "--home /somewhere", "Ctrl-C stops everything",
+		"broker   12ab@127.0.0.1:19708\n",
 		"shard 0  height       41      12.5 tx/s  final in  150 ms, 99% in  300 ms  2 of 4 validators", "50 tx/s wanted",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -83,6 +93,20 @@ func TestRunEnds(t *testing.T) {
 		n.children.ended <- &child{name: "s0v0"}
 		if err := n.Run(t.Context(), Screen{Out: &page{}}); err == nil || !strings.Contains(err.Error(), "every validator has ended") {
 			t.Errorf("ended with %v", err)
+		}
+	})
+	t.Run("not with its broker", func(t *testing.T) {
+		n := shown(t, "s0v0", "s0v1")
+		n.children.ended <- &child{name: brokerName}
+		n.children.ended <- &child{name: "s0v0"}
+		var out page
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- n.Run(ctx, Screen{Out: &out}) }()
+		until(t, "both ends are told", func() bool { return strings.Contains(out.String(), "s0v0 ended") })
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("ended though a validator runs: %v", err)
 		}
 	})
 	t.Run("with its load", func(t *testing.T) {
