@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/klauspost/cpuid/v2"
 )
@@ -75,6 +76,10 @@ func slug(name string) string {
 func Parse(text, arch string) (*Setting, error) {
 	if len(text) > maxSettingBytes {
 		return nil, fmt.Errorf("setting of %d bytes: at most %d make sense", len(text), maxSettingBytes)
+	}
+	if i := strings.IndexFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }); i >= 0 {
+		_, n := utf8.DecodeRuneInString(text[i:])
+		return nil, fmt.Errorf("%q at byte %d: names of features, operations and backends are plain ASCII", text[i:i+n], i)
 	}
 	s := &Setting{text: strings.TrimSpace(text)}
 	for _, word := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
