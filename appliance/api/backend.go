@@ -132,7 +132,7 @@ type Status struct {
 	Height            consensus.Height  `json:"height"`          // highest block judged valid
 	FinalHeight       consensus.Height  `json:"final_height"`
 	View              consensus.View    `json:"view"`
-	StateRoot         proof.Digest      `json:"state_root"` // in the final header
+	StateRoot         proof.Digest      `json:"state_root"` // in the final header; the genesis root before there is one
 	StateHeight       consensus.Height  `json:"state_height"`
 	TimeMs            int64             `json:"time_ms"`     // this node's clock, Unix milliseconds
 	TPS               float64           `json:"tps"`         // transactions finalised with success, mean over 10 s

@@ -350,9 +350,11 @@ func (b backend) Status() api.Status {
 		s.Role = "validator"
 	}
 	// Of the last block that a client can ask for, which the engine may already be one ahead of.
-	if h := n.history.latest(); h != nil {
-		s.FinalHeight, s.StateRoot, s.StateHeight = h.Height, proof.Digest(h.State), proof.StateHeight(h)
+	h := n.history.latest()
+	if h == nil {
+		h = n.root
 	}
+	s.FinalHeight, s.StateRoot, s.StateHeight = h.Height, proof.Digest(h.State), proof.StateHeight(h)
 	c := n.pool.Counters()
 	s.Pool = api.PoolStatus{Txs: c.Txs, Bytes: int64(c.Bytes), Limit: n.cfg.Pool.MaxTransactions}
 	batches := n.batches.Counters()

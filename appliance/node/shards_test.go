@@ -19,8 +19,8 @@ import (
 	"tutti/state/tx"
 )
 
-// startOf starts a network of opt, with a small crowd and ports that are free now. It has no client.
-func startOf(t *testing.T, opt localnet.Options) *network {
+// prepared is a network of opt, with a small crowd and ports that are free now. No node runs, and it has no client.
+func prepared(t *testing.T, opt localnet.Options) *network {
 	t.Helper()
 	n := &network{t: t, nodes: map[string]*running{}, nonce: map[uint64]uint32{}}
 	var err error
@@ -34,6 +34,13 @@ func startOf(t *testing.T, opt localnet.Options) *network {
 	if n.Network, err = localnet.Prepare(opt); err != nil {
 		t.Fatal(err)
 	}
+	return n
+}
+
+// startOf is such a network with all its nodes started.
+func startOf(t *testing.T, opt localnet.Options) *network {
+	t.Helper()
+	n := prepared(t, opt)
 	n.start(n.Names...)
 	return n
 }

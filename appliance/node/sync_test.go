@@ -83,8 +83,11 @@ func (n *network) agrees(a, b string, above consensus.Height) {
 	n.t.Helper()
 	roots := map[consensus.Height][32]byte{}
 	n.until(a+" and "+b+" agree", func() bool {
-		x, _ := get[api.Status](n, a, "/v1/status")
-		y, _ := get[api.Status](n, b, "/v1/status")
+		x, answered := get[api.Status](n, a, "/v1/status")
+		y, also := get[api.Status](n, b, "/v1/status")
+		if answered != http.StatusOK || also != http.StatusOK {
+			return false
+		}
 		if !x.Supply.Conserved() || !y.Supply.Conserved() {
 			n.t.Fatalf("supply: %+v, %+v", x.Supply, y.Supply)
 		}
@@ -299,6 +302,25 @@ func (n *network) fails(name string) error {
 		return nil
 	}
 	return errors.New(said.String())
+}
+
+// TestRootAtGenesis: a node that has seen no final block shows the state root at genesis, which block 1 carries, so that who
+// compares nodes by height finds them alike.
+func TestRootAtGenesis(t *testing.T) {
+	n := prepared(t, localnet.Options{Shards: 1, Validators: 4, IntervalMs: 50})
+	n.start("s0v0")
+	early, _ := get[api.Status](n, "s0v0", "/v1/status")
+	n.start("s0v1", "s0v2", "s0v3")
+	var block api.Block
+	n.until("block 1 is final", func() (ok bool) {
+		var status int
+		block, status = get[api.Block](n, "s0v0", "/v1/blocks/1")
+		return status == http.StatusOK
+	})
+	if early.FinalHeight != 0 || early.StateHeight != 0 || block.StateHeight != 0 || early.StateRoot != block.StateRoot {
+		t.Errorf("alone it showed root %s of block %d, final height %d; block 1 has %s", early.StateRoot, early.StateHeight, early.FinalHeight, block.StateRoot)
+	}
+	n.stop(n.Names...)
 }
 
 // TestStatesLost: two of four validators lose their states at once, and keep their votes. The shard stands still until they have
