@@ -137,7 +137,11 @@ func (a *Away) forked(ctx context.Context, k *Kills) (r Return, err error) {
 		return r, err
 	}
 	other := w.nodes[(k.victim+1)%len(w.nodes)]
-	for h := from + 1; h <= w.witness.Height(0); h++ {
+	top := w.witness.Height(0)
+	if err := w.finalAt(ctx, other, top, goesOn); err != nil { // another one told of it
+		return r, err
+	}
+	for h := from + 1; h <= top; h++ {
 		if c, err := other.Block(ctx, h); err != nil {
 			return r, err
 		} else if c.Header.View == d.View {
@@ -319,16 +323,9 @@ func (a *Away) Million(ctx context.Context, seed uint64) (r Return, err error) {
 // same compares what two nodes prove about a height, once it is final on both: one may be a block ahead.
 func same(ctx context.Context, a, b *apiNode, h consensus.Height) error {
 	var hashes [2]consensus.Hash
-	ctx, cancel := context.WithTimeout(ctx, catchUp)
-	defer cancel()
 	for i, n := range []*apiNode{a, b} {
-		for {
-			if status, err := n.Status(ctx); err == nil && status.FinalHeight >= h {
-				break
-			}
-			if !openloop.Wait(ctx, askEvery) {
-				return fmt.Errorf("%s does not have height %d final: %w", n.name, h, ctx.Err())
-			}
+		if err := reaches(ctx, n, h, catchUp, always); err != nil {
+			return err
 		}
 		c, err := n.Block(ctx, h)
 		if err != nil {

@@ -21,13 +21,19 @@ import (
 const (
 	asksAtOnce   = 4 // of one node
 	settleWithin = 90 * time.Second
+	statusWait   = 2 * time.Second // for a node to tell its status
 )
 
 // span is a range of heights of a shard, both ends included.
 type span struct{ from, to consensus.Height }
 
-// CheckKept asks a node for blocks that clients were told of.
+// CheckKept asks a node for blocks that clients were told of. Another node may have told of the last ones, so this one is given time
+// to call them final.
 func (w *Witness) CheckKept(ctx context.Context, n Node, s span) {
+	if err := reaches(ctx, n, s.to, settleWithin, always); err != nil {
+		w.Wrong("clients were told of block %d of shard %d: %v", s.to, n.Shard(), err)
+		return
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(asksAtOnce)
 	for h := max(s.from, 1); h <= s.to; h++ {
@@ -38,6 +44,31 @@ func (w *Witness) CheckKept(ctx context.Context, n Node, s span) {
 	}
 	_ = group.Wait() // complaints are entered
 }
+
+// reaches waits until a node calls a height final, as long as it is up.
+func reaches(ctx context.Context, n Node, height consensus.Height, most time.Duration, up func() bool) error {
+	var at consensus.Height
+	var last error
+	await(ctx, most, nil, func() bool {
+		call, cancel := context.WithTimeout(ctx, statusWait)
+		defer cancel()
+		var s *api.Status
+		if s, last = n.Status(call); last == nil {
+			at = s.FinalHeight
+		}
+		return at >= height || !up()
+	})
+	switch {
+	case at >= height:
+		return nil
+	case !up():
+		return fmt.Errorf("%s is not running", n.Name())
+	}
+	return fmt.Errorf("%s did not reach final height %d within %s: it is at %d (%v)", n.Name(), height, most, at, last)
+}
+
+// always is for nodes of which nobody watches the process.
+func always() bool { return true }
 
 func (w *Witness) checkBlock(ctx context.Context, n Node, h consensus.Height) {
 	was, ok := w.at(n.Shard(), h)

@@ -69,18 +69,25 @@ type fakeNode struct {
 	proven  *proof.Proven
 	status  api.Status
 	accused api.Evidence
+	behind  int // blocks that it lacks at first; one fewer each time it tells its status
 }
 
 var errNotFinal = api.Refuse(api.NotFinal, "forged")
 
-func (n *fakeNode) Name() string                                { return "b" }
-func (n *fakeNode) Shard() consensus.ShardID                    { return 0 }
-func (n *fakeNode) Status(context.Context) (*api.Status, error) { s := n.status; return &s, nil }
+func (n *fakeNode) Name() string             { return "b" }
+func (n *fakeNode) Shard() consensus.ShardID { return 0 }
+
+func (n *fakeNode) Status(context.Context) (*api.Status, error) {
+	s := n.status
+	s.FinalHeight -= consensus.Height(n.behind)
+	n.behind = max(n.behind-1, 0)
+	return &s, nil
+}
 
 func (n *fakeNode) Evidence(context.Context) (*api.Evidence, error) { e := n.accused; return &e, nil }
 
 func (n *fakeNode) Block(_ context.Context, h consensus.Height) (*proof.Contents, error) {
-	if c := n.blocks[h]; c != nil {
+	if c := n.blocks[h]; c != nil && h+consensus.Height(n.behind) <= n.status.FinalHeight {
 		return c, nil
 	}
 	return nil, errNotFinal
@@ -183,12 +190,13 @@ func TestCanaries(t *testing.T) {
 		}, "comes as receipt 1 of shard 0, expected 0"},
 		{"a lost block", func(f *forge) {
 			f.block(0, nil)
-			f.witness.CheckKept(f.t.Context(), &fakeNode{}, span{1, 1})
+			f.witness.CheckKept(f.t.Context(), &fakeNode{status: api.Status{FinalHeight: 1}}, span{1, 1})
 		}, "has lost block 1"},
 		{"another block in its place", func(f *forge) {
 			f.block(0, nil)
 			fork := newForge(f.t).block(0, []tx.Signed{f.pay(0, 1, 5, 0)})
-			f.witness.CheckKept(f.t.Context(), &fakeNode{blocks: map[consensus.Height]*proof.Contents{1: fork}}, span{1, 1})
+			n := &fakeNode{status: api.Status{FinalHeight: 1}, blocks: map[consensus.Height]*proof.Contents{1: fork}}
+			f.witness.CheckKept(f.t.Context(), n, span{1, 1})
 		}, "proved"},
 		{"a lost transfer", func(f *forge) {
 			c := f.block(0, []tx.Signed{f.pay(0, 1, 5, 0)})
@@ -295,6 +303,7 @@ func honest(f *forge) {
 	n.blocks[3] = f.block(0, nil)
 	f.witness.Tell("b", first)
 	ctx := f.t.Context()
+	n.behind, n.status.FinalHeight = 2, 3 // at first
 	f.witness.CheckKept(ctx, n, span{0, 3})
 	held := first.Finality(0)
 	n.prove(f, held)

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"tutti/appliance/api"
 	"tutti/appliance/client"
 	"tutti/appliance/config"
 	"tutti/appliance/localnet"
@@ -287,24 +286,7 @@ func (w *world) kill(names ...string) error {
 
 // finalAt waits until a node calls a height final.
 func (w *world) finalAt(ctx context.Context, n Node, height consensus.Height, most time.Duration) error {
-	var last error
-	var at consensus.Height
-	await(ctx, most, nil, func() bool {
-		call, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		var s *api.Status
-		if s, last = n.Status(call); last == nil {
-			at = s.FinalHeight
-		}
-		return at >= height || !w.net.Alive(n.Name())
-	})
-	switch {
-	case at >= height:
-		return nil
-	case !w.net.Alive(n.Name()):
-		return fmt.Errorf("%s is not running", n.Name())
-	}
-	return fmt.Errorf("%s did not reach final height %d within %s: it is at %d (%v)", n.Name(), height, most, at, last)
+	return reaches(ctx, n, height, most, func() bool { return w.net.Alive(n.Name()) })
 }
 
 // grows waits until clients were told of some more blocks of a shard.
