@@ -77,7 +77,8 @@ const (
 	maxAnswer      = 8 << 20 // bytes of a JSON answer
 	firstPause     = 100 * time.Millisecond
 	maxPause       = 5 * time.Second
-	askAgain       = time.Second // between questions to a node that does not say its shard
+	askAgain       = time.Second      // between questions to a node that does not say its shard
+	askLast        = 30 * time.Second // a node that did not answer is asked after the others for so long
 	maxGenesis     = 64 << 20
 	unknownShard   = -1
 	contentBinary  = "application/octet-stream"
@@ -108,7 +109,21 @@ type node struct {
 	url   string
 	shard atomic.Int32
 	asked atomic.Int64 // Unix nanoseconds of the last time it was asked for its shard
+	mute  atomic.Int64 // Unix nanoseconds of when it last did not answer; 0: it did
 }
+
+// heard notes how a question to n ended: with an answer, or without one although the caller would have waited on.
+func (n *node) heard(caller context.Context, err error) {
+	switch {
+	case err == nil:
+		n.mute.Store(0)
+	case caller.Err() == nil:
+		n.mute.Store(time.Now().UnixNano())
+	}
+}
+
+// answers reports whether n did not leave a question without an answer lately.
+func (n *node) answers() bool { return time.Now().UnixNano()-n.mute.Load() > int64(askLast) }
 
 // strange reports whether n has to be asked for its shard now; if so nobody else asks it for a while.
 func (n *node) strange() bool {
@@ -184,60 +199,89 @@ func (c *Client) add(text string, shard int32) error {
 	return nil
 }
 
-// rotated is the nodes that keep accepts, beginning with another one each time.
-func (c *Client) rotated(keep func(*node) bool) (out []*node) {
+// rotated is the nodes that keep accepts, beginning with another one each time. Those that did not answer lately come last, lest
+// one machine that hangs costs every so many calls their time limit.
+func (c *Client) rotated(keep func(*node) bool) []*node {
+	var well, mute []*node
 	c.mu.Lock()
 	for _, n := range c.nodes {
-		if keep(n) {
-			out = append(out, n)
+		switch {
+		case !keep(n):
+		case n.answers():
+			well = append(well, n)
+		default:
+			mute = append(mute, n)
 		}
 	}
 	c.mu.Unlock()
-	if len(out) > 1 {
-		k := int(c.turn.Add(1) % uint64(len(out)))
-		out = append(slices.Clone(out[k:]), out[:k]...)
+	turn := c.turn.Add(1)
+	return append(turned(well, turn), turned(mute, turn)...)
+}
+
+// turned is nodes in their order from another one on.
+func turned(nodes []*node, turn uint64) []*node {
+	if len(nodes) < 2 {
+		return nodes
 	}
-	return out
+	k := int(turn % uint64(len(nodes)))
+	return append(slices.Clone(nodes[k:]), nodes[:k]...)
 }
 
 func every(*node) bool { return true }
 
-// ofShard is the nodes of a shard. It asks nodes for their shard, once each, and for more addresses where the shard
-// has none.
+// ofShard is the nodes of a shard. It asks nodes for their shard, once each, those that did not answer lately only when the
+// others are of other shards, and for more addresses where the shard has none.
 func (c *Client) ofShard(ctx context.Context, shard consensus.ShardID) ([]*node, error) {
 	match := func(n *node) bool { return n.shard.Load() == int32(shard) }
-	var last error
-	for range 2 {
-		for _, n := range c.rotated((*node).strange) {
-			var p api.Params
-			if last = c.getJSON(ctx, n, "/v1/params", &p); last == nil {
-				n.shard.Store(int32(p.Shard))
-				for _, b := range p.Brokers {
-					_ = c.addBroker(b) // one that can't be read is left out
-				}
-			}
-		}
+	var failed error
+	for _, ask := range []func() error{
+		func() error { return c.askShards(ctx, (*node).answers) },
+		func() error { return c.askShards(ctx, every) },
+		func() error { return c.askNodes(ctx) },
+	} {
+		failed = errors.Join(failed, ask())
 		if found := c.rotated(match); len(found) > 0 {
 			return found, nil
 		}
-		n, err := c.Network(ctx)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%w: shard %d", ErrNoNode, shard), last, err)
+	}
+	return nil, errors.Join(fmt.Errorf("%w: shard %d", ErrNoNode, shard), failed)
+}
+
+// askShards asks nodes that keep accepts for their shard, if they have not said it.
+func (c *Client) askShards(ctx context.Context, keep func(*node) bool) (last error) {
+	for _, n := range c.rotated(func(n *node) bool { return keep(n) && n.strange() }) {
+		var p api.Params
+		if err := c.getJSON(ctx, n, "/v1/params", &p); err != nil {
+			last = err
+			continue
 		}
-		for _, a := range n.APIs {
-			if err := c.add(a.URL, unknownShard); err != nil {
-				last = err
-			}
+		n.shard.Store(int32(p.Shard))
+		for _, b := range p.Brokers {
+			_ = c.addBroker(b) // one that can't be read is left out
 		}
 	}
-	return nil, errors.Join(fmt.Errorf("%w: shard %d", ErrNoNode, shard), last)
+	return last
+}
+
+// askNodes asks for more addresses, and the nodes there for their shard.
+func (c *Client) askNodes(ctx context.Context) error {
+	network, err := c.Network(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range network.APIs {
+		if failed := c.add(a.URL, unknownShard); failed != nil {
+			err = failed
+		}
+	}
+	return errors.Join(err, c.askShards(ctx, every))
 }
 
 // send makes one request to one node and returns the answer's body, at most limit bytes.
 func (c *Client) send(ctx context.Context, n *node, method, path, contentType string, body []byte, limit int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	within, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, n.url+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(within, method, n.url+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
@@ -245,6 +289,7 @@ func (c *Client) send(ctx context.Context, n *node, method, path, contentType st
 		req.Header.Set("Content-Type", contentType)
 	}
 	resp, err := c.http.Do(req)
+	n.heard(ctx, err)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReach, err)
 	}
@@ -253,6 +298,7 @@ func (c *Client) send(ctx context.Context, n *node, method, path, contentType st
 		return nil, refusal(n, resp)
 	}
 	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	n.heard(ctx, err)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrReach, n.url, err)
 	}
@@ -337,12 +383,16 @@ func pause(ctx context.Context, k int, err error) error {
 }
 
 // each calls ask with one node after the other until it succeeds: rounds over all of them while an error is passing.
-// An error that is not still lets the other nodes have their say, since a node may lag or lie, but only once.
+// An error that is not still lets the other nodes have their say, since a node may lag or lie, but only once, and only those that
+// answered lately.
 func (c *Client) each(ctx context.Context, nodes []*node, ask func(*node) error) error {
 	var last error
 	for round := range c.rounds {
 		again := false
 		for _, n := range nodes {
+			if last != nil && !passing(last) && !n.answers() {
+				continue
+			}
 			err := ask(n)
 			if err == nil {
 				return nil

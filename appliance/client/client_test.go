@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -76,7 +77,7 @@ func serve(t *testing.T, n *prooftest.Network, shard consensus.ShardID, change f
 
 func connect(t *testing.T, n *prooftest.Network, urls ...string) *client.Client {
 	t.Helper()
-	c, err := client.New(client.Options{URLs: urls, Trust: n.Trust, CallTimeout: 2 * time.Second})
+	c, err := client.New(client.Options{URLs: urls, Trust: n.Trust, CallTimeout: callTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +94,87 @@ func nowhere(t *testing.T) string {
 	}
 	l.Close()
 	return "http://" + l.Addr().String()
+}
+
+const callTimeout = 2 * time.Second
+
+// hung is an address of a machine that takes connections and says nothing, and how many it took.
+func hung(t *testing.T) (url string, taken *atomic.Int32) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken = new(atomic.Int32)
+	done := make(chan struct{})
+	var conns []net.Conn
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			taken.Add(1)
+			conns = append(conns, c)
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	return "http://" + l.Addr().String(), taken
+}
+
+// TestHungNode: a node that hangs costs one call its time limit, not every so many.
+func TestHungNode(t *testing.T) {
+	n := prooftest.New(t, "hung", 1)
+	well := serve(t, n, 0, nil)
+	url, taken := hung(t)
+	c := connect(t, n, url, well.url)
+	for range 4 {
+		if _, err := c.Account(t.Context(), n.Account(0, 5)); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Block(t.Context(), 0, 3); !errors.Is(err, &api.Error{Code: api.NotFinal}) { // other nodes may have it
+			t.Errorf("got %v", err)
+		}
+		if _, err := c.Status(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if taken.Load() != 1 {
+		t.Errorf("it was asked %d times", taken.Load())
+	}
+	well.stop() // and it is all that is left
+	if _, err := c.Status(t.Context()); !errors.Is(err, client.ErrReach) {
+		t.Errorf("got %v", err)
+	}
+	if taken.Load() < 2 {
+		t.Error("it was not asked although nobody else answers")
+	}
+}
+
+// TestFollowHungNode: what was missed is not fetched from a node that hangs, however long it takes.
+func TestFollowHungNode(t *testing.T) {
+	n := prooftest.New(t, "hung", 1)
+	well := serve(t, n, 0, nil)
+	blocks := grow(n, 6)
+	well.Append(blocks[:2]...)
+	url, taken := hung(t)
+	c := connect(t, n, url, well.url)
+	got, err := follow(t, c, client.FollowOptions{From: 1, Body: true}, 6, func(e client.Event) {
+		if e.Header.Height == 2 {
+			well.Append(blocks[2:]...) // they are fetched
+			well.server.Publish(blocks[5])
+		}
+	})
+	if err != nil || !slices.Equal(got, upTo(1, 6)) || taken.Load() != 1 {
+		t.Errorf("%v, %v, the node that hangs was asked %d times", got, err, taken.Load())
+	}
 }
 
 func TestNew(t *testing.T) {

@@ -87,6 +87,7 @@ type follower struct {
 
 // subscribe reads one subscription to its end. The error says why it ended; stop is set if Follow must end too.
 func (f *follower) subscribe(ctx context.Context, n *node) error {
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	silence := time.AfterFunc(f.c.timeout, cancel) // a connection that says nothing is dead
@@ -100,6 +101,7 @@ func (f *follower) subscribe(ctx context.Context, n *node) error {
 		return fmt.Errorf("client: %w", err)
 	}
 	resp, err := f.c.http.Do(req)
+	n.heard(caller, err)
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
@@ -110,6 +112,7 @@ func (f *follower) subscribe(ctx context.Context, n *node) error {
 	lines := bufio.NewReaderSize(resp.Body, 64<<10)
 	for {
 		kind, data, err := readEvent(lines)
+		n.heard(caller, err)
 		if err != nil {
 			return fmt.Errorf("client: %s: %w", n.url, err)
 		}
